@@ -1,0 +1,2 @@
+//! The stand-alone `fastq` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The paged, reference-counted KV cache.

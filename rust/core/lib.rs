@@ -1,0 +1,18 @@
+//! The engine: GGUF files, tokenizers, the forward pass, sampling and generation. No Python, HTTP or terminals.
+
+pub mod error;
+pub mod generate;
+pub mod gguf;
+pub mod interrupt;
+pub mod kv_cache;
+pub mod memory;
+pub mod model;
+pub mod pool;
+pub mod sampler;
+pub mod template;
+pub mod tokenizer;
+
+pub use error::{Error, Result};
+pub use generate::{Completion, FinishReason, Generation, GenerationOptions, Piece, Prompt};
+pub use interrupt::{Interrupt, Never};
+pub use model::{LoadOptions, Model};

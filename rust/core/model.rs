@@ -1,0 +1,5 @@
+//! A loaded model.
+/// A loaded model.
+pub struct Model {}
+/// Options.
+pub struct LoadOptions {}

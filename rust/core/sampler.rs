@@ -1,0 +1,1 @@
+//! From logits to a token: a chain of stages, one per file.

@@ -1,0 +1,1 @@
+//! Chat templates: the Jinja template of the file, run by minijinja with limits.

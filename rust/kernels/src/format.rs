@@ -1,0 +1,146 @@
+//! Block formats of GGUF files: one file per type, one line per type in [`formats!`](self).
+//!
+//! Adding a format is one file beside this one and one line in the list below; the matrix drivers, the tests on all levels,
+//! the tables in the documentation and the choices on the command line follow from the list.
+
+use crate::Activation;
+
+/// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
+pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
+    /// Name as GGUF tools write it, `"Q4_0"`.
+    const NAME: &'static str;
+    /// ggml type id in a file.
+    const ID: u32;
+    /// Weights per block.
+    const BLOCK: usize;
+    /// Bytes per block.
+    const BYTES: usize;
+    /// How the activations for it are quantized.
+    const ACTIVATION: Activation;
+
+    /// Decodes one block; bit-exact to the `gguf` package. `block` has `BYTES` bytes, `out` `BLOCK` values.
+    fn dequantize(block: &[u8], out: &mut [f32]);
+
+    /// Encodes one block; byte-exact to ggml's reference quantizer.
+    fn quantize(values: &[f32], block: &mut [u8]);
+}
+
+/// Declares the formats: module, type.
+macro_rules! formats {
+    ($( $module:ident :: $name:ident, )*) => {
+        $( mod $module; pub use $module::$name; )*
+
+        /// A block format that kernels exist for.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[allow(non_camel_case_types, reason = "the formats are named as in GGUF files")]
+        pub enum Format { $( #[doc = concat!("See [`", stringify!($name), "`](struct@", stringify!($name), ").")] $name, )* }
+
+        impl Format {
+            /// Every format, in the order of the list.
+            pub const ALL: &'static [Format] = &[$( Format::$name, )*];
+
+            /// Name, id and sizes.
+            pub const fn info(self) -> FormatInfo {
+                match self { $( Format::$name => FormatInfo {
+                    name: <$name as BlockFormat>::NAME,
+                    id: <$name as BlockFormat>::ID,
+                    block: <$name as BlockFormat>::BLOCK,
+                    bytes: <$name as BlockFormat>::BYTES,
+                    activation: <$name as BlockFormat>::ACTIVATION,
+                }, )* }
+            }
+
+            /// Decodes whole blocks.
+            ///
+            /// # Panics
+            /// When the lengths are not those of the same number of whole blocks.
+            pub fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
+                self.check(blocks.len(), out.len());
+                match self { $( Format::$name => {
+                    let blocks = blocks.chunks_exact(<$name as BlockFormat>::BYTES);
+                    for (block, out) in blocks.zip(out.chunks_exact_mut(<$name as BlockFormat>::BLOCK)) {
+                        <$name as BlockFormat>::dequantize(block, out);
+                    }
+                } )* }
+            }
+
+            /// Encodes one row, byte-exact to ggml's reference quantizer.
+            ///
+            /// # Panics
+            /// When the lengths are not those of the same number of whole blocks.
+            pub fn quantize(self, values: &[f32], out: &mut [u8]) {
+                self.check(out.len(), values.len());
+                match self { $( Format::$name => {
+                    const BLOCK: usize = <$name as BlockFormat>::BLOCK;
+                    let blocks = out.chunks_exact_mut(<$name as BlockFormat>::BYTES);
+                    for (block, values) in blocks.zip(values.chunks_exact(BLOCK)) {
+                        <$name as BlockFormat>::quantize(values, block);
+                    }
+                } )* }
+            }
+        }
+    };
+}
+
+formats! {
+    f32::F32,
+    f16::F16,
+    bf16::BF16,
+    q4_0::Q4_0,
+    q4_1::Q4_1,
+    q5_0::Q5_0,
+    q5_1::Q5_1,
+    q8_0::Q8_0,
+    q2_k::Q2_K,
+    q3_k::Q3_K,
+    q4_k::Q4_K,
+    q5_k::Q5_K,
+    q6_k::Q6_K,
+}
+
+/// Facts about a [`Format`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FormatInfo {
+    /// Name as GGUF tools write it.
+    pub name: &'static str,
+    /// ggml type id in a file.
+    pub id: u32,
+    /// Weights per block.
+    pub block: usize,
+    /// Bytes per block.
+    pub bytes: usize,
+    /// How the activations for it are quantized.
+    pub activation: Activation,
+}
+
+impl Format {
+    /// The format with a ggml type id.
+    pub fn from_id(id: u32) -> Option<Format> {
+        Format::ALL.iter().copied().find(|format| format.info().id == id)
+    }
+
+    /// The format called `name`, in any case.
+    pub fn from_name(name: &str) -> Option<Format> {
+        Format::ALL.iter().copied().find(|format| format.info().name.eq_ignore_ascii_case(name))
+    }
+
+    /// Name as GGUF tools write it.
+    pub const fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// Bytes of a row of `k` weights; `None` when `k` is not a multiple of the block or the size overflows.
+    pub const fn row_bytes(self, k: usize) -> Option<usize> {
+        let info = self.info();
+        if k % info.block == 0 { (k / info.block).checked_mul(info.bytes) } else { None }
+    }
+
+    /// How the activations for it are quantized.
+    pub const fn activation(self) -> Activation {
+        self.info().activation
+    }
+
+    fn check(self, bytes: usize, values: usize) {
+        assert_eq!(Some(bytes), self.row_bytes(values), "{} bytes of {values} weights", self.name());
+    }
+}

@@ -1,0 +1,43 @@
+//! Levels as types: a kernel is written once over [`Isa`] and compiled per level.
+//!
+//! A kernel is a value holding its arguments and a generic [`Kernel::run`]; [`dispatch`] runs it inside a function
+//! compiled with the features of the level. Everything between that function and the intrinsics is
+//! `#[inline(always)]`, so that the features reach them.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod scalar;
+
+use crate::level::{Cpu, Level};
+
+/// The operations of one level. Values of the implementing types exist only where the CPU has the instructions.
+///
+/// Each operation documents its exact result; [`scalar`] is the reference.
+pub trait Isa: Copy {}
+
+/// A computation that is compiled once per level.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Runs it with the operations of a level. Implementations are `#[inline(always)]`.
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// Runs `kernel` on the level that `cpu` proves to exist.
+#[inline]
+pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
+    match cpu.level() {
+        Level::Scalar => kernel.run(scalar::Scalar),
+        // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2::run_avx2(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { avx2::run_avxvnni(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { avx512::run_avx512(kernel) },
+    }
+}

@@ -1,0 +1,8 @@
+//! The scalar level: plain Rust, the oracle.
+use super::Isa;
+
+/// The operations in plain Rust.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+impl Isa for Scalar {}

@@ -1,0 +1,37 @@
+//! Arithmetic of a quantized transformer: block formats, matrix products, attention, norms.
+//!
+//! # The numeric contract
+//!
+//! Every function gives the same bits on every [`Level`], however its caller splits the work:
+//!
+//! * Activations are quantized per row to int8 with an f32 scale per block of 32 or 256, round to nearest even
+//!   ([`activation`]).
+//! * An output of a linear layer is one f32 chain over the blocks of its row in k order,
+//!   `acc = fma(f32(isum), d_w * d_a, acc)` with an exact i32 `isum`; formats with a minimum add a second
+//!   `fma(f32(msum), m_w * d_a, acc)` per block ([`mod@matmul`]). Tiles widen over rows and tokens, never along k.
+//! * f32/f16/bf16 dot products and norm sums use [`LANES`] virtual lanes and one fixed reduction tree
+//!   ([`elementwise`]).
+//! * Attention walks the keys in tiles of [`attention::TILE`] in key order; a score is one fma chain over the head
+//!   dimension, a value one fma chain over the keys ([`attention`]).
+//! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
+//!
+//! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
+
+pub mod activation;
+pub mod attention;
+pub mod elementwise;
+pub mod format;
+pub mod half;
+pub mod isa;
+pub mod level;
+pub mod math;
+pub mod matmul;
+pub mod testing;
+
+pub use activation::Activation;
+pub use format::{Format, FormatInfo};
+pub use level::{Cpu, Level, LevelError};
+pub use matmul::{Matrix, OutTile, matmul};
+
+/// Number of virtual f32 lanes of every reduction, on every level.
+pub const LANES: usize = 16;
