@@ -154,6 +154,23 @@ fn special_rows_decode_to_finite_values_where_f16_scales_allow() {
 }
 
 #[test]
+fn no_bits_make_the_encoders_panic() {
+    let mut rng = Rng::new(17);
+    for &format in Format::ALL {
+        for _ in 0..200 {
+            let x: Vec<f32> = (0..256).map(|_| f32::from_bits(rng.bits() as u32)).collect();
+            round_trip(format, &x);
+        }
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            round_trip(format, &[value; 256]);
+            let mut x = values(&mut rng, 256, 1.0);
+            x[100] = value;
+            round_trip(format, &x);
+        }
+    }
+}
+
+#[test]
 fn halves_are_all_scales_of_a_block() {
     for &format in Format::ALL.iter().filter(|format| format.info().block > 1) {
         let info = format.info();

@@ -102,18 +102,34 @@ impl<T: Copy> Drop for Guarded<T> {
     }
 }
 
-/// Runs an overrun in a process of its own: the test named `name` must die of a signal.
-#[cfg(test)]
-fn dies(name: &str) -> bool {
-    use std::os::unix::process::ExitStatusExt;
-    let program = std::env::current_exe().expect("the test program has a path");
-    let output = std::process::Command::new(program).args(["--exact", name, "--ignored", "--test-threads=1"]).output();
-    output.expect("the test program starts").status.signal().is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    unsafe extern "C" {
+        fn fork() -> c_int;
+        fn waitpid(process: c_int, status: *mut c_int, options: c_int) -> c_int;
+        fn _exit(status: c_int) -> !;
+    }
+
+    /// Whether a process dies of a signal when it reads `pointer`.
+    fn reading_kills(pointer: *const u8) -> bool {
+        let mut status = 0;
+        // SAFETY: the child calls nothing but `_exit`; that its read may be invalid is the question, and only ends it.
+        let child = unsafe {
+            let child = fork();
+            if child == 0 {
+                core::hint::black_box(pointer.read_volatile());
+                _exit(0);
+            }
+            child
+        };
+        assert!(child > 0, "a process can be started");
+        // SAFETY: the child exists until this call, and `status` is writable.
+        assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
+        // The lower seven bits of a status are the signal, on every unix.
+        status & 0x7f != 0
+    }
 
     #[test]
     fn holds_the_values_on_both_sides() {
@@ -130,34 +146,16 @@ mod tests {
 
     #[test]
     fn a_step_beyond_the_guarded_end_kills() {
-        assert!(dies("testing::guard::tests::reads_after"));
-        assert!(dies("testing::guard::tests::reads_before"));
-        assert!(!dies("testing::guard::tests::reads_inside"));
-    }
-
-    #[test]
-    #[ignore = "run in a process of its own by a_step_beyond_the_guarded_end_kills"]
-    fn reads_after() {
-        let guarded = Guarded::new(&[1u8, 2, 3], Side::After);
-        // SAFETY: none; the test shows that the process ends here.
-        std::hint::black_box(unsafe { guarded.as_ptr().add(3).read_volatile() });
-    }
-
-    #[test]
-    #[ignore = "run in a process of its own by a_step_beyond_the_guarded_end_kills"]
-    fn reads_before() {
-        let guarded = Guarded::new(&[1u8, 2, 3], Side::Before);
-        // SAFETY: none; the test shows that the process ends here.
-        std::hint::black_box(unsafe { guarded.as_ptr().sub(1).read_volatile() });
-    }
-
-    #[test]
-    #[ignore = "run in a process of its own by a_step_beyond_the_guarded_end_kills"]
-    fn reads_inside() {
-        for side in Side::ALL {
-            let guarded = Guarded::new(&[1u8, 2, 3], side);
-            // SAFETY: the third of three values.
-            assert_eq!(unsafe { guarded.as_ptr().add(2).read_volatile() }, 3);
+        for len in [0, 1, 3, 4096, 5000] {
+            let values = vec![7u8; len];
+            let before = Guarded::new(&values, Side::Before);
+            assert!(reading_kills(before.as_ptr().wrapping_sub(1)), "{len}");
+            let after = Guarded::new(&values, Side::After);
+            assert!(reading_kills(after.as_ptr().wrapping_add(len)), "{len}");
+            if len > 0 {
+                assert!(!reading_kills(before.as_ptr()), "{len}");
+                assert!(!reading_kills(after.as_ptr().wrapping_add(len - 1)), "{len}");
+            }
         }
     }
 }
