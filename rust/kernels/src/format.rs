@@ -6,6 +6,8 @@
 use crate::Activation;
 
 mod layout;
+mod round;
+mod search;
 
 /// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
 pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
@@ -26,7 +28,8 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     /// Decodes one block; bit-exact to the `gguf` package. `block` has `BYTES` bytes, `out` `BLOCK` values.
     fn dequantize(block: &[u8], out: &mut [f32]);
 
-    /// Encodes one block; byte-exact to ggml's reference quantizer.
+    /// Encodes one block; byte-exact to ggml's reference quantizer for finite values, whatever their size. For blocks with
+    /// a NaN (and some with infinities) ggml's own builds disagree; here they give some block, without a panic.
     fn quantize(values: &[f32], block: &mut [u8]);
 }
 
@@ -75,7 +78,9 @@ macro_rules! formats {
                 match self { $( Format::$name => <$name as crate::unpack::Weights>::accept(visitor), )* }
             }
 
-            /// Encodes one row, byte-exact to ggml's reference quantizer.
+            /// Encodes one row, byte-exact to ggml's reference quantizer for finite values.
+            ///
+            /// Callers refuse values that are not finite: most formats cannot hold them.
             ///
             /// # Panics
             /// When the lengths are not those of the same number of whole blocks.
@@ -157,3 +162,6 @@ impl Format {
         assert_eq!(Some(bytes), self.row_bytes(values), "{} bytes of {values} weights", self.name());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,7 @@ mod tests {
             }
         }
 
+        #[allow(clippy::print_stderr, reason = "a skipped comparison must be seen")]
         if !std::arch::is_x86_feature_detected!("f16c") {
             eprintln!("skipped: this cpu has no f16c");
             return;

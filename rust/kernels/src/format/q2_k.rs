@@ -10,7 +10,9 @@
 
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, crumbs};
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
+use super::round::nearest;
+use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -68,7 +70,33 @@ impl BlockFormat for Q2_K {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        const SEARCH: MinimumSearch = MinimumSearch { limit: 3, first: -0.5, steps: 15, absolute: true };
+        let block = Block::of_mut(block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let (mut scales, mut minima) = ([0.0; 16], [0.0; 16]);
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let fit = SEARCH.fit(x, &x.map(f32::abs));
+            (scales[j], minima[j]) = (fit.scale, fit.min);
+            levels[16 * j..][..16].copy_from_slice(&fit.levels);
+        }
+        // A trial scale can be negative by rounding; its low bits then reach into the minimum, as in the reference.
+        let quantize = |top: f32, values: [f32; 16]| {
+            let inverse = if top > 0.0 { 15.0 / top } else { 0.0 };
+            values.map(|value| nearest(inverse * value))
+        };
+        let (top_scale, top_min) = (largest(&scales), largest(&minima));
+        let (scales, minima) = (quantize(top_scale, scales), quantize(top_min, minima));
+        block.scales = core::array::from_fn(|j| (scales[j] | minima[j] << 4) as u8);
+        block.d.set(top_scale / 15.0);
+        block.dmin.set(top_min / 15.0);
+        let (d, dmin) = (block.d.get(), block.dmin.get());
+        let (scales, minima) = block.scales_and_minima();
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
+            round_above_minimum(x, scale, min, SEARCH.limit, &mut levels[16 * j..][..16]);
+        }
+        block.qs = pack_crumbs(&levels);
     }
 }
 

@@ -13,7 +13,9 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, crumbs, planes};
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
+use super::round::{nearest, peak};
+use super::search::{fit_signed_by_descent, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -60,6 +62,16 @@ impl Block {
     }
 }
 
+/// The inverse of [`Block::scales`], for stored scales below 64.
+fn pack_scales(stored: &[u8; 16]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (j, &scale) in stored.iter().enumerate() {
+        packed[j % 8] |= (scale & 15) << (4 * (j / 8));
+        packed[8 + j % 4] |= (scale >> 4) << (2 * (j / 4));
+    }
+    packed
+}
+
 impl BlockFormat for Q3_K {
     const NAME: &'static str = "Q3_K";
     const ID: u32 = 11;
@@ -81,7 +93,33 @@ impl BlockFormat for Q3_K {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let mut scales = [0.0; 16];
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, fitted) = fit_signed_by_descent(x, i32::from(ZERO));
+            scales[j] = scale;
+            levels[16 * j..][..16].copy_from_slice(&fitted);
+        }
+        // The scale of largest magnitude becomes -32, so `d` has the opposite sign.
+        let top = peak(&scales);
+        let zero = i32::from(SCALE_ZERO);
+        if top == 0.0 {
+            block.scales = [0; 12];
+            block.d.set(0.0);
+        } else {
+            let inverse = -(zero as f32) / top;
+            let stored = scales.map(|scale| (i32::from(nearest(inverse * scale) as i8).clamp(-zero, zero - 1) + zero) as u8);
+            block.scales = pack_scales(&stored);
+            block.d.set(1.0 / inverse);
+        }
+        let d = block.d.get();
+        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales()).zip(levels.chunks_exact_mut(16)) {
+            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        }
+        block.qs = pack_crumbs(&levels);
+        block.hmask = pack_planes(&levels.map(|q| q >> 2));
     }
 }
 

@@ -9,7 +9,8 @@
 
 use core::mem::offset_of;
 
-use super::layout::{Half, block, nibbles};
+use super::layout::{Half, block, nibbles, pack_nibbles};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -55,7 +56,12 @@ impl BlockFormat for Q4_0 {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values) / -8.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 8.5) as i8).min(15) as u8);
+        block.qs = pack_nibbles(&levels);
     }
 }
 

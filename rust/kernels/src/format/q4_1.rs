@@ -9,7 +9,8 @@
 
 use core::mem::offset_of;
 
-use super::layout::{Half, block, nibbles};
+use super::layout::{Half, block, nibbles, pack_nibbles};
+use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -54,7 +55,15 @@ impl BlockFormat for Q4_1 {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let (min, max) = extremes(values);
+        let d = (max - min) / 15.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        block.m.set(min);
+        let levels: [u8; 32] =
+            core::array::from_fn(|i| (truncate((values[i] - min) * inverse + 0.5) as i8).min(15) as u8);
+        block.qs = pack_nibbles(&levels);
     }
 }
 

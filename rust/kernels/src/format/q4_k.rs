@@ -11,7 +11,8 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -69,7 +70,10 @@ impl BlockFormat for Q4_K {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        const SEARCH: MinimumSearch = MinimumSearch { limit: 15, first: -1.0, steps: 20, absolute: false };
+        let block = Block::of_mut(block);
+        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
+        block.qs = pack_super_nibbles(&levels);
     }
 }
 

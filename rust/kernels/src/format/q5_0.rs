@@ -11,7 +11,8 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, block, fifth_bits, nibbles};
+use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -60,7 +61,13 @@ impl BlockFormat for Q5_0 {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values) / -16.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 16.5) as i8).min(31) as u8);
+        block.qs = pack_nibbles(&levels);
+        block.qh = pack_fifth_bits(&levels);
     }
 }
 

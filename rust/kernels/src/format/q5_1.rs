@@ -11,7 +11,8 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, block, fifth_bits, nibbles};
+use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
+use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -59,7 +60,15 @@ impl BlockFormat for Q5_1 {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let (min, max) = extremes(values);
+        let d = (max - min) / 31.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        block.m.set(min);
+        let levels: [u8; 32] = core::array::from_fn(|i| truncate((values[i] - min) * inverse + 0.5) as u8);
+        block.qs = pack_nibbles(&levels);
+        block.qh = pack_fifth_bits(&levels);
     }
 }
 

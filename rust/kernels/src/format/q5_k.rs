@@ -12,7 +12,8 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::layout::{Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -73,7 +74,11 @@ impl BlockFormat for Q5_K {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        const SEARCH: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, steps: 15, absolute: false };
+        let block = Block::of_mut(block);
+        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
+        block.qs = pack_super_nibbles(&levels);
+        block.qh = pack_planes(&levels.map(|q| q >> 4));
     }
 }
 

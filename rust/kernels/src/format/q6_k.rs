@@ -11,7 +11,9 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, crumbs};
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
+use super::round::{nearest, peak};
+use super::search::{TINY, fit_signed, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -69,7 +71,33 @@ impl BlockFormat for Q6_K {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let mut scales = [0.0; 16];
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, fitted) = fit_signed(x, i32::from(ZERO));
+            scales[j] = scale;
+            levels[16 * j..][..16].copy_from_slice(&fitted);
+        }
+        // The scale of largest magnitude becomes -128, so `d` has the opposite sign.
+        let top = peak(&scales);
+        if top.abs() < TINY {
+            block.fill(0);
+            return;
+        }
+        let block = Block::of_mut(block);
+        let inverse = -128.0 / top;
+        block.d.set(1.0 / inverse);
+        block.scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
+        let d = block.d.get();
+        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales).zip(levels.chunks_exact_mut(16)) {
+            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        }
+        block.ql = core::array::from_fn(|b| {
+            let low = 128 * (b / 64) + b % 64;
+            (levels[low] & 15) | (levels[low + 64] << 4)
+        });
+        block.qh = pack_crumbs(&levels.map(|q| q >> 4));
     }
 }
 

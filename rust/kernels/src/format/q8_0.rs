@@ -9,6 +9,7 @@
 use core::mem::offset_of;
 
 use super::layout::{Half, block};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
@@ -43,7 +44,14 @@ impl BlockFormat for Q8_0 {
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values).abs() / 127.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        for (q, value) in block.qs.iter_mut().zip(values) {
+            // Half away from zero, unlike the activations.
+            *q = truncate((value * inverse).round()) as i8;
+        }
     }
 }
 
