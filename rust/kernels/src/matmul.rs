@@ -15,6 +15,8 @@
 //! `(l, l + 8)`, `(l, l + 4)`, `(l, l + 2)`, `(l, l + 1)`.
 
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 use core::marker::PhantomData;
 use core::ops::Range;
