@@ -41,7 +41,7 @@ def peak_rss_mib() -> float:
     raise RuntimeError("/proc/self/status has no VmHWM line")
 
 
-# Each engine: a function that loads, and gives (tokens of a short prompt -> first token) and (prompt, n -> stream of ids).
+# Each engine is a function that loads and gives (prompt, n) -> n token ids.
 Generate = Callable[[list[int], int], Iterator[int]]
 
 
@@ -94,7 +94,7 @@ def worker(engine: str, path: str, threads: int) -> dict[str, float]:
     begin = time.perf_counter()
     list(generate(prompt, 1))
     prefilled = time.perf_counter()
-    prompt = prompt[1:] + [5]  # no engine may reuse the cache of the previous call
+    prompt = [*prompt[1:], 5]  # no engine may reuse the cache of the previous call
     tokens = list(generate(prompt, 1 + DECODE))
     end = time.perf_counter()
     if len(tokens) != 1 + DECODE:
@@ -129,7 +129,15 @@ def model_files(folder: Path, wanted: list[str]) -> dict[str, Path]:
         path = folder / f"random-1b-{kind.lower()}.gguf"
         if not path.exists():
             print(f"writing {path.name} ...", file=sys.stderr)
-            command = [sys.executable, str(ROOT / "tests" / "tiny.py"), str(path), "--shape", "llama-1b", "--type", kind]
+            command = [
+                sys.executable,
+                str(ROOT / "tests" / "tiny.py"),
+                str(path),
+                "--shape",
+                "llama-1b",
+                "--type",
+                kind,
+            ]
             subprocess.run(command, check=True)
         files[name] = path
     return {name: path for name, path in files.items() if not wanted or any(w in name for w in wanted)}

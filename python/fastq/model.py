@@ -20,23 +20,6 @@ __all__ = ["Model", "Stream"]
 
 _log = logging.getLogger("fastq")
 
-_OPTIONS = """
-            max_tokens: Most tokens to generate; ``None`` for as many as the context holds.
-            temperature: Divides the logits before drawing; 0 takes the likeliest token (greedy).
-            top_k: Keep the ``k`` likeliest tokens; 0 keeps all.
-            top_p: Keep the likeliest tokens up to this probability mass (Holtzman et al. 2020); 1 keeps all.
-            min_p: Drop tokens below this share of the likeliest one's probability; 0 keeps all.
-            typical_p: Locally typical sampling (Meister et al. 2022); 1 keeps all.
-            repeat_penalty: Divides positive and multiplies negative logits of recent tokens; 1 is off.
-            repeat_last_n: How many recent tokens the penalties look at; 0 none, -1 all.
-            presence_penalty: Subtracted once from logits of recent tokens.
-            frequency_penalty: Subtracted once for each occurrence among the recent tokens.
-            logit_bias: Added to the logits of token ids.
-            seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
-            stop: A string, or several, at which the text ends; not part of it.
-            ignore_eos: Go on after end tokens, up to ``max_tokens``.
-"""
-
 
 class Stream:
     """A running generation: an iterator of pieces of text, each valid UTF-8, that join to the whole text.
@@ -199,9 +182,24 @@ class Model:
         """Continue a prompt, or several as one batch.
 
         Args:
-            prompt: Text (special tokens in it are parsed, and BOS is added as the file asks), or token ids taken as they
-                are; a list of either is a batch, answered in its order. Every answer equals the one of a call of its own.
-            {options}
+            prompt: Text (special tokens in it are parsed, and BOS is added as the file asks), or token ids taken as
+                they are; a list of either is a batch, answered in its order. Every answer equals the one of a call of
+                its own.
+            max_tokens: Most tokens to generate; ``None`` for as many as the context holds.
+            temperature: Divides the logits before drawing; 0 takes the likeliest token (greedy).
+            top_k: Keep the ``k`` likeliest tokens; 0 keeps all.
+            top_p: Keep the likeliest tokens up to this probability mass (Holtzman et al. 2020); 1 keeps all.
+            min_p: Drop tokens below this share of the likeliest one's probability; 0 keeps all.
+            typical_p: Locally typical sampling (Meister et al. 2022); 1 keeps all.
+            repeat_penalty: Divides positive and multiplies negative logits of recent tokens; 1 is off.
+            repeat_last_n: How many recent tokens the penalties look at; 0 none, -1 all.
+            presence_penalty: Subtracted once from logits of recent tokens.
+            frequency_penalty: Subtracted once for each occurrence among the recent tokens.
+            logit_bias: Added to the logits of token ids.
+            seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
+            stop: A string, or several, at which the text ends; not part of it.
+            ignore_eos: Go on after end tokens, up to ``max_tokens``.
+
         Returns:
             The completion; for a list, a list of them.
 
@@ -252,9 +250,11 @@ class Model:
     ) -> Stream:
         """Continue a prompt piece by piece. The pieces join to the text that :meth:`generate` returns.
 
+        Every option is that of :meth:`generate`.
+
         Args:
             prompt: Text or token ids, as for :meth:`generate`.
-            {options}
+
         Returns:
             An iterator of ``str`` with ``cancel()`` and ``result``. Work is done while iterating.
 
@@ -295,9 +295,11 @@ class Model:
     ) -> ChatCompletion:
         """Answer a conversation, written out by the chat template of the file.
 
+        Every option is that of :meth:`generate`.
+
         Args:
-            messages: ``{{"role": "system" | "user" | "assistant", "content": str}}``, oldest first.
-            {options}
+            messages: ``{"role": "system" | "user" | "assistant", "content": str}``, oldest first.
+
         Returns:
             The answer; ``.message`` can be appended to ``messages``.
 
@@ -309,7 +311,7 @@ class Model:
         Example:
             >>> from fastq import Model, default_model
             >>> m = Model(default_model(), context=512)
-            >>> m.chat([{{"role": "user", "content": "What is 2+2?"}}], max_tokens=24, temperature=0).message["role"]
+            >>> m.chat([{"role": "user", "content": "What is 2+2?"}], max_tokens=24, temperature=0).message["role"]
             'assistant'
         """
         options = _fastq.Options(
@@ -340,9 +342,11 @@ class Model:
     ) -> Stream:
         """Answer a conversation piece by piece; see :meth:`chat` and :meth:`stream`.
 
+        Every option is that of :meth:`generate`.
+
         Args:
             messages: The conversation, oldest message first.
-            {options}
+
         Returns:
             An iterator of ``str`` with ``cancel()`` and ``result``.
 
@@ -352,7 +356,7 @@ class Model:
         Example:
             >>> from fastq import Model, default_model
             >>> m = Model(default_model(), context=512)
-            >>> stream = m.stream_chat([{{"role": "user", "content": "Hi"}}], max_tokens=2, temperature=0)
+            >>> stream = m.stream_chat([{"role": "user", "content": "Hi"}], max_tokens=2, temperature=0)
             >>> len("".join(stream)) > 0
             True
         """
@@ -370,7 +374,7 @@ class Model:
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt that the file's chat template makes of a conversation.
+        r"""The prompt that the file's chat template makes of a conversation.
 
         Args:
             messages: The conversation, oldest message first.
@@ -384,8 +388,8 @@ class Model:
 
         Example:
             >>> from fastq import Model, default_model
-            >>> Model(default_model(), context=512).apply_template([{{"role": "user", "content": "Hi"}}])[-38:]
-            'user\\nHi<|im_end|>\\n<|im_start|>assistant\\n'
+            >>> Model(default_model(), context=512).apply_template([{"role": "user", "content": "Hi"}])[-38:]
+            'user\nHi<|im_end|>\n<|im_start|>assistant\n'
         """
         return self._engine.apply_template(
             list(messages), None if tools is None else list(tools), add_generation_prompt, dict(variables or {})
@@ -472,12 +476,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<fastq.Model {self.info.path!r} {self.info.architecture} {self.info.parameters:,} parameters>"
-
-
-# The sampling options are described once; `help()` and editors see the whole text.
-for _method in (Model.generate, Model.stream, Model.chat, Model.stream_chat, Model.apply_template):
-    if _method.__doc__ is not None:  # python -OO strips docstrings
-        _method.__doc__ = _method.__doc__.format(options=_OPTIONS.strip())
 
 
 def _completion(record: tuple[Any, ...]) -> Completion:
