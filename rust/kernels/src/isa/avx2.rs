@@ -1,4 +1,6 @@
 //! AVX2, with the AVX-VNNI dot product as a variant.
+mod floats;
+
 use super::{Isa, Kernel};
 
 /// AVX2 operations; `VNNI` chooses the dot product.

@@ -1,4 +1,6 @@
 //! AVX-512, the Ice Lake set.
+mod floats;
+
 use super::{Isa, Kernel};
 
 /// AVX-512 operations.
