@@ -14,6 +14,7 @@
 //! `acc[l] = fma(w[16 i + l], x[16 i + l], acc[l])`, where a tail touches its lanes only, added up by the tree
 //! `(l, l + 8)`, `(l, l + 4)`, `(l, l + 2)`, `(l, l + 1)`.
 
+mod dense;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ mod tests;
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::isa::dispatch_simd;
+use crate::isa::{dispatch_floats, dispatch_simd};
 use crate::unpack::{Blocks, Dense, SuperBlocks, Visitor, Weights};
 use crate::{Cpu, Format, Level, gemm, gemv};
 
@@ -192,6 +193,10 @@ impl Visitor for Product<'_, '_> {
     }
 
     fn dense<F: Dense>(self) {
-        self.scalar::<F>();
+        if self.cpu.level() == Level::Scalar {
+            self.scalar::<F>();
+        } else {
+            dispatch_floats(self.cpu, dense::DenseProduct::<F>(self.job, PhantomData));
+        }
     }
 }
