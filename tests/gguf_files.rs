@@ -1,5 +1,6 @@
 //! Files as the system has them: what is no file, changed files, split models, writing.
 #![cfg(unix)]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 #[path = "gguf/build.rs"]
 mod build;
@@ -90,7 +91,7 @@ fn paths_that_are_no_files() {
 fn a_file_without_permission() {
     let folder = folder();
     let path = put(&folder, "m.gguf", &sample().bytes());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         println!("skipped: this user may read every file");
         return;
@@ -401,6 +402,73 @@ fn too_little_space_is_noticed_before_writing() {
     assert!(error.to_string().contains("needs 1152921504606847040 bytes"), "{error}");
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error:?}");
     assert!(names(&folder).is_empty());
+}
+
+/// Runs the ignored test `name` of this program in a shell after `before`, with the folder as `FASTQ_TEST_FOLDER`.
+fn child(folder: &TempDir, before: &str, name: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{before} exec \"$0\" --exact --ignored --nocapture {name}"));
+    command.arg(std::env::current_exe().unwrap()).env("FASTQ_TEST_FOLDER", folder.path());
+    command
+}
+
+fn child_folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("FASTQ_TEST_FOLDER").expect("this test is run by another one"))
+}
+
+#[test]
+#[ignore = "run by a_limit_of_file_sizes_is_an_error_not_a_signal"]
+fn child_writes_beyond_the_limit() {
+    let source = open(&child_folder().join("m.gguf"));
+    let error = Writer::copy_of(&source).unwrap().write(&child_folder().join("out.gguf"), &Never).expect_err("a limit");
+    let kind =
+        |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge);
+    assert!(kind(&error) && error.to_string().contains("needs 1824 bytes"), "{error:?}");
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_not_a_signal() {
+    let folder = folder();
+    put(&folder, "m.gguf", &sample().bytes());
+    let output = child(&folder, "ulimit -f 1 &&", "child_writes_beyond_the_limit").output().expect("run");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    assert_eq!(names(&folder), ["m.gguf"]);
+}
+
+#[test]
+#[ignore = "run by killed_writers_leave_the_old_or_the_new_file"]
+fn child_writes_for_ever() {
+    let data = vec![1; 1 << 20];
+    loop {
+        let mut writer = Writer::new();
+        writer.tensor("t", &[1 << 20], TensorType::I8, &data).unwrap();
+        writer.write(&child_folder().join("out.gguf"), &Never).expect("write");
+    }
+}
+
+#[test]
+fn killed_writers_leave_the_old_or_the_new_file() {
+    let folder = folder();
+    let path = folder.path().join("out.gguf");
+    let mut seen = 0;
+    for round in 0..20 {
+        let mut child =
+            child(&folder, "", "child_writes_for_ever").stdout(std::process::Stdio::null()).spawn().expect("run");
+        std::thread::sleep(std::time::Duration::from_millis(20 + 7 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if path.exists() {
+            let file = open(&path);
+            assert!(file.tensor_data(&file.tensors()[0]).iter().all(|byte| *byte == 1));
+            seen += 1;
+        }
+        let left: Vec<String> = names(&folder).into_iter().filter(|name| name != "out.gguf").collect();
+        assert!(left.len() <= 1 && left.iter().all(|name| name.starts_with(".out.gguf.partial-")), "{left:?}");
+    }
+    assert!(seen > 0, "no writer lived long enough");
+    Writer::new().write(&path, &Never).expect("write");
+    assert_eq!(names(&folder), ["out.gguf"]);
 }
 
 #[test]

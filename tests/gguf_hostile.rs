@@ -1,6 +1,7 @@
 //! The hostile files of `../shared/hostile` (or `$FASTQ_SHARED/hostile`), at the stage of parsing, and random mutants.
 //!
 //! Needs a Python with numpy: `$FASTQ_PYTHON`, else `python3`. Skipped with a printed reason without them.
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 #[path = "gguf/build.rs"]
 mod build;
@@ -60,7 +61,7 @@ fn open(path: &Path) -> Result<Gguf, Error> {
     let [mapped, read] = [true, false].map(|mmap| {
         let open = || {
             let file = Gguf::open(path, &OpenOptions { mmap, ..OpenOptions::default() });
-            file.inspect(|file| assert!(walk(file) > 0))
+            file.inspect(|file| _ = std::hint::black_box(walk(file)))
         };
         catch_unwind(open).unwrap_or_else(|_| panic!("{} panicked", path.display()))
     });
@@ -188,7 +189,8 @@ fn random_mutants_do_not_panic() {
                 break;
             }
         }
-        let parse = || Gguf::parse(Path::new("mutant.gguf"), bytes.into()).inspect(|file| assert!(walk(file) > 0));
+        let parse =
+            || Gguf::parse(Path::new("mutant.gguf"), bytes.into()).inspect(|file| _ = std::hint::black_box(walk(file)));
         match catch_unwind(std::panic::AssertUnwindSafe(parse)).unwrap_or_else(|_| panic!("mutant {round} panicked")) {
             Ok(_) => opened += 1,
             Err(Error::ModelFile { what, .. }) if !what.is_empty() => refused += 1,
