@@ -6,6 +6,7 @@
 
 use super::BlockFormat;
 use crate::Activation;
+use crate::unpack::{Dense, Visitor, Weights};
 use crate::half::{bf16_to_f32, f32_to_bf16};
 
 /// BF16: one bfloat16, the upper half of a binary32.
@@ -27,5 +28,19 @@ impl BlockFormat for BF16 {
 
     fn quantize(values: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&f32_to_bf16(values[0]).to_le_bytes());
+    }
+}
+
+impl Weights for BF16 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.dense::<Self>()
+    }
+}
+
+impl Dense for BF16 {
+    #[inline(always)]
+    fn value(bytes: &[u8]) -> f32 {
+        bf16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
     }
 }

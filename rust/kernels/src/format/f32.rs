@@ -6,6 +6,7 @@
 
 use super::BlockFormat;
 use crate::Activation;
+use crate::unpack::{Dense, Visitor, Weights};
 
 /// F32: one IEEE binary32.
 #[derive(Clone, Copy, Default, Debug)]
@@ -26,5 +27,19 @@ impl BlockFormat for F32 {
 
     fn quantize(values: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&values[0].to_le_bytes());
+    }
+}
+
+impl Weights for F32 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.dense::<Self>()
+    }
+}
+
+impl Dense for F32 {
+    #[inline(always)]
+    fn value(bytes: &[u8]) -> f32 {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 }
