@@ -112,11 +112,7 @@ impl Engine {
         let load_seconds = model.info().load_seconds;
         let generation =
             detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.into()], &options, interrupt))?;
-        Ok(Stream {
-            generation: Mutex::new(generation),
-            cancel: Arc::new(AtomicBool::new(false)),
-            load_seconds,
-        })
+        Ok(Stream { generation: Mutex::new(generation), cancel: Arc::new(AtomicBool::new(false)), load_seconds })
     }
 
     fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {

@@ -242,11 +242,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     #[inline(always)]
     fn end(self, dot: __m256i, acc: __m256i, _peak: u32) -> __m256i {
-        if VNNI {
-            dot
-        } else {
-            unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) }
-        }
+        if VNNI { dot } else { unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) } }
     }
 
     #[inline(always)]
