@@ -1,0 +1,162 @@
+//! The tokens still in play: all of them as a row of logits, or a list once a stage has narrowed the choice.
+
+use std::cmp::Ordering;
+
+use fastq_kernels::math::exp64;
+
+/// A token that may still be chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) id: u32,
+    pub(super) logit: f32,
+    /// Set by [`Candidates::softmax`], stale after any change of a logit or of the list.
+    pub(super) probability: f64,
+}
+
+/// Most likely first; the smaller id first among equals. A total order (no logit is NaN), so every selection by it has one
+/// answer.
+pub(super) fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
+}
+
+/// Logits by token id, and the narrowed list. Most chains narrow 262k tokens to 40 at once; the list of all of them is only
+/// built when a stage asks for it.
+pub(super) struct Candidates<'a> {
+    logits: &'a mut [f32],
+    list: Vec<Candidate>,
+    listed: bool,
+}
+
+impl<'a> Candidates<'a> {
+    /// All tokens; `storage` is reused for the list.
+    pub(super) fn new(logits: &'a mut [f32], mut storage: Vec<Candidate>) -> Candidates<'a> {
+        storage.clear();
+        Candidates { logits, list: storage, listed: false }
+    }
+
+    /// Gives the storage of the list back.
+    pub(super) fn into_storage(self) -> Vec<Candidate> {
+        self.list
+    }
+
+    /// The row of logits by token id; for stages before the first narrowing one.
+    pub(super) fn logits(&mut self) -> &mut [f32] {
+        debug_assert!(!self.listed, "a stage that edits logits stands after one that narrows");
+        self.logits
+    }
+
+    /// The candidates as a list, in an order that depends only on the logits. Masked tokens are not in it.
+    pub(super) fn list(&mut self) -> &mut Vec<Candidate> {
+        if !self.listed {
+            self.listed = true;
+            let all = self.logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+            self.list.extend(all.map(|(id, &logit)| Candidate { id: id as u32, logit, probability: 0.0 }));
+        }
+        &mut self.list
+    }
+
+    /// The most likely token, the smallest id among equals; `None` when all are masked.
+    pub(super) fn best(&self) -> Option<u32> {
+        if self.listed {
+            return self.list.iter().min_by(|a, b| by_logit(a, b)).map(|c| c.id);
+        }
+        // In blocks, so that the search for the maximum is vectorised.
+        let mut best = (f32::NEG_INFINITY, None);
+        for (block, values) in self.logits.chunks(256).enumerate() {
+            let max = values.iter().fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
+            if max > best.0 {
+                best = (max, Some(block));
+            }
+        }
+        let start = best.1? * 256;
+        self.logits[start..].iter().position(|&v| v == best.0).map(|at| (start + at) as u32)
+    }
+
+    /// Keeps the `k` most likely tokens, most likely first.
+    pub(super) fn keep_best(&mut self, k: usize) {
+        if self.listed {
+            keep_best(&mut self.list, k);
+            return;
+        }
+        if k >= self.logits.len() {
+            self.list();
+            keep_best(&mut self.list, k);
+            return;
+        }
+        self.listed = true;
+        // Scan with a threshold that rises: a buffer of 2k candidates is cut to the best k whenever it is full, and only
+        // logits above the k-th best so far enter it. Ids ascend, so an equal logit comes later and loses the tie.
+        let room = (2 * k).max(64);
+        let mut threshold = f32::NEG_INFINITY;
+        for (block, values) in self.logits.chunks(64).enumerate() {
+            if values.iter().fold(false, |any, &v| any | (v > threshold)) {
+                for (at, &logit) in values.iter().enumerate() {
+                    if logit > threshold {
+                        self.list.push(Candidate { id: (block * 64 + at) as u32, logit, probability: 0.0 });
+                        if self.list.len() == room {
+                            self.list.select_nth_unstable_by(k - 1, by_logit);
+                            self.list.truncate(k);
+                            threshold = self.list[k - 1].logit;
+                        }
+                    }
+                }
+            }
+        }
+        keep_best(&mut self.list, k);
+    }
+
+    /// The list with probabilities; they sum to one.
+    pub(super) fn softmax(&mut self) -> &mut Vec<Candidate> {
+        let list = self.list();
+        let max = list.iter().fold(f32::NEG_INFINITY, |m, c| m.max(c.logit));
+        let mut sum = 0.0;
+        for c in list.iter_mut() {
+            c.probability = exp64(f64::from(c.logit) - f64::from(max));
+            sum += c.probability;
+        }
+        for c in list.iter_mut() {
+            c.probability /= sum;
+        }
+        list
+    }
+}
+
+fn keep_best(list: &mut Vec<Candidate>, k: usize) {
+    if k < list.len() {
+        list.select_nth_unstable_by(k - 1, by_logit);
+        list.truncate(k);
+    }
+    list.sort_unstable_by(by_logit);
+}
+
+/// Keeps the fewest candidates, taken in the order of `key` (ascending, then by id), whose probabilities reach `mass`;
+/// the order of the list stays. Expected linear: the sorted part grows by factors of eight until it is heavy enough.
+pub(super) fn keep_mass(list: &mut Vec<Candidate>, mass: f64, key: impl Fn(&Candidate) -> f64) {
+    struct Keyed {
+        key: f64,
+        id: u32,
+        probability: f64,
+    }
+    let order = |a: &Keyed, b: &Keyed| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id));
+    let mut keyed: Vec<Keyed> =
+        list.iter().map(|c| Keyed { key: key(c), id: c.id, probability: c.probability }).collect();
+    let (mut start, mut reached) = (0, 0.0);
+    while start < keyed.len() {
+        let rest = &mut keyed[start..];
+        let part = (start * 7).max(64).min(rest.len());
+        if part < rest.len() {
+            rest.select_nth_unstable_by(part, order);
+        }
+        rest[..part].sort_unstable_by(order);
+        for last in &rest[..part] {
+            reached += last.probability;
+            if reached >= mass {
+                let (key_of_last, id_of_last) = (last.key, last.id);
+                list.retain(|c| key(c).total_cmp(&key_of_last).then(c.id.cmp(&id_of_last)).is_le());
+                return;
+            }
+        }
+        start += part;
+    }
+    // Rounding kept the sum of everything below `mass`: everything stays.
+}
