@@ -21,7 +21,11 @@ mod top_k;
 mod top_p;
 mod typical;
 
+#[cfg(test)]
+mod tests;
+
 use candidates::Candidates;
+pub use philox::random_seed;
 
 use crate::{Error, Result};
 
@@ -187,6 +191,8 @@ fn check_finite(logits: &[f32]) -> Result<()> {
     if any {
         Ok(())
     } else {
-        Err(Error::NotFinite("every logit is negative infinity: the weights are damaged or every token is masked".into()))
+        Err(Error::NotFinite(
+            "every logit is negative infinity: the weights are damaged or every token is masked".into(),
+        ))
     }
 }

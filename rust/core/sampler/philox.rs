@@ -28,3 +28,10 @@ pub fn uniform(seed: u64, position: u64) -> f64 {
     let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
+
+/// A seed that differs from call to call and from process to process, below 2^53 so that JSON carries it unchanged.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // The standard library keys its hash maps with random numbers of the system.
+    RandomState::new().build_hasher().finish() >> 11
+}
