@@ -5,6 +5,10 @@
 
 use crate::Activation;
 
+mod layout;
+mod round;
+mod search;
+
 /// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
 pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     /// Name as GGUF tools write it, `"Q4_0"`.
@@ -17,11 +21,15 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     const BYTES: usize;
     /// How the activations for it are quantized.
     const ACTIVATION: Activation;
+    /// Offsets in a block of its f16 scales and minima; empty for the float types. What checks files for scales that are
+    /// not finite, or makes blocks for tests, finds them here.
+    const HALVES: &'static [usize];
 
     /// Decodes one block; bit-exact to the `gguf` package. `block` has `BYTES` bytes, `out` `BLOCK` values.
     fn dequantize(block: &[u8], out: &mut [f32]);
 
-    /// Encodes one block; byte-exact to ggml's reference quantizer.
+    /// Encodes one block; byte-exact to ggml's reference quantizer for finite values, whatever their size. For blocks with
+    /// a NaN (and some with infinities) ggml's own builds disagree; here they give some block, without a panic.
     fn quantize(values: &[f32], block: &mut [u8]);
 }
 
@@ -47,6 +55,7 @@ macro_rules! formats {
                     block: <$name as BlockFormat>::BLOCK,
                     bytes: <$name as BlockFormat>::BYTES,
                     activation: <$name as BlockFormat>::ACTIVATION,
+                    halves: <$name as BlockFormat>::HALVES,
                 }, )* }
             }
 
@@ -64,7 +73,14 @@ macro_rules! formats {
                 } )* }
             }
 
-            /// Encodes one row, byte-exact to ggml's reference quantizer.
+            /// Does `visitor`'s work for the format.
+            pub(crate) fn accept<V: crate::unpack::Visitor>(self, visitor: V) -> V::Output {
+                match self { $( Format::$name => <$name as crate::unpack::Weights>::accept(visitor), )* }
+            }
+
+            /// Encodes one row, byte-exact to ggml's reference quantizer for finite values.
+            ///
+            /// Callers refuse values that are not finite: most formats cannot hold them.
             ///
             /// # Panics
             /// When the lengths are not those of the same number of whole blocks.
@@ -111,6 +127,8 @@ pub struct FormatInfo {
     pub bytes: usize,
     /// How the activations for it are quantized.
     pub activation: Activation,
+    /// Offsets in a block of its f16 scales and minima; empty for the float types.
+    pub halves: &'static [usize],
 }
 
 impl Format {
@@ -132,7 +150,7 @@ impl Format {
     /// Bytes of a row of `k` weights; `None` when `k` is not a multiple of the block or the size overflows.
     pub const fn row_bytes(self, k: usize) -> Option<usize> {
         let info = self.info();
-        if k % info.block == 0 { (k / info.block).checked_mul(info.bytes) } else { None }
+        if k.is_multiple_of(info.block) { (k / info.block).checked_mul(info.bytes) } else { None }
     }
 
     /// How the activations for it are quantized.
@@ -144,3 +162,6 @@ impl Format {
         assert_eq!(Some(bytes), self.row_bytes(values), "{} bytes of {values} weights", self.name());
     }
 }
+
+#[cfg(test)]
+mod tests;

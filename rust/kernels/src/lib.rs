@@ -27,6 +27,7 @@ pub mod level;
 pub mod math;
 pub mod matmul;
 pub mod testing;
+mod unpack;
 
 pub use activation::Activation;
 pub use format::{Format, FormatInfo};

@@ -1,1 +1,216 @@
-//! What the tests of this crate and of its users share: seeded random blocks, guard pages, case tables.
+//! What the tests and benchmarks of this crate and of its users share: seeded random data, blocks of every format, guard
+//! pages. Everything here is deterministic and the same on every platform.
+
+#[cfg(all(unix, target_pointer_width = "64"))]
+mod guard;
+#[cfg(all(unix, target_pointer_width = "64"))]
+pub use guard::{Guarded, Side};
+
+use crate::Format;
+use crate::half::{f32_to_bf16, f32_to_f16};
+
+/// A SplitMix64 generator (Steele, Lea, Flood 2014): small, seedable, good enough for test data.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// The generator of `seed`.
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// An integer in `0..bound`; the bias of at most `bound / 2^32` does not matter here.
+    ///
+    /// # Panics
+    /// When `bound` is 0 or above 2^32.
+    pub fn below(&mut self, bound: usize) -> usize {
+        assert!(bound > 0 && bound as u64 <= 1 << 32, "a bound in 1..=2^32");
+        (((self.bits() >> 32) * bound as u64) >> 32) as usize
+    }
+
+    /// A multiple of 2^-24 in `[0, 1)`.
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / 16_777_216.0
+    }
+
+    /// A value with mean 0, standard deviation 1 and a bell-shaped density within `[-6, 6)`: a sum of twelve [`Rng::unit`],
+    /// because exact additions give the same bits everywhere, and a logarithm would not.
+    pub fn bell(&mut self) -> f32 {
+        // Units are multiples of 2^-24; their sum stays below 2^4, which an f64 holds exactly.
+        let sum: f64 = (0..12).map(|_| f64::from(self.unit())).sum();
+        (sum - 6.0) as f32
+    }
+
+    /// Random bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.bits().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// `n` values like those of a weight matrix or an activation: a bell of standard deviation `sigma`, and every 128th or so
+/// twenty times as large.
+pub fn values(rng: &mut Rng, n: usize, sigma: f32) -> Vec<f32> {
+    (0..n).map(|_| rng.bell() * sigma * if rng.below(128) == 0 { 20.0 } else { 1.0 }).collect()
+}
+
+/// Finite rows of 256 values on which quantizers go wrong, with their names.
+pub fn special_values() -> Vec<(&'static str, Vec<f32>)> {
+    let mut rng = Rng::new(0x5bec_1a15);
+    let mut rows = vec![
+        ("zeros", vec![0.0; 256]),
+        ("negative zeros", vec![-0.0; 256]),
+        ("a constant", vec![0.37; 256]),
+        ("a negative constant", vec![-1.25; 256]),
+        ("the largest", vec![f32::MAX; 256]),
+        ("the smallest", vec![f32::from_bits(1); 256]),
+    ];
+    let mut row = |name, value: &mut dyn FnMut(usize, f32) -> f32| {
+        rows.push((name, (0..256).map(|i| value(i, rng.bell())).collect::<Vec<_>>()));
+    };
+    row("negative only", &mut |_, x| -x.abs() - 0.01);
+    row("positive only", &mut |_, x| x.abs() + 0.01);
+    row("far from zero", &mut |_, x| 3.0 + x * 1e-3);
+    row("one value", &mut |i, _| if i == 77 { -2.5 } else { 0.0 });
+    row("an outlier", &mut |i, x| if i == 200 { 50.0 } else { 0.01 * x });
+    row("zero sub-blocks", &mut |i, x| if i / 16 % 3 == 0 { 0.0 } else { x });
+    row("half-way between integers", &mut |i, _| (i as f32 - 128.0) / 2.0);
+    row("signs", &mut |_, x| 0.5f32.copysign(x));
+    row("subnormal", &mut |_, x| x * 1e-40);
+    row("scales below f16", &mut |_, x| x * 1e-8);
+    row("scales subnormal in f16", &mut |_, x| x * 1e-5);
+    row("scales near the end of f16", &mut |_, x| x * 1e5);
+    row("scales above f16", &mut |_, x| x * 1e8);
+    row("squares overflow", &mut |_, x| x * 1e25);
+    row("squares underflow", &mut |_, x| x * 1e-25);
+    row("many magnitudes", &mut |i, x| x * 0.5f32.powi(i as i32 / 8 - 8));
+    rows
+}
+
+/// Which bits [`blocks`] may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bits {
+    /// Any integers, with scales for which the weights come out with magnitudes around 1 or less.
+    Sensible,
+    /// Any bits, except that f16 scales (or the floats themselves) are finite.
+    Finite,
+    /// Any bits at all: scales may be infinite or NaN.
+    Any,
+}
+
+/// `count` random blocks of a format.
+pub fn blocks(rng: &mut Rng, format: Format, count: usize, bits: Bits) -> Vec<u8> {
+    let info = format.info();
+    let mut data = vec![0; count * info.bytes];
+    rng.fill(&mut data);
+    for block in data.chunks_exact_mut(info.bytes) {
+        match (format, bits) {
+            (_, Bits::Any) => {}
+            (Format::F32, Bits::Sensible) => block.copy_from_slice(&rng.bell().to_le_bytes()),
+            (Format::F16, Bits::Sensible) => block.copy_from_slice(&f32_to_f16(rng.bell()).to_le_bytes()),
+            (Format::BF16, Bits::Sensible) => block.copy_from_slice(&f32_to_bf16(rng.bell()).to_le_bytes()),
+            // Clearing the lowest bit of an exponent of ones makes it finite.
+            (Format::F32 | Format::BF16, Bits::Finite) => {
+                let top = &mut block[info.bytes - 2..];
+                if top[1] & 0x7f == 0x7f && top[0] & 0x80 == 0x80 {
+                    top[0] &= 0x7f;
+                }
+            }
+            (Format::F16, Bits::Finite) => make_finite(block),
+            (_, Bits::Sensible) => set_sensible_scales(rng, format, block),
+            (_, Bits::Finite) => {
+                for &at in info.halves {
+                    make_finite(&mut block[at..at + 2]);
+                }
+            }
+        }
+    }
+    data
+}
+
+/// Gives each scale of a block a size with which its part of the weights (the products or the minima) reaches about 1.
+fn set_sensible_scales(rng: &mut Rng, format: Format, block: &mut [u8]) {
+    let info = format.info();
+    let set = |block: &mut [u8], at: usize, scale: f32| {
+        block[at..at + 2].copy_from_slice(&f32_to_f16(scale).to_le_bytes());
+    };
+    let scales: Vec<f32> = info
+        .halves
+        .iter()
+        .map(|&only| {
+            info.halves.iter().for_each(|&at| set(block, at, if at == only { 1.0 } else { 0.0 }));
+            let mut out = vec![0.0; info.block];
+            format.dequantize(block, &mut out);
+            let reach = out.iter().fold(1.0f32, |top, x| top.max(x.abs()));
+            let sign = if rng.below(8) == 0 { -1.0 } else { 1.0 };
+            sign * (0.25 + rng.unit()) / reach
+        })
+        .collect();
+    for (&at, scale) in info.halves.iter().zip(scales) {
+        set(block, at, scale);
+    }
+}
+
+/// Makes the little-endian f16 in two bytes finite by clearing the lowest bit of an exponent of ones.
+fn make_finite(half: &mut [u8]) {
+    if half[1] & 0x7c == 0x7c {
+        half[1] &= !0x04;
+    }
+}
+
+/// FNV-1a of 64 bits: the fingerprint of golden data in tests.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix_and_fnv_are_the_published_functions() {
+        // First outputs of the reference splitmix64.c for the seed 1234567.
+        let mut rng = Rng::new(1_234_567);
+        let expected: [u64; 3] = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(expected.map(|_| rng.bits()), expected);
+        // Vectors of the FNV authors.
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn bell_has_mean_zero_and_deviation_one() {
+        let mut rng = Rng::new(3);
+        let x: Vec<f64> = (0..100_000).map(|_| f64::from(rng.bell())).collect();
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+    }
+
+    #[test]
+    fn blocks_keep_to_their_bits() {
+        for &format in Format::ALL {
+            let info = format.info();
+            for (bits, limit) in [(Bits::Sensible, 6.0), (Bits::Finite, f32::MAX)] {
+                let data = blocks(&mut Rng::new(9), format, 20_000, bits);
+                let mut out = vec![0.0; 20_000 * info.block];
+                format.dequantize(&data, &mut out);
+                let largest = out.iter().fold(0.0f32, |top, x| if x.abs() <= top { top } else { x.abs() });
+                assert!(largest <= limit && largest > 0.25, "{} {bits:?}: {largest}", info.name);
+            }
+            let data = blocks(&mut Rng::new(9), format, 20_000, Bits::Any);
+            let mut out = vec![0.0; 20_000 * info.block];
+            format.dequantize(&data, &mut out);
+            assert!(out.iter().any(|x| x.is_nan()), "{}", info.name);
+        }
+    }
+}

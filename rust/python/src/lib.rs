@@ -1,1 +1,39 @@
-//! The extension module `fastq._fastq`.
+//! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
+
+mod engine;
+mod error;
+mod files;
+mod formats;
+mod interrupt;
+mod json;
+mod options;
+
+use pyo3::prelude::*;
+
+/// The compiled part of fastq.
+#[pymodule(gil_used = false)]
+mod _fastq {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::engine::{Engine, Stream};
+    #[pymodule_export]
+    use super::files::{cpu_info, default_model, inspect, plan};
+    #[pymodule_export]
+    use super::formats::{dequantize_array, formats, quantize_array};
+    #[pymodule_export]
+    use super::main;
+    #[pymodule_export]
+    use super::options::Options;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Runs the command line; the first argument is the program's name.
+#[pyfunction]
+fn main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> i32 {
+    py.detach(|| fastq_cli::main(arguments))
+}

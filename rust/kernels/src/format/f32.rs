@@ -1,9 +1,14 @@
-//! F32.
+//! F32: a "block" is one IEEE binary32.
+//!
+//! ```text
+//! four bytes, little-endian
+//! ```
 
 use super::BlockFormat;
 use crate::Activation;
+use crate::unpack::{Dense, Visitor, Weights};
 
-/// F32: 1 weights in 4 bytes.
+/// F32: one IEEE binary32.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct F32;
@@ -14,12 +19,27 @@ impl BlockFormat for F32 {
     const BLOCK: usize = 1;
     const BYTES: usize = 4;
     const ACTIVATION: Activation = Activation::F32;
+    const HALVES: &'static [usize] = &[];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        block.copy_from_slice(&values[0].to_le_bytes());
+    }
+}
+
+impl Weights for F32 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.dense::<Self>()
+    }
+}
+
+impl Dense for F32 {
+    #[inline(always)]
+    fn value(bytes: &[u8]) -> f32 {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 }

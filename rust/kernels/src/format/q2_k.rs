@@ -1,25 +1,149 @@
-//! Q2_K.
+//! Q2_K: 256 weights in 16 sub-blocks of 16, `d * scale * q - dmin * min`, 2.625 bits per weight.
+//!
+//! ```text
+//! byte  0                16                              80       82          84
+//!       | scales: 16     | qs: 64 bytes                  | d f16  | dmin f16  |
+//! byte j:             bits 7-4 = min of sub-block j,  bits 3-0 = scale of sub-block j                     (j < 16)
+//! byte 16 + 32 h + l: bits 2 s + 1, 2 s = weight 128 h + 32 s + l                          (h < 2, s < 4, l < 32)
+//! weight i = d * scale[i / 16] * bits - dmin * min[i / 16]
+//! ```
 
+use core::mem::offset_of;
+
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
+use super::round::nearest;
+use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
-/// Q2_K: 256 weights in 84 bytes.
+/// Q2_K: 256 weights in 84 bytes, 4-bit scales and minima of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q2_K;
 
+block! { Q2_K {
+    /// Scale (lower nibble) and minimum (upper nibble) of each sub-block of 16.
+    scales: [u8; 16],
+    /// Weights as [`crumbs`].
+    qs: [u8; 64],
+    /// Scale of the scales.
+    d: Half,
+    /// Scale of the minima, which are subtracted.
+    dmin: Half,
+} }
+
+impl Block {
+    /// The scales and the minima of the sub-blocks, 0..16.
+    #[inline(always)]
+    pub(crate) fn scales_and_minima(&self) -> ([u8; 16], [u8; 16]) {
+        (self.scales.map(|s| s & 15), self.scales.map(|s| s >> 4))
+    }
+
+    /// The integers, 0..4.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [u8; SUPER] {
+        crumbs(&self.qs)
+    }
+}
+
 impl BlockFormat for Q2_K {
     const NAME: &'static str = "Q2_K";
     const ID: u32 = 10;
-    const BLOCK: usize = 256;
+    const BLOCK: usize = SUPER;
     const BYTES: usize = 84;
     const ACTIVATION: Activation = Activation::Super256;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, dmin)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let (d, dmin) = (block.d.get(), block.dmin.get());
+        let (scales, minima) = block.scales_and_minima();
+        let quants = block.quants();
+        for (j, (out, quants)) in out.chunks_exact_mut(16).zip(quants.chunks_exact(16)).enumerate() {
+            let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
+            for (out, &q) in out.iter_mut().zip(quants) {
+                *out = scale * f32::from(q) - min;
+            }
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        const SEARCH: MinimumSearch = MinimumSearch { limit: 3, first: -0.5, steps: 15, absolute: true };
+        let block = Block::of_mut(block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let (mut scales, mut minima) = ([0.0; 16], [0.0; 16]);
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let fit = SEARCH.fit(x, &x.map(f32::abs));
+            (scales[j], minima[j]) = (fit.scale, fit.min);
+            levels[16 * j..][..16].copy_from_slice(&fit.levels);
+        }
+        // A trial scale can be negative by rounding; its low bits then reach into the minimum, as in the reference.
+        let quantize = |top: f32, values: [f32; 16]| {
+            let inverse = if top > 0.0 { 15.0 / top } else { 0.0 };
+            values.map(|value| nearest(inverse * value))
+        };
+        let (top_scale, top_min) = (largest(&scales), largest(&minima));
+        let (scales, minima) = (quantize(top_scale, scales), quantize(top_min, minima));
+        block.scales = core::array::from_fn(|j| (scales[j] | minima[j] << 4) as u8);
+        block.d.set(top_scale / 15.0);
+        block.dmin.set(top_min / 15.0);
+        let (d, dmin) = (block.d.get(), block.dmin.get());
+        let (scales, minima) = block.scales_and_minima();
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
+            round_above_minimum(x, scale, min, SEARCH.limit, &mut levels[16 * j..][..16]);
+        }
+        block.qs = pack_crumbs(&levels);
+    }
+}
+
+impl Weights for Q2_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q2_K {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 3;
+    const MINIMA: bool = true;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, dmin);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        let (scales, minima) = block.scales_and_minima();
+        SuperBlock {
+            quants: block.quants().map(|q| q as i8),
+            scales: scales.map(i32::from),
+            minima: minima.map(i32::from),
+            d: block.d.get(),
+            dmin: block.dmin.get(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        (isa.low_nibbles(packed), isa.high_nibbles(packed))
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for h in 0..2 {
+            for l in 0..2 {
+                // SAFETY: the crumbs are 64 bytes of each block.
+                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * l)) };
+                emit(8 * h + l, isa.fields::<0, 0x03>(packed));
+                emit(8 * h + 2 + l, isa.fields::<2, 0x03>(packed));
+                emit(8 * h + 4 + l, isa.fields::<4, 0x03>(packed));
+                emit(8 * h + 6 + l, isa.fields::<6, 0x03>(packed));
+            }
+        }
     }
 }

@@ -1,25 +1,186 @@
-//! Q3_K.
+//! Q3_K: 256 weights in 16 sub-blocks of 16, `d * scale * q`, 3.4375 bits per weight.
+//!
+//! ```text
+//! byte  0                32                              96              108      110
+//!       | hmask: 32      | qs: 64 bytes                  | scales: 12    | d f16  |
+//! byte l:             bit j = weight 32 j + l bit 2                                         (l < 32, j < 8)
+//! byte 32 + 32 h + l: bits 2 s + 1, 2 s = weight 128 h + 32 s + l bits 1-0                  (h < 2, s < 4, l < 32)
+//! byte 96 + j:        bits 7-4 = scale[8 + j] bits 3-0,  bits 3-0 = scale[j] bits 3-0       (j < 8)
+//! byte 104 + j:       bits 2 t + 1, 2 t = scale[4 t + j] bits 5-4                           (j < 4, t < 4)
+//! weight i = d * (scale[i / 16] - 32) * (bits - 4)
+//! ```
 
+use core::array;
+use core::mem::offset_of;
+
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
+use super::round::{nearest, peak};
+use super::search::{fit_signed_by_descent, round_signed};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
-/// Q3_K: 256 weights in 110 bytes.
+/// Q3_K: 256 weights in 110 bytes, signed 6-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q3_K;
 
+block! { Q3_K {
+    /// Bit 2 of the weights, as [`planes`].
+    hmask: [u8; 32],
+    /// Bits 1-0 of the weights, as [`crumbs`].
+    qs: [u8; 64],
+    /// 16 six-bit scales (see [`Block::scales`]).
+    scales: [u8; 12],
+    /// Scale of the scales.
+    d: Half,
+} }
+
+/// The stored weight that stands for zero.
+pub(crate) const ZERO: i8 = 4;
+
+/// The stored scale that stands for zero.
+pub(crate) const SCALE_ZERO: i8 = 32;
+
+impl Block {
+    /// The scales of the sub-blocks, -32..32.
+    #[inline(always)]
+    pub(crate) fn scales(&self) -> [i8; 16] {
+        core::array::from_fn(|j| {
+            let low = (self.scales[j % 8] >> (4 * (j / 8))) & 15;
+            let high = (self.scales[8 + j % 4] >> (2 * (j / 4))) & 3;
+            (low | high << 4) as i8 - SCALE_ZERO
+        })
+    }
+
+    /// The integers, -4..4.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [i8; SUPER] {
+        let (low, high) = (crumbs(&self.qs), planes(&self.hmask));
+        core::array::from_fn(|i| (low[i] | high[i] << 2) as i8 - ZERO)
+    }
+}
+
+/// The inverse of [`Block::scales`], for stored scales below 64.
+fn pack_scales(stored: &[u8; 16]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for (j, &scale) in stored.iter().enumerate() {
+        packed[j % 8] |= (scale & 15) << (4 * (j / 8));
+        packed[8 + j % 4] |= (scale >> 4) << (2 * (j / 4));
+    }
+    packed
+}
+
 impl BlockFormat for Q3_K {
     const NAME: &'static str = "Q3_K";
     const ID: u32 = 11;
-    const BLOCK: usize = 256;
+    const BLOCK: usize = SUPER;
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let d = block.d.get();
+        let (scales, quants) = (block.scales(), block.quants());
+        for ((out, quants), scale) in out.chunks_exact_mut(16).zip(quants.chunks_exact(16)).zip(scales) {
+            let scale = d * f32::from(scale);
+            for (out, &q) in out.iter_mut().zip(quants) {
+                *out = scale * f32::from(q);
+            }
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let mut scales = [0.0; 16];
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, fitted) = fit_signed_by_descent(x, i32::from(ZERO));
+            scales[j] = scale;
+            levels[16 * j..][..16].copy_from_slice(&fitted);
+        }
+        // The scale of largest magnitude becomes -32, so `d` has the opposite sign.
+        let top = peak(&scales);
+        let zero = i32::from(SCALE_ZERO);
+        if top == 0.0 {
+            block.scales = [0; 12];
+            block.d.set(0.0);
+        } else {
+            let inverse = -(zero as f32) / top;
+            let stored = scales.map(|scale| (i32::from(nearest(inverse * scale) as i8).clamp(-zero, zero - 1) + zero) as u8);
+            block.scales = pack_scales(&stored);
+            block.d.set(1.0 / inverse);
+        }
+        let d = block.d.get();
+        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales()).zip(levels.chunks_exact_mut(16)) {
+            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        }
+        block.qs = pack_crumbs(&levels);
+        block.hmask = pack_planes(&levels.map(|q| q >> 2));
+    }
+}
+
+impl Weights for Q3_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q3_K {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 7;
+    const MINIMA: bool = false;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, d);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        SuperBlock {
+            quants: block.quants(),
+            scales: block.scales().map(i32::from),
+            minima: [0; 16],
+            d: block.d.get(),
+            dmin: 0.0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 12 bytes of each block.
+        let [low, high, top] = array::from_fn(|i| unsafe { isa.word(rows.at(offset_of!(Block, scales) + 4 * i)) });
+        let zero = isa.splat(i32::from_ne_bytes([SCALE_ZERO as u8; 4]));
+        let scale = |low, top| isa.sub_bytes(isa.or(low, top), zero);
+        let scales = [
+            scale(isa.field::<0, 0x0f>(low), isa.field_up::<4, 0x30>(top)),
+            scale(isa.field::<0, 0x0f>(high), isa.field_up::<2, 0x30>(top)),
+            scale(isa.field::<4, 0x0f>(low), isa.field::<0, 0x30>(top)),
+            scale(isa.field::<4, 0x0f>(high), isa.field::<2, 0x30>(top)),
+        ];
+        (scales, scales)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for l in 0..2 {
+            // SAFETY: the masks are 32 bytes of each block.
+            let mask = unsafe { isa.chunk(rows.at(offset_of!(Block, hmask) + 16 * l)) };
+            for h in 0..2 {
+                // SAFETY: the crumbs are 64 bytes of each block.
+                let low = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * l)) };
+                // Bit 4 h + s of the mask becomes bit 2 of the weights of field s.
+                let mask = mask.map(|word| if h == 0 { word } else { isa.field::<4, 0x0f>(word) });
+                let mut emit = |s: usize, low: [I::Words; 4], high: [I::Words; 4]| {
+                    emit(8 * h + 2 * s + l, array::from_fn(|i| isa.or(low[i], high[i])));
+                };
+                emit(0, isa.fields::<0, 0x03>(low), mask.map(|word| isa.field_up::<2, 0x04>(word)));
+                emit(1, isa.fields::<2, 0x03>(low), mask.map(|word| isa.field_up::<1, 0x04>(word)));
+                emit(2, isa.fields::<4, 0x03>(low), isa.fields::<0, 0x04>(mask));
+                emit(3, isa.fields::<6, 0x03>(low), isa.fields::<1, 0x04>(mask));
+            }
+        }
     }
 }

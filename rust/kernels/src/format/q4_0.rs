@@ -1,12 +1,43 @@
-//! Q4_0.
+//! Q4_0: 32 weights `d * q` with four-bit integers, 4.5 bits per weight.
+//!
+//! ```text
+//! byte  0        2                                       18
+//!       | d f16  | qs: 16 bytes                          |
+//! byte 2 + i:    bits 7-4 = weight 16 + i,  bits 3-0 = weight i          (i < 16)
+//! weight = d * (bits - 8)
+//! ```
 
+use core::mem::offset_of;
+
+use super::layout::{Half, block, nibbles, pack_nibbles};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
-/// Q4_0: 32 weights in 18 bytes.
+/// Q4_0: 32 weights in 18 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q4_0;
+
+block! { Q4_0 {
+    /// Scale.
+    d: Half,
+    /// Weights plus [`ZERO`], as [`nibbles`].
+    qs: [u8; 16],
+} }
+
+/// The stored value that stands for zero.
+pub(crate) const ZERO: i8 = 8;
+
+impl Block {
+    /// The integers, -8..8.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [i8; 32] {
+        nibbles(&self.qs).map(|q| q as i8 - ZERO)
+    }
+}
 
 impl BlockFormat for Q4_0 {
     const NAME: &'static str = "Q4_0";
@@ -14,12 +45,48 @@ impl BlockFormat for Q4_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 18;
     const ACTIVATION: Activation = Activation::Block32;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let d = block.d.get();
+        for (out, q) in out.iter_mut().zip(block.quants()) {
+            *out = d * f32::from(q);
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values) / -8.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 8.5) as i8).min(15) as u8);
+        block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl Weights for Q4_0 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q4_0 {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 15;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = None;
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants()
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the nibbles are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
+        emit(0, isa.low_nibbles(packed));
+        emit(1, isa.high_nibbles(packed));
     }
 }

@@ -1,12 +1,42 @@
-//! Q4_1.
+//! Q4_1: 32 weights `d * q + m` with four-bit integers, 5 bits per weight.
+//!
+//! ```text
+//! byte  0        2        4                              20
+//!       | d f16  | m f16  | qs: 16 bytes                 |
+//! byte 4 + i:    bits 7-4 = weight 16 + i,  bits 3-0 = weight i          (i < 16)
+//! weight = d * bits + m
+//! ```
 
+use core::mem::offset_of;
+
+use super::layout::{Half, block, nibbles, pack_nibbles};
+use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
-/// Q4_1: 32 weights in 20 bytes.
+/// Q4_1: 32 weights in 20 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q4_1;
+
+block! { Q4_1 {
+    /// Scale.
+    d: Half,
+    /// Minimum, added.
+    m: Half,
+    /// Weights as [`nibbles`].
+    qs: [u8; 16],
+} }
+
+impl Block {
+    /// The integers, 0..16.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [u8; 32] {
+        nibbles(&self.qs)
+    }
+}
 
 impl BlockFormat for Q4_1 {
     const NAME: &'static str = "Q4_1";
@@ -14,12 +44,51 @@ impl BlockFormat for Q4_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 20;
     const ACTIVATION: Activation = Activation::Block32;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, m)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let (d, m) = (block.d.get(), block.m.get());
+        for (out, q) in out.iter_mut().zip(block.quants()) {
+            *out = d * f32::from(q) + m;
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let (min, max) = extremes(values);
+        let d = (max - min) / 15.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        block.m.set(min);
+        let levels: [u8; 32] =
+            core::array::from_fn(|i| (truncate((values[i] - min) * inverse + 0.5) as i8).min(15) as u8);
+        block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl Weights for Q4_1 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q4_1 {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 15;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = Some(offset_of!(Block, m));
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants().map(|q| q as i8)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the nibbles are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
+        emit(0, isa.low_nibbles(packed));
+        emit(1, isa.high_nibbles(packed));
     }
 }

@@ -1,12 +1,48 @@
-//! Q5_0.
+//! Q5_0: 32 weights `d * q` with five-bit integers, 5.5 bits per weight.
+//!
+//! ```text
+//! byte  0        2             6                         22
+//!       | d f16  | qh: 4 bytes | qs: 16 bytes            |
+//! byte 6 + i:    bits 7-4 = weight 16 + i bits 3-0,  bits 3-0 = weight i bits 3-0          (i < 16)
+//! byte 2 + j:    bit b = weight 8 j + b bit 4                                              (j < 4)
+//! weight = d * (bits - 16)
+//! ```
 
+use core::array;
+use core::mem::offset_of;
+
+use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
-/// Q5_0: 32 weights in 22 bytes.
+/// Q5_0: 32 weights in 22 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q5_0;
+
+block! { Q5_0 {
+    /// Scale.
+    d: Half,
+    /// Bit 4 of the weights, as [`fifth_bits`].
+    qh: [u8; 4],
+    /// Bits 3-0 of the weights, as [`nibbles`].
+    qs: [u8; 16],
+} }
+
+/// The stored value that stands for zero.
+pub(crate) const ZERO: i8 = 16;
+
+impl Block {
+    /// The integers, -16..16.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [i8; 32] {
+        let (low, high) = (nibbles(&self.qs), fifth_bits(&self.qh));
+        core::array::from_fn(|i| (low[i] | high[i]) as i8 - ZERO)
+    }
+}
 
 impl BlockFormat for Q5_0 {
     const NAME: &'static str = "Q5_0";
@@ -14,12 +50,50 @@ impl BlockFormat for Q5_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 22;
     const ACTIVATION: Activation = Activation::Block32;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let d = block.d.get();
+        for (out, q) in out.iter_mut().zip(block.quants()) {
+            *out = d * f32::from(q);
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values) / -16.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 16.5) as i8).min(31) as u8);
+        block.qs = pack_nibbles(&levels);
+        block.qh = pack_fifth_bits(&levels);
+    }
+}
+
+impl Weights for Q5_0 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q5_0 {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 31;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = None;
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants()
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the fields are 4 and 16 bytes of each block.
+        let (high, packed) = unsafe { (isa.word(rows.at(offset_of!(Block, qh))), isa.chunk(rows.at(offset_of!(Block, qs)))) };
+        let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
+        emit(0, array::from_fn(|i| isa.or(low[i], isa.fifth_bits(high, i))));
+        emit(1, array::from_fn(|i| isa.or(upper[i], isa.fifth_bits(high, 4 + i))));
     }
 }

@@ -1,25 +1,138 @@
-//! Q5_K.
+//! Q5_K: 256 weights in 8 sub-blocks of 32, `d * scale * q - dmin * min`, 5.5 bits per weight.
+//!
+//! ```text
+//! byte  0        2           4               16           48                         176
+//!       | d f16  | dmin f16  | scales: 12    | qh: 32     | qs: 128 bytes            |
+//! bytes 4..16:        six-bit scales and minima, drawn at `scales_and_minima` in layout.rs
+//! byte 16 + l:        bit j = weight 32 j + l bit 4                                                       (j < 8)
+//! byte 48 + 32 c + l: bits 7-4 = weight 64 c + 32 + l bits 3-0,  bits 3-0 = weight 64 c + l bits 3-0      (c < 4, l < 32)
+//! weight i = d * scale[i / 32] * bits - dmin * min[i / 32]
+//! ```
 
+use core::array;
+use core::mem::offset_of;
+
+use super::layout::{
+    Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
+};
+use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
-/// Q5_K: 256 weights in 176 bytes.
+/// Q5_K: 256 weights in 176 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q5_K;
 
+block! { Q5_K {
+    /// Scale of the scales.
+    d: Half,
+    /// Scale of the minima, which are subtracted.
+    dmin: Half,
+    /// Scales and minima of the sub-blocks of 32, as [`scales_and_minima`].
+    scales: [u8; 12],
+    /// Bit 4 of the weights, as [`planes`].
+    qh: [u8; 32],
+    /// Bits 3-0 of the weights, as [`super_nibbles`].
+    qs: [u8; 128],
+} }
+
+impl Block {
+    /// The scales and the minima of the sub-blocks, 0..64.
+    #[inline(always)]
+    pub(crate) fn scales_and_minima(&self) -> ([u8; 8], [u8; 8]) {
+        scales_and_minima(&self.scales)
+    }
+
+    /// The integers, 0..32.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [u8; SUPER] {
+        let (low, high) = (super_nibbles(&self.qs), planes(&self.qh));
+        core::array::from_fn(|i| low[i] | high[i] << 4)
+    }
+}
+
 impl BlockFormat for Q5_K {
     const NAME: &'static str = "Q5_K";
     const ID: u32 = 13;
-    const BLOCK: usize = 256;
+    const BLOCK: usize = SUPER;
     const BYTES: usize = 176;
     const ACTIVATION: Activation = Activation::Super256;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, dmin)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let (d, dmin) = (block.d.get(), block.dmin.get());
+        let (scales, minima) = block.scales_and_minima();
+        let quants = block.quants();
+        for (j, (out, quants)) in out.chunks_exact_mut(32).zip(quants.chunks_exact(32)).enumerate() {
+            let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
+            for (out, &q) in out.iter_mut().zip(quants) {
+                *out = scale * f32::from(q) - min;
+            }
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        const SEARCH: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, steps: 15, absolute: false };
+        let block = Block::of_mut(block);
+        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
+        block.qs = pack_super_nibbles(&levels);
+        block.qh = pack_planes(&levels.map(|q| q >> 4));
+    }
+}
+
+impl Weights for Q5_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q5_K {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 31;
+    const MINIMA: bool = true;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, dmin);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        let (scales, minima) = block.scales_and_minima();
+        SuperBlock {
+            quants: block.quants().map(|q| q as i8),
+            scales: array::from_fn(|j| i32::from(scales[j / 2])),
+            minima: array::from_fn(|j| i32::from(minima[j / 2])),
+            d: block.d.get(),
+            dmin: block.dmin.get(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 12 bytes of each block.
+        unsafe { unpack_scales_and_minima(isa, rows.at(offset_of!(Block, scales))) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for l in 0..2 {
+            // SAFETY: the fifth bits are 32 bytes of each block.
+            let high = unsafe { isa.chunk(rows.at(offset_of!(Block, qh) + 16 * l)) };
+            let mut pair = |c: usize, first: [I::Words; 4], second: [I::Words; 4]| {
+                // SAFETY: the nibbles are 128 bytes of each block.
+                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
+                let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
+                emit(4 * c + l, array::from_fn(|i| isa.or(low[i], first[i])));
+                emit(4 * c + 2 + l, array::from_fn(|i| isa.or(upper[i], second[i])));
+            };
+            // Bit j of a byte becomes bit 4 of a weight of sub-blocks 2 j and 2 j + 1.
+            pair(0, high.map(|word| isa.field_up::<4, 0x10>(word)), high.map(|word| isa.field_up::<3, 0x10>(word)));
+            pair(1, high.map(|word| isa.field_up::<2, 0x10>(word)), high.map(|word| isa.field_up::<1, 0x10>(word)));
+            pair(2, isa.fields::<0, 0x10>(high), isa.fields::<1, 0x10>(high));
+            pair(3, isa.fields::<2, 0x10>(high), isa.fields::<3, 0x10>(high));
+        }
     }
 }

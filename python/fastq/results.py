@@ -1,0 +1,287 @@
+"""What calls return: plain frozen records that carry their measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "ChatCompletion",
+    "Completion",
+    "CpuInfo",
+    "FileInfo",
+    "FinishReason",
+    "FormatInfo",
+    "MemoryPlan",
+    "ModelInfo",
+    "TensorInfo",
+    "Timings",
+    "Usage",
+]
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""Why a text ended: an end token or stop string, ``max_tokens`` or the context, or ``cancel()``."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, BOS included.
+        completion_tokens: Tokens generated, an end token included.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time went.
+
+    Attributes:
+        load_seconds: Seconds the model took to load.
+        prefill_tokens: Prompt tokens computed.
+        prefill_seconds: Seconds they took.
+        decode_tokens: Tokens computed one step at a time.
+        decode_seconds: Seconds they took.
+        peak_rss_bytes: The largest resident size of the process so far, in bytes; 0 where the system does not say.
+    """
+
+    load_seconds: float
+    prefill_tokens: int
+    prefill_seconds: float
+    decode_tokens: int
+    decode_seconds: float
+    peak_rss_bytes: int
+
+    @property
+    def prefill_tokens_per_second(self) -> float:
+        """Prompt tokens per second; 0.0 when none was computed."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Generated tokens per second; 0.0 when none was computed."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A generated text. ``str(completion)`` is the text.
+
+    Attributes:
+        text: The text, without end tokens and without the stop string that ended it.
+        tokens: Ids of the generated tokens, an end token included.
+        finish_reason: ``"stop"``, ``"length"`` or ``"cancelled"``.
+        usage: Token counts.
+        timings: Seconds and tokens per second. In a batch, the seconds are those of the whole batch.
+        seed: The seed that reproduces the answer.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    seed: int
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain dictionaries, ready for ``json.dumps``."""
+        record = asdict(self)
+        record["usage"]["total_tokens"] = self.usage.total_tokens
+        record["timings"]["prefill_tokens_per_second"] = self.timings.prefill_tokens_per_second
+        record["timings"]["decode_tokens_per_second"] = self.timings.decode_tokens_per_second
+        return record
+
+
+@dataclass(frozen=True)
+class ChatCompletion(Completion):
+    """The answer to a conversation."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def message(self) -> dict[str, str]:
+        """The answer as a message, to be appended to the conversation."""
+        return {"role": "assistant", "content": self.text}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about a loaded model.
+
+    Attributes:
+        path: The file.
+        architecture: ``general.architecture`` of the file, such as ``"llama"``.
+        name: ``general.name`` of the file, or ``None``.
+        parameters: Number of weights.
+        file_bytes: Size of the file (all shards), in bytes.
+        bits_per_weight: Bits of tensor data per weight.
+        layers: Number of transformer blocks.
+        width: Length of the hidden state.
+        heads: Query heads per layer.
+        kv_heads: Key and value heads per layer.
+        head_dim: Length of a key.
+        vocabulary: Number of tokens.
+        context_trained: Context the model was trained for, in tokens.
+        context: Context in use, in tokens.
+        types: Number of tensors of each type.
+        tokenizer: Kind of tokenizer, such as ``"gpt2/smollm"``.
+        chat_template: Whether the file has a chat template.
+        level: SIMD level in use.
+        threads: Threads in use.
+        load_seconds: Seconds the load took.
+    """
+
+    path: str
+    architecture: str
+    name: str | None
+    parameters: int
+    file_bytes: int
+    bits_per_weight: float
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    context_trained: int
+    context: int
+    types: dict[str, int]
+    tokenizer: str
+    chat_template: bool
+    level: str
+    threads: int
+    load_seconds: float
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a model will need, computed from the file before anything is allocated. All sizes in bytes.
+
+    Attributes:
+        context: Context the plan is for, in tokens.
+        weights_bytes: Tensor data; mapped from the file, so the system can drop and re-read it.
+        kv_bytes: KV cache of one sequence of ``context`` tokens.
+        scratch_bytes: Activations and working memory.
+        total_bytes: The sum.
+        available_bytes: What the machine can give now (the cgroup's limit included).
+        fits: Whether KV cache and working memory fit what is available.
+        largest_context: The largest context that fits, in tokens, at most the trained one.
+    """
+
+    context: int
+    weights_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    total_bytes: int
+    available_bytes: int
+    fits: bool
+    largest_context: int
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of a file.
+
+    Attributes:
+        name: Its name.
+        shape: Dimensions in ggml's order: ``shape[0]`` is the contiguous one.
+        type: Type name, such as ``"Q4_K"``.
+        offset: Place of its data in the data section of its file, in bytes.
+        bytes: Size of its data.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a GGUF file holds.
+
+    Attributes:
+        path: The file.
+        version: GGUF version.
+        alignment: Alignment of tensor data, in bytes.
+        file_bytes: Size of the file (all shards).
+        parameters: Number of weights in all tensors.
+        bits_per_weight: Bits of tensor data per weight; 0.0 without tensors.
+        metadata: Key-value pairs in file order. Strings that are not UTF-8 are ``bytes``.
+        tensors: The tensors in file order.
+    """
+
+    path: str
+    version: int
+    alignment: int
+    file_bytes: int
+    parameters: int
+    bits_per_weight: float
+    metadata: Mapping[str, Any] = field(repr=False)
+    tensors: list[TensorInfo] = field(repr=False)
+
+    @property
+    def architecture(self) -> str | None:
+        """``general.architecture``, or ``None``."""
+        value = self.metadata.get("general.architecture")
+        return value if isinstance(value, str) else None
+
+    @property
+    def types(self) -> dict[str, int]:
+        """Number of tensors of each type, the most frequent first."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors:
+            counts[tensor.type] = counts.get(tensor.type, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """What the processor offers and what fastq uses.
+
+    Attributes:
+        level: SIMD level in use (``FASTQ_LEVEL`` lowers it).
+        available_levels: Levels this CPU can run, lowest first.
+        threads: Threads a model uses by default: the smaller of CPU quota, affinity mask and performance cores.
+    """
+
+    level: str
+    available_levels: list[str]
+    threads: int
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """A block format that kernels exist for.
+
+    Attributes:
+        name: Name as GGUF tools write it.
+        id: ggml type id in a file.
+        block: Weights per block.
+        bytes: Bytes per block.
+    """
+
+    name: str
+    id: int
+    block: int
+    bytes: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a stored weight, scales included."""
+        return 8 * self.bytes / self.block

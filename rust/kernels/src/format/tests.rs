@@ -1,0 +1,266 @@
+//! All formats by one table each: facts, round trips, golden data.
+
+use super::layout::*;
+use super::*;
+use crate::half::f16_to_f32;
+use crate::testing::{Bits, Rng, blocks, fnv1a, special_values, values};
+
+#[test]
+fn facts_are_those_of_ggml() {
+    // Type, id, weights and bytes per block as in ggml.h and ggml-common.h.
+    let expected = [
+        ("F32", 0, 1, 4),
+        ("F16", 1, 1, 2),
+        ("BF16", 30, 1, 2),
+        ("Q4_0", 2, 32, 18),
+        ("Q4_1", 3, 32, 20),
+        ("Q5_0", 6, 32, 22),
+        ("Q5_1", 7, 32, 24),
+        ("Q8_0", 8, 32, 34),
+        ("Q2_K", 10, 256, 84),
+        ("Q3_K", 11, 256, 110),
+        ("Q4_K", 12, 256, 144),
+        ("Q5_K", 13, 256, 176),
+        ("Q6_K", 14, 256, 210),
+    ];
+    assert_eq!(Format::ALL.len(), expected.len());
+    for (name, id, block, bytes) in expected {
+        let format = Format::from_name(name).expect(name);
+        let info = format.info();
+        assert_eq!((info.name, info.id, info.block, info.bytes), (name, id, block, bytes));
+        assert_eq!(Format::from_id(id), Some(format));
+        assert_eq!(Format::from_name(&name.to_lowercase()), Some(format));
+        assert_eq!(format.row_bytes(3 * block), Some(3 * bytes));
+        assert_eq!(format.row_bytes(0), Some(0));
+        assert_eq!(format.row_bytes(usize::MAX / block * block).is_none(), bytes > block);
+        assert!(block == 1 || format.row_bytes(block + 1).is_none());
+        let activation = if block == 1 {
+            Activation::F32
+        } else if block == 32 {
+            Activation::Block32
+        } else {
+            Activation::Super256
+        };
+        assert_eq!(format.activation(), activation);
+    }
+    for unknown in ["", "Q4", "Q4_0 ", "IQ4_XS"] {
+        assert_eq!(Format::from_name(unknown), None);
+    }
+    assert_eq!(Format::from_id(4), None);
+}
+
+#[test]
+fn lengths_that_do_not_fit_panic() {
+    for &format in Format::ALL {
+        let info = format.info();
+        let attempt = |bytes: usize, weights: usize| {
+            let encode = std::panic::catch_unwind(|| format.quantize(&vec![0.0; weights], &mut vec![0; bytes]));
+            let decode = std::panic::catch_unwind(|| format.dequantize(&vec![0; bytes], &mut vec![0.0; weights]));
+            (encode.is_ok(), decode.is_ok())
+        };
+        assert_eq!(attempt(2 * info.bytes, 2 * info.block), (true, true), "{}", info.name);
+        assert_eq!(attempt(2 * info.bytes - 1, 2 * info.block), (false, false), "{}", info.name);
+        assert_eq!(attempt(2 * info.bytes, 2 * info.block + 1), (false, false), "{}", info.name);
+    }
+}
+
+/// What encoding may lose, per format: the largest error relative to the largest magnitude of the block (of 32 floats),
+/// and the root mean
+/// square error relative to that of bell-shaped values.
+///
+/// The first is what one step of the grid can lose (half of it, or all of it where the grid has no positive end) and, for
+/// K-quants, what the rounding of the scales adds; the second is a tenth above what ggml's quantizer reaches.
+const LOSSES: &[(Format, f32, f64)] = &[
+    (Format::F32, 0.0, 0.0),
+    (Format::F16, 0.00049, 0.00023),
+    (Format::BF16, 0.0040, 0.0018),
+    (Format::Q4_0, 0.126, 0.093),
+    (Format::Q4_1, 0.068, 0.085),
+    (Format::Q5_0, 0.063, 0.046),
+    (Format::Q5_1, 0.0335, 0.041),
+    (Format::Q8_0, 0.0045, 0.0058),
+    (Format::Q2_K, 0.45, 0.32),
+    (Format::Q3_K, 0.25, 0.164),
+    (Format::Q4_K, 0.11, 0.077),
+    (Format::Q5_K, 0.065, 0.039),
+    (Format::Q6_K, 0.018, 0.0193),
+];
+
+#[test]
+fn decoding_what_was_encoded_loses_little() {
+    assert_eq!(LOSSES.len(), Format::ALL.len());
+    for &(format, worst_bound, mean_bound) in LOSSES {
+        let info = format.info();
+        for (seed, sigma) in [(1, 1.0), (2, 0.02), (3, 100.0)] {
+            let mut rng = Rng::new(seed);
+            let bell: Vec<f32> = (0..256 * 512).map(|_| rng.bell() * sigma).collect();
+            let mean = relative_error(&bell, &round_trip(format, &bell));
+            assert!(mean <= mean_bound, "{}: root mean square error {mean}", info.name);
+            assert!(mean >= mean_bound * 0.8, "{}: the bound {mean_bound} is far above {mean}", info.name);
+
+            let rows = [values(&mut rng, 256 * 512, sigma), bell];
+            let group = info.block.max(32);
+            let mut worst = 0.0f32;
+            for x in rows {
+                let y = round_trip(format, &x);
+                for (x, y) in x.chunks_exact(group).zip(y.chunks_exact(group)) {
+                    let top = x.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+                    worst = x.iter().zip(y).fold(worst, |worst, (x, y)| worst.max((x - y).abs() / top));
+                }
+            }
+            assert!(worst <= worst_bound, "{}: error {worst} of the largest magnitude", info.name);
+        }
+    }
+}
+
+fn round_trip(format: Format, x: &[f32]) -> Vec<f32> {
+    let mut encoded = vec![0; format.row_bytes(x.len()).expect("whole blocks")];
+    format.quantize(x, &mut encoded);
+    let mut decoded = vec![f32::NAN; x.len()];
+    format.dequantize(&encoded, &mut decoded);
+    decoded
+}
+
+fn relative_error(x: &[f32], y: &[f32]) -> f64 {
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let error: f64 = x.iter().zip(y).map(|(&x, &y)| square(x - y)).sum();
+    (error / x.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn encoding_again_what_was_decoded_changes_nothing_where_the_grid_is_fixed() {
+    // Holds for the types without a search: the value of largest magnitude is on the grid, so the scale comes back.
+    for format in [Format::F32, Format::F16, Format::BF16, Format::Q4_0, Format::Q5_0, Format::Q8_0] {
+        let x = values(&mut Rng::new(5), 256 * 64, 1.0);
+        let once = round_trip(format, &x);
+        assert_eq!(round_trip(format, &once), once, "{}", format.name());
+    }
+}
+
+#[test]
+fn special_rows_decode_to_finite_values_where_f16_scales_allow() {
+    for &format in Format::ALL.iter().filter(|format| !format.info().halves.is_empty()) {
+        for (name, x) in special_values() {
+            let y = round_trip(format, &x);
+            let top = x.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+            if top < 65504.0 {
+                assert!(y.iter().all(|y| y.is_finite()), "{} of {name}", format.name());
+            }
+            if top == 0.0 {
+                assert!(y.iter().all(|&y| y == 0.0), "{} of {name}", format.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_bits_make_the_encoders_panic() {
+    let mut rng = Rng::new(17);
+    for &format in Format::ALL {
+        for _ in 0..200 {
+            let x: Vec<f32> = (0..256).map(|_| f32::from_bits(rng.bits() as u32)).collect();
+            round_trip(format, &x);
+        }
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            round_trip(format, &[value; 256]);
+            let mut x = values(&mut rng, 256, 1.0);
+            x[100] = value;
+            round_trip(format, &x);
+        }
+    }
+}
+
+#[test]
+fn halves_are_all_scales_of_a_block() {
+    for &format in Format::ALL.iter().filter(|format| format.info().block > 1) {
+        let info = format.info();
+        let data = blocks(&mut Rng::new(11), format, 50, Bits::Sensible);
+        for block in data.chunks_exact(info.bytes) {
+            let mut block = block.to_vec();
+            let mut out = vec![1.0; info.block];
+            for &at in info.halves {
+                assert!(f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]])).is_finite());
+                block[at..at + 2].fill(0);
+            }
+            format.dequantize(&block, &mut out);
+            assert!(out.iter().all(|&x| x == 0.0), "{}", info.name);
+        }
+    }
+}
+
+#[test]
+fn packing_is_the_inverse_of_unpacking() {
+    fn random<const N: usize>(rng: &mut Rng) -> [u8; N] {
+        let mut bytes = [0; N];
+        rng.fill(&mut bytes);
+        bytes
+    }
+    let mut rng = Rng::new(13);
+    for _ in 0..200 {
+        let bytes = random(&mut rng);
+        assert_eq!(pack_nibbles(&nibbles(&bytes)), bytes);
+        let bytes = random(&mut rng);
+        assert_eq!(pack_fifth_bits(&fifth_bits(&bytes)), bytes);
+        let bytes = random(&mut rng);
+        assert_eq!(pack_crumbs(&crumbs(&bytes)), bytes);
+        let bytes = random(&mut rng);
+        assert_eq!(pack_planes(&planes(&bytes)), bytes);
+        let bytes = random(&mut rng);
+        assert_eq!(pack_super_nibbles(&super_nibbles(&bytes)), bytes);
+        let bytes = random(&mut rng);
+        let (scales, minima) = scales_and_minima(&bytes);
+        assert_eq!(pack_scales_and_minima(&scales, &minima), bytes);
+    }
+}
+
+/// FNV-1a of the encoded golden values and of the decoded golden blocks (see [`golden_values`], [`golden_blocks`]).
+///
+/// Made once from the outputs of other programs on the same data: `libgguf` 0.2.2 (ggml's reference quantizer) for the first
+/// column, `gguf.quants.dequantize` of the `gguf` package 0.19.0 for the second. They are not to be updated from the output
+/// of this crate.
+const GOLDEN: &[(Format, u64, u64)] = &[
+    (Format::F32, 0x7767_6bfc_b5b0_3b71, 0x3f05_2592_0c79_f242),
+    (Format::F16, 0x89bd_68dd_9faa_162b, 0xd07a_2a34_6256_01a2),
+    (Format::BF16, 0x9aab_1b3c_e645_f2bd, 0x4a8e_37c8_515a_2535),
+    (Format::Q4_0, 0xdfdb_a94d_18c2_5876, 0xa477_a7a3_2694_4dbb),
+    (Format::Q4_1, 0x7abd_e383_7208_a44b, 0x0e7e_d03f_960b_2c2a),
+    (Format::Q5_0, 0x15fe_ecdd_34d3_b1ae, 0x7969_4b04_5c95_bbf9),
+    (Format::Q5_1, 0x7078_eb8a_e926_72bf, 0x829a_b2b8_8021_8c10),
+    (Format::Q8_0, 0xcf09_f43f_9872_7306, 0xfa66_4a50_a042_785c),
+    (Format::Q2_K, 0x56cc_9a0d_9a6d_ee06, 0x9057_05bc_d9db_d95d),
+    (Format::Q3_K, 0xe765_b11d_040a_f90d, 0x72b4_d5ea_ccca_003b),
+    (Format::Q4_K, 0xbeb4_1def_1e3b_21bd, 0x2802_112e_ef73_a6b8),
+    (Format::Q5_K, 0x9417_a872_dab1_fbaa, 0xac52_f842_cb92_1152),
+    (Format::Q6_K, 0xbea0_42e4_8b35_2f2e, 0xc1ed_63e2_476d_357e),
+];
+
+/// 256 super-blocks of plausible values, then the special rows.
+fn golden_values() -> Vec<f32> {
+    let mut x = values(&mut Rng::new(2026), 256 * 256, 0.05);
+    x.extend(special_values().into_iter().flat_map(|(_, row)| row));
+    x
+}
+
+/// Blocks of 16384 weights with plausible scales, then as many with any finite scales.
+fn golden_blocks(format: Format) -> Vec<u8> {
+    let mut rng = Rng::new(22);
+    let count = 16384 / format.info().block;
+    let mut data = blocks(&mut rng, format, count, Bits::Sensible);
+    data.extend(blocks(&mut rng, format, count, Bits::Finite));
+    data
+}
+
+#[test]
+fn golden_data_is_encoded_and_decoded_as_ggml_and_gguf_do() {
+    assert_eq!(GOLDEN.len(), Format::ALL.len());
+    let x = golden_values();
+    for &(format, encoded_hash, decoded_hash) in GOLDEN {
+        let mut encoded = vec![0; format.row_bytes(x.len()).expect("whole blocks")];
+        format.quantize(&x, &mut encoded);
+        assert_eq!(fnv1a(&encoded), encoded_hash, "encoding {}", format.name());
+        let mut decoded = vec![0.0; 2 * 16384];
+        format.dequantize(&golden_blocks(format), &mut decoded);
+        let bytes: Vec<u8> = decoded.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(fnv1a(&bytes), decoded_hash, "decoding {}", format.name());
+    }
+}

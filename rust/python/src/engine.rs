@@ -1,0 +1,289 @@
+//! A loaded model and its running generations.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use fastq_core::model::{BatchItem, Logits};
+use fastq_core::{Completion, Error, Generation, LoadOptions, Model, Prompt};
+use fastq_kernels::{Level, LevelError};
+use numpy::{PyArray1, PyArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::error::to_python;
+use crate::interrupt::detached;
+use crate::json;
+use crate::options::Options;
+
+/// A prompt: text, or token ids taken as they are.
+#[derive(FromPyObject)]
+pub(crate) enum PyPrompt {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+impl From<PyPrompt> for Prompt {
+    fn from(prompt: PyPrompt) -> Prompt {
+        match prompt {
+            PyPrompt::Text(text) => Prompt::Text(text),
+            PyPrompt::Tokens(tokens) => Prompt::Tokens(tokens),
+        }
+    }
+}
+
+type Timings = (f64, usize, f64, usize, f64, u64);
+type PyCompletion = (String, Vec<u32>, &'static str, usize, u64, Timings);
+
+/// A loaded model; `None` once closed.
+#[pyclass(frozen, module = "fastq._fastq")]
+pub(crate) struct Engine {
+    model: RwLock<Option<Model>>,
+    path: PathBuf,
+    seed: Option<u64>,
+}
+
+impl Engine {
+    /// A handle that keeps the model alive for the length of a call.
+    fn model(&self) -> PyResult<Model> {
+        let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
+        model.clone().ok_or_else(|| PyValueError::new_err(format!("model {} is closed", self.path.display())))
+    }
+
+    fn options(&self, options: &Options) -> fastq_core::GenerationOptions {
+        let mut result = options.inner.clone();
+        if let Some(seed) = options.seed.or(self.seed) {
+            result.sampler.seed = Some(seed);
+        }
+        result
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk=512))]
+    #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        context: Option<usize>,
+        threads: Option<usize>,
+        mmap: bool,
+        seed: Option<u64>,
+        level: Option<&str>,
+        prefill_chunk: usize,
+    ) -> PyResult<Engine> {
+        let level = match level {
+            None => None,
+            Some(name) => Some(
+                Level::from_name(name)
+                    .ok_or_else(|| PyValueError::new_err(LevelError::Unknown(name.to_owned()).to_string()))?,
+            ),
+        };
+        let options = LoadOptions { context, threads, mmap, level, prefill_chunk, ..LoadOptions::default() };
+        let model = detached(py, None, |interrupt| Model::load(&path, &options, interrupt))?;
+        Ok(Engine { model: RwLock::new(Some(model)), path, seed })
+    }
+
+    fn generate(
+        &self,
+        py: Python<'_>,
+        prompts: Vec<PyPrompt>,
+        options: PyRef<'_, Options>,
+    ) -> PyResult<Vec<PyCompletion>> {
+        let model = self.model()?;
+        let options = self.options(&options);
+        detached(py, None, move |interrupt| {
+            let prompts = prompts.into_iter().map(Prompt::from).collect();
+            let mut generation = Generation::new(&model, prompts, &options, interrupt)?;
+            while !generation.finished() {
+                generation.step(interrupt)?;
+            }
+            let load_seconds = model.info().load_seconds;
+            Ok(generation.completions().into_iter().map(|c| completion(c, load_seconds)).collect())
+        })
+    }
+
+    fn stream(&self, py: Python<'_>, prompt: PyPrompt, options: PyRef<'_, Options>) -> PyResult<Stream> {
+        let model = self.model()?;
+        let options = self.options(&options);
+        let load_seconds = model.info().load_seconds;
+        let generation =
+            detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.into()], &options, interrupt))?;
+        Ok(Stream { generation: Mutex::new(generation), cancel: Arc::new(AtomicBool::new(false)), load_seconds })
+    }
+
+    fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {
+        let model = self.model()?;
+        let text = self.apply_template(py, messages, None, true, None)?;
+        // The template writes BOS itself where the model wants one; encoding must not add a second.
+        detached(py, None, move |interrupt| {
+            let tokenizer = model.tokenizer();
+            let mut tokens = tokenizer.encode(&text, false, true, interrupt)?;
+            if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos())
+                && tokens.first() != Some(&bos)
+            {
+                tokens.insert(0, bos);
+            }
+            Ok(tokens)
+        })
+    }
+
+    #[pyo3(signature = (messages, tools, add_generation_prompt, variables))]
+    fn apply_template(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyList>,
+        tools: Option<&Bound<'_, PyList>>,
+        add_generation_prompt: bool,
+        variables: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<String> {
+        let model = self.model()?;
+        let messages = json::list(messages, "messages")?;
+        let tools = tools.map(|tools| json::list(tools, "tools")).transpose()?.map(serde_json::Value::Array);
+        let variables = variables.map(|v| json::object(v, "variables")).transpose()?.unwrap_or_default();
+        detached(py, None, move |_| {
+            let template = model.template().ok_or_else(|| {
+                Error::Template(format!(
+                    "{}: the file has no chat template (tokenizer.chat_template); write the prompt yourself and use generate",
+                    model.gguf().path().display()
+                ))
+            })?;
+            template.render(&messages, tools.as_ref(), add_generation_prompt, &variables)
+        })
+    }
+
+    fn tokenize(&self, py: Python<'_>, text: String, bos: bool, special: bool) -> PyResult<Vec<u32>> {
+        let model = self.model()?;
+        detached(py, None, move |interrupt| model.tokenizer().encode(&text, bos, special, interrupt))
+    }
+
+    fn detokenize(&self, py: Python<'_>, ids: Vec<u32>, special: bool) -> PyResult<String> {
+        let model = self.model()?;
+        detached(py, None, move |_| model.tokenizer().decode(&ids, special))
+    }
+
+    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>, all: bool) -> PyResult<Bound<'py, PyAny>> {
+        let model = self.model()?;
+        let rows = ids.len();
+        let logits = detached(py, None, move |interrupt| {
+            model.gguf().check_unchanged()?;
+            let mut sequence = model.new_sequence();
+            let mut out = Vec::new();
+            let logits = if all { Logits::All } else { Logits::Last };
+            model.forward(
+                &mut [BatchItem { sequence: &mut sequence, tokens: &ids, logits, out: &mut out }],
+                interrupt,
+            )?;
+            Ok(out)
+        })?;
+        let width = logits.len() / if all { rows.max(1) } else { 1 };
+        let flat = PyArray1::from_vec(py, logits);
+        Ok(if all { flat.reshape([rows, width])?.into_any() } else { flat.into_any() })
+    }
+
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let model = self.model()?;
+        let info = model.info();
+        let record = PyDict::new(py);
+        record.set_item("path", &self.path)?;
+        record.set_item("architecture", &info.architecture)?;
+        record.set_item("name", &info.name)?;
+        record.set_item("parameters", info.parameters)?;
+        record.set_item("file_bytes", info.file_bytes)?;
+        record.set_item("bits_per_weight", info.bits_per_weight)?;
+        record.set_item("layers", info.layers)?;
+        record.set_item("width", info.width)?;
+        record.set_item("heads", info.heads)?;
+        record.set_item("kv_heads", info.kv_heads)?;
+        record.set_item("head_dim", info.head_dim)?;
+        record.set_item("vocabulary", info.vocabulary)?;
+        record.set_item("context_trained", info.context_trained)?;
+        record.set_item("context", info.context)?;
+        let types = PyDict::new(py);
+        for (name, count) in &info.types {
+            types.set_item(name, count)?;
+        }
+        record.set_item("types", types)?;
+        record.set_item("tokenizer", &info.tokenizer)?;
+        record.set_item("chat_template", info.chat_template)?;
+        record.set_item("level", info.level.name())?;
+        record.set_item("threads", info.threads)?;
+        record.set_item("load_seconds", info.load_seconds)?;
+        Ok(record)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        // Dropping a model joins its threads and unmaps its file: not under the GIL.
+        let model = self.model.write().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(model));
+    }
+}
+
+/// One generation that advances while it is asked for pieces.
+#[pyclass(frozen, module = "fastq._fastq")]
+pub(crate) struct Stream {
+    generation: Mutex<Generation>,
+    cancel: Arc<AtomicBool>,
+    load_seconds: f64,
+}
+
+impl Stream {
+    fn generation(&self) -> MutexGuard<'_, Generation> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Stream {
+    /// The next piece that has text; `None` at the end.
+    fn next_piece(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        detached(py, Some(&self.cancel), |interrupt| {
+            let mut generation = self.generation();
+            loop {
+                if generation.finished() {
+                    return Ok(None);
+                }
+                if self.cancel.load(Ordering::Relaxed) {
+                    generation.cancel();
+                    continue;
+                }
+                let pieces = match generation.step(interrupt) {
+                    // A request of the caller ends the stream; Ctrl-C is raised by `detached`.
+                    Err(Error::Cancelled) if self.cancel.load(Ordering::Relaxed) => continue,
+                    other => other?,
+                };
+                let text: String = pieces.into_iter().map(|piece| piece.text).collect();
+                if !text.is_empty() {
+                    return Ok(Some(text));
+                }
+            }
+        })
+    }
+
+    fn cancel(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+
+    fn completion(&self, py: Python<'_>) -> PyResult<PyCompletion> {
+        let record = py.detach(|| self.generation().completions().into_iter().next());
+        match record {
+            Some(record) => Ok(completion(record, self.load_seconds)),
+            None => Err(to_python(py, Error::Internal("a stream without a prompt".to_owned()))),
+        }
+    }
+}
+
+fn completion(c: Completion, load_seconds: f64) -> PyCompletion {
+    let timings = (
+        load_seconds,
+        c.timings.prefill_tokens,
+        c.timings.prefill_seconds,
+        c.timings.decode_tokens,
+        c.timings.decode_seconds,
+        fastq_core::memory::peak_rss_bytes(),
+    );
+    (c.text, c.tokens, c.finish_reason.name(), c.prompt_tokens, c.seed, timings)
+}

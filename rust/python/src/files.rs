@@ -1,0 +1,89 @@
+//! Questions about files and the machine.
+
+use std::path::PathBuf;
+
+use fastq_core::gguf::{Gguf, OpenOptions, Value};
+use fastq_core::{memory, pool};
+use fastq_kernels::{Cpu, Level};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use crate::interrupt::detached;
+
+/// Level, available levels and default threads.
+#[pyfunction]
+pub(crate) fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let cpu = Cpu::detect().map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let record = PyDict::new(py);
+    record.set_item("level", cpu.level().name())?;
+    record.set_item("available_levels", Level::available().iter().map(|level| level.name()).collect::<Vec<_>>())?;
+    record.set_item("threads", pool::default_threads())?;
+    Ok(record)
+}
+
+/// Metadata and tensor table of a file.
+#[pyfunction]
+pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+    let file = detached(py, None, |interrupt| Gguf::open(&path, &OpenOptions::default(), interrupt))?;
+    let metadata = PyDict::new(py);
+    for (key, value) in file.metadata() {
+        metadata.set_item(key, to_object(py, value)?)?;
+    }
+    let tensors = PyList::empty(py);
+    let (mut parameters, mut bytes) = (0u64, 0u64);
+    for tensor in file.tensors() {
+        parameters += tensor.elements();
+        bytes += tensor.bytes;
+        let shape = pyo3::types::PyTuple::new(py, &tensor.shape)?;
+        tensors.append((&tensor.name, shape, tensor.ty.name(), tensor.offset, tensor.bytes))?;
+    }
+    let record = PyDict::new(py);
+    record.set_item("path", path)?;
+    record.set_item("version", file.version())?;
+    record.set_item("alignment", file.alignment())?;
+    record.set_item("file_bytes", file.file_bytes())?;
+    record.set_item("parameters", parameters)?;
+    record.set_item("bits_per_weight", if parameters == 0 { 0.0 } else { 8.0 * bytes as f64 / parameters as f64 })?;
+    record.set_item("metadata", metadata)?;
+    record.set_item("tensors", tensors)?;
+    Ok(record)
+}
+
+/// The memory plan of a file.
+#[pyfunction]
+pub(crate) fn plan(
+    py: Python<'_>,
+    path: PathBuf,
+    context: Option<usize>,
+    prefill_chunk: usize,
+) -> PyResult<Bound<'_, PyDict>> {
+    let plan = detached(py, None, |interrupt| {
+        let file = Gguf::open(&path, &OpenOptions::default(), interrupt)?;
+        memory::plan(&file, context, prefill_chunk)
+    })?;
+    let record = PyDict::new(py);
+    record.set_item("context", plan.context)?;
+    record.set_item("weights_bytes", plan.weights_bytes)?;
+    record.set_item("kv_bytes", plan.kv_bytes)?;
+    record.set_item("scratch_bytes", plan.scratch_bytes)?;
+    record.set_item("total_bytes", plan.total_bytes)?;
+    record.set_item("available_bytes", plan.available_bytes)?;
+    record.set_item("fits", plan.fits)?;
+    record.set_item("largest_context", plan.largest_context)?;
+    Ok(record)
+}
+
+/// Path of the default model, fetched with `python -m pip` when it is not in the cache.
+#[pyfunction]
+pub(crate) fn default_model(py: Python<'_>, python: PathBuf) -> PyResult<PathBuf> {
+    detached(py, None, |interrupt| fastq_cli::default_model::path(Some(&python), interrupt))
+}
+
+/// A string as `str` where it is UTF-8, else as `bytes`.
+fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyAny> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => PyString::new(py, text).into_any(),
+        Err(_) => PyBytes::new(py, bytes).into_any(),
+    }
+}

@@ -1,0 +1,69 @@
+//! Python values as JSON, for chat templates.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+use serde_json::{Map, Value};
+
+/// Deepest nesting of a message; real ones (tool schemas) stay below 20.
+const MAX_DEPTH: usize = 64;
+
+/// Converts `None`, `bool`, `int`, `float`, `str`, lists, tuples and mappings with string keys.
+///
+/// # Errors
+/// `TypeError` that names the place and the type for anything else.
+pub(crate) fn from_python(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
+    convert(value, place, 0)
+}
+
+/// [`from_python`] for a list.
+pub(crate) fn list(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Value>> {
+    values.iter().enumerate().map(|(i, value)| from_python(&value, &format!("{place}[{i}]"))).collect()
+}
+
+/// [`from_python`] for a dictionary.
+pub(crate) fn object(values: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<String, Value>> {
+    match from_python(values.as_any(), place)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(PyTypeError::new_err(format!("{place}: expected a mapping"))),
+    }
+}
+
+fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
+    if depth > MAX_DEPTH {
+        return Err(PyTypeError::new_err(format!("{place}: nested deeper than {MAX_DEPTH} levels")));
+    }
+    if value.is_none() {
+        return Ok(Value::Null);
+    }
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Bool(flag.is_true()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::String(text.to_str()?.to_owned()));
+    }
+    if value.cast::<PyInt>().is_ok() {
+        return Ok(Value::Number(value.extract::<i64>()?.into()));
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return serde_json::Number::from_f64(number.value()).map(Value::Number).ok_or_else(|| {
+            PyTypeError::new_err(format!("{place}: expected a finite number, found {}", number.value()))
+        });
+    }
+    if value.cast::<PyList>().is_ok() || value.cast::<PyTuple>().is_ok() {
+        let items = value.try_iter()?.enumerate();
+        return items.map(|(i, item)| convert(&item?, &format!("{place}[{i}]"), depth + 1)).collect();
+    }
+    if let Ok(mapping) = value.cast::<PyMapping>() {
+        let mut map = Map::new();
+        for pair in mapping.items()?.iter() {
+            let (key, item): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+            let key: String = key.extract().map_err(|_| PyTypeError::new_err(format!("{place}: keys must be str")))?;
+            let item = convert(&item, &format!("{place}[{key:?}]"), depth + 1)?;
+            map.insert(key, item);
+        }
+        return Ok(Value::Object(map));
+    }
+    let found = value.get_type().qualname()?;
+    Err(PyTypeError::new_err(format!("{place}: expected None, bool, int, float, str, list or mapping, found {found}")))
+}

@@ -1,0 +1,160 @@
+"""Plain NumPy decoders of the block formats. All take blocks `(n, size)` of uint8 and give float32 `(n, block)`.
+
+Layouts as in ggml's `ggml-common.h`. The results are bit-equal to those of the `gguf` package (tests/test_formats.py): products
+of an f16 scale with small integers are exact in float32, so only the sum with a minimum rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Codec:
+    name: str
+    type_id: int
+    block: int
+    size: int
+    decode: Callable[[Bytes], Floats]
+
+    def quantized(self) -> bool:
+        return self.block > 1
+
+
+def half(b: Bytes, at: int) -> Floats:
+    """The f16 at byte `at` of every block, `(n, 1)`."""
+    return np.ascontiguousarray(b[:, at : at + 2]).view("<f2").astype(np.float32)
+
+
+def nibbles(b: Bytes) -> Bytes:
+    """Low halves, then high halves: `(n, m)` to `(n, 2 m)`."""
+    return np.concatenate([b & 15, b >> 4], axis=1)
+
+
+def bits(b: Bytes) -> Bytes:
+    """The bits of every byte, lowest first: `(n, m)` to `(n, 8 m)`."""
+    return np.unpackbits(b, axis=1, bitorder="little")
+
+
+def f32(b: Bytes) -> Floats:
+    return np.ascontiguousarray(b).view("<f4").astype(np.float32)
+
+
+def f16(b: Bytes) -> Floats:
+    return np.ascontiguousarray(b).view("<f2").astype(np.float32)
+
+
+def bf16(b: Bytes) -> Floats:
+    return (np.ascontiguousarray(b).view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def q4_0(b: Bytes) -> Floats:
+    return half(b, 0) * (nibbles(b[:, 2:]).astype(np.float32) - 8)
+
+
+def q4_1(b: Bytes) -> Floats:
+    return half(b, 0) * nibbles(b[:, 4:]).astype(np.float32) + half(b, 2)
+
+
+def q5_0(b: Bytes) -> Floats:
+    q = nibbles(b[:, 6:]) | bits(b[:, 2:6]) << 4
+    return half(b, 0) * (q.astype(np.float32) - 16)
+
+
+def q5_1(b: Bytes) -> Floats:
+    q = nibbles(b[:, 8:]) | bits(b[:, 4:8]) << 4
+    return half(b, 0) * q.astype(np.float32) + half(b, 2)
+
+
+def q8_0(b: Bytes) -> Floats:
+    return half(b, 0) * b[:, 2:].view(np.int8).astype(np.float32)
+
+
+def crumbs(b: Bytes) -> Bytes:
+    """2-bit values of 64 bytes, `(n, 256)`: of each 32 bytes, all lowest pairs of bits, then the next ones, ..."""
+    shifts = np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]
+    split: Bytes = b.reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)
+    return split.reshape(-1, 256)
+
+
+def spread(x: Floats, times: int) -> Floats:
+    """One value per sub-block to one per weight."""
+    return np.repeat(x, times, axis=1)
+
+
+def q2_k(b: Bytes) -> Floats:
+    scale = half(b, 80) * (b[:, :16] & 15).astype(np.float32)
+    minimum = half(b, 82) * (b[:, :16] >> 4).astype(np.float32)
+    return spread(scale, 16) * crumbs(b[:, 16:80]).astype(np.float32) - spread(minimum, 16)
+
+
+def q3_k(b: Bytes) -> Floats:
+    # Sixteen 6-bit scales in twelve bytes: low halves in the nibbles of 8 bytes, high pairs of bits in the last four.
+    low, high = nibbles(b[:, 96:104]), b[:, 104:108]
+    scales = low | np.concatenate([high >> s & 3 for s in (0, 2, 4, 6)], axis=1) << 4
+    # A clear bit of hmask lowers the weight by four; bit j of byte i belongs to weight 32 j + i.
+    mask = b[:, :32]
+    top = np.concatenate([mask >> j & 1 for j in range(8)], axis=1)
+    q = crumbs(b[:, 32:96]).astype(np.float32) - 4 * (1 - top.astype(np.float32))
+    return spread(half(b, 108) * (scales.astype(np.float32) - 32), 16) * q
+
+
+def scales_and_minima(b: Bytes) -> tuple[Floats, Floats]:
+    """Eight 6-bit scales and minima in twelve bytes (Q4_K, Q5_K)."""
+    a, m, c = b[:, 0:4], b[:, 4:8], b[:, 8:12]
+    scale = np.concatenate([a & 63, c & 15 | a >> 6 << 4], axis=1)
+    minimum = np.concatenate([m & 63, c >> 4 | m >> 6 << 4], axis=1)
+    return scale.astype(np.float32), minimum.astype(np.float32)
+
+
+def pairs_of_32(b: Bytes) -> Bytes:
+    """Nibbles of each 32 bytes: 32 low ones, then 32 high ones."""
+    return nibbles(b.reshape(-1, 32)).reshape(len(b), -1)
+
+
+def q4_k(b: Bytes) -> Floats:
+    scale, minimum = scales_and_minima(b[:, 4:16])
+    q = pairs_of_32(b[:, 16:]).astype(np.float32)
+    return spread(half(b, 0) * scale, 32) * q - spread(half(b, 2) * minimum, 32)
+
+
+def q5_k(b: Bytes) -> Floats:
+    scale, minimum = scales_and_minima(b[:, 4:16])
+    top = np.concatenate([b[:, 16:48] >> j & 1 for j in range(8)], axis=1)
+    q = (pairs_of_32(b[:, 48:]) | top << 4).astype(np.float32)
+    return spread(half(b, 0) * scale, 32) * q - spread(half(b, 2) * minimum, 32)
+
+
+def q6_k(b: Bytes) -> Floats:
+    # Of each 64 bytes ql: low nibbles are weights 0..63 of 128, high nibbles 64..127; qh has the two bits above.
+    low = nibbles(b[:, :128].reshape(-1, 64)).reshape(-1, 256)
+    q = (low | crumbs(b[:, 128:192]) << 4).astype(np.float32) - 32
+    return spread(half(b, 208) * b[:, 192:208].view(np.int8).astype(np.float32), 16) * q
+
+
+CODECS: dict[str, Codec] = {
+    c.name: c
+    for c in (
+        Codec("F32", 0, 1, 4, f32),
+        Codec("F16", 1, 1, 2, f16),
+        Codec("BF16", 30, 1, 2, bf16),
+        Codec("Q4_0", 2, 32, 18, q4_0),
+        Codec("Q4_1", 3, 32, 20, q4_1),
+        Codec("Q5_0", 6, 32, 22, q5_0),
+        Codec("Q5_1", 7, 32, 24, q5_1),
+        Codec("Q8_0", 8, 32, 34, q8_0),
+        Codec("Q2_K", 10, 256, 84, q2_k),
+        Codec("Q3_K", 11, 256, 110, q3_k),
+        Codec("Q4_K", 12, 256, 144, q4_k),
+        Codec("Q5_K", 13, 256, 176, q5_k),
+        Codec("Q6_K", 14, 256, 210, q6_k),
+    )
+}
+BY_ID = {c.type_id: c for c in CODECS.values()}

@@ -1,0 +1,528 @@
+"""Writes small GGUF models with random weights: any shape of the architectures `llama` and `gemma3`, in every block format.
+
+    python tests/tiny.py OUT.gguf --architecture gemma3 --format Q4_K --layers 7 --window 8
+    python tests/tiny.py OUT.gguf --shape llama-3.2-1b --format Q4_K_M       # 16 layers of width 2048, in seconds
+
+Needs numpy and the standard library only. The same options and seed give the same bytes.
+
+Weights of quantized formats are random block bytes with a sensible scale, not quantized numbers: every bit of a block is
+exercised, and writing costs no quantization.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+# GGUF value types
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+ALIGNMENT = 32
+# Types of tokens in `tokenizer.ggml.token_type`
+NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------- formats
+@dataclass(frozen=True)
+class Format:
+    """A tensor type: its id in the file, weights per block, bytes per block, and where random bytes need a scale."""
+
+    name: str
+    type_id: int
+    block: int
+    size: int
+    rms: float = 1.0
+    """Root mean square of a weight in a random block whose `d` is 1."""
+    d: int | None = None
+    """Byte offset of the f16 scale."""
+    minimum: tuple[int, float] | None = None
+    """Byte offset of the f16 minimum, and the minimum that centres the weights when `d` is 1."""
+    signed: bool = False
+    """Whether a negative `d` is as good as a positive one."""
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("F32", 0, 1, 4),
+        Format("F16", 1, 1, 2),
+        Format("BF16", 30, 1, 2),
+        Format("Q4_0", 2, 32, 18, rms=4.64, d=0, signed=True),
+        Format("Q4_1", 3, 32, 20, rms=4.61, d=0, minimum=(2, -7.5)),
+        Format("Q5_0", 6, 32, 22, rms=9.25, d=0, signed=True),
+        Format("Q5_1", 7, 32, 24, rms=9.23, d=0, minimum=(2, -15.5)),
+        Format("Q8_0", 8, 32, 34, rms=73.9, d=0, signed=True),
+        Format("Q2_K", 10, 256, 84, rms=13.9, d=80, minimum=(82, 1.5)),
+        Format("Q3_K", 11, 256, 110, rms=43.3, d=108, signed=True),
+        Format("Q4_K", 12, 256, 144, rms=258.3, d=0, minimum=(2, 7.5)),
+        Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
+        Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
+    )
+}
+# What llama-quantize takes when a row is no multiple of 256.
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15,
+              "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
+
+
+def fitting(name: str, k: int) -> Format:
+    """The format, or what takes its place for rows of `k` weights that its blocks do not divide."""
+    chosen = FORMATS[name]
+    if k % chosen.block and name in FALLBACK:
+        chosen = FORMATS[FALLBACK[name]]
+    return chosen if k % chosen.block == 0 else FORMATS["F16"]
+
+
+def random_blocks(rng: np.random.Generator, form: Format, count: int, rms: float) -> Bytes:
+    """Random blocks `(count, form.size)` whose weights have about this root mean square."""
+    if form.d is None:
+        return encode_floats(form, rng.standard_normal(count, dtype=np.float32) * np.float32(rms)).reshape(count, form.size)
+    blocks = rng.integers(0, 256, size=(count, form.size), dtype=np.uint8)
+    d = np.exp(rng.uniform(-0.5, 0.5, count)) * (rms / form.rms)
+    if form.signed:
+        d *= rng.choice((-1.0, 1.0), count)
+    blocks[:, form.d : form.d + 2] = d.astype("<f2")[:, None].view(np.uint8)
+    if form.minimum is not None:
+        at, centre = form.minimum
+        blocks[:, at : at + 2] = (d * centre).astype("<f2")[:, None].view(np.uint8)
+    return blocks
+
+
+def encode_floats(form: Format, x: Floats) -> Bytes:
+    """Bytes of `x` in F32, F16 or BF16 (rounded to nearest even)."""
+    if form.name == "F32":
+        return x.astype("<f4").view(np.uint8)
+    if form.name == "F16":
+        return x.astype("<f2").view(np.uint8)
+    bits = x.astype("<f4").view("<u4").astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").view(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------------------- options
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """What to write. `None` leaves a value to the architecture or to the other options."""
+
+    architecture: Literal["llama", "gemma3"] = "llama"
+    format: str = "F32"
+    """A name of FORMATS, `Q4_K_M` (llama-quantize's mix) or `mixed` (every format in turn, tensor by tensor)."""
+    embedding_format: str | None = None
+    layers: int = 2
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int | None = None
+    """Default: `width / heads`."""
+    ffn: int = 512
+    vocabulary: Literal["spm", "bpe"] | None = None
+    """Default: `bpe` for llama, `spm` for gemma3."""
+    vocab_size: int | None = None
+    """Padded with made-up tokens to this size."""
+    tied: bool = True
+    biases: Literal["none", "attention", "all"] = "none"
+    rope_base: float = 10000.0
+    rope_factors: bool = False
+    rope_scaling: Literal["none", "linear", "yarn"] = "none"
+    rope_factor: float = 4.0
+    original_context: int | None = None
+    context: int = 512
+    window: int | None = None
+    """Sliding window of gemma3's local layers. Default: 16."""
+    final_softcap: float | None = None
+    epsilon: float = 1e-5
+    chat_template: str | None = CHAT_TEMPLATE
+    seed: int = 0
+
+    def size_of_head(self) -> int:
+        if self.head_dim is not None:
+            return self.head_dim
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads: head_dim is needed")
+        return self.width // self.heads
+
+    def check(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads are not divisible by {self.kv_heads} kv heads")
+        if self.size_of_head() % 2:
+            raise ValueError(f"rope needs an even head size, not {self.size_of_head()}")
+        if self.format not in (*FORMATS, "Q4_K_M", "mixed"):
+            raise ValueError(f"unknown format {self.format!r}")
+        if self.architecture == "gemma3" and (self.biases != "none" or self.rope_factors):
+            raise ValueError("gemma3 has neither biases nor rope factors")
+        if self.architecture == "llama" and (self.window is not None or self.final_softcap is not None):
+            raise ValueError("llama has neither a window nor a soft cap")
+
+
+def llama_1b(**changes: Any) -> Tiny:
+    """The shape of Llama-3.2-1B; the tied embedding is Q6_K in the 4-bit types, as llama-quantize makes it."""
+    shape = Tiny(layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, vocab_size=128256, rope_base=500000.0,
+                 rope_factors=True, context=131072, format="Q4_K_M")  # fmt: skip
+    shape = dataclasses.replace(shape, **changes)
+    if shape.embedding_format is None and shape.format not in ("Q8_0", "F32", "F16", "BF16"):
+        shape = dataclasses.replace(shape, embedding_format="Q6_K")
+    return shape
+
+
+SHAPES: dict[str, Callable[..., Tiny]] = {"tiny": Tiny, "llama-3.2-1b": llama_1b}
+
+
+# ------------------------------------------------------------------------------------------------------------- vocabulary
+TEXT = (
+    "the and of to in he er on re at ing is it that was for are with his they this have from one had by word but not what "
+    "all were we when your can said there use an each which she do how their if will up other about out many then them "
+    "some her would make like him into time has look two more write go see number no way could people my than first water "
+    "been call who oil its now find long down day did get come made may part time day night light model token engine"
+)
+WORDS = TEXT.split()
+# Characters of two, three and four bytes: their tokens are whole characters, and pieces of one.
+CHARACTERS = "éüñßøΩжя中文日本語한—…€🙂🚀"
+
+
+def byte_letters() -> dict[int, str]:
+    """The printable stand-ins of GPT-2 for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {b: chr(b) for b in plain}
+    for n, b in enumerate(b for b in range(256) if b not in letters):
+        letters[b] = chr(256 + n)
+    return letters
+
+
+@dataclass
+class Vocabulary:
+    tokens: list[str]
+    types: list[int]
+    merges: list[str] | None = None
+    scores: list[float] | None = None
+    bos: int = 0
+    eos: int = 0
+    unknown: int | None = None
+
+    def add(self, token: str, kind: int = NORMAL, score: float = 0.0) -> int:
+        self.tokens.append(token)
+        self.types.append(kind)
+        if self.scores is not None:
+            self.scores.append(score)
+        return len(self.tokens) - 1
+
+    def pad_to(self, size: int | None) -> None:
+        if size is None:
+            return
+        if size < len(self.tokens):
+            raise ValueError(f"vocab_size {size} is below the {len(self.tokens)} tokens that are needed")
+        space = "Ġ" if self.merges is not None else "▁"
+        while len(self.tokens) < size:
+            self.add(f"{space}w{len(self.tokens)}", NORMAL, -1e6)
+
+
+def bpe_vocabulary(size: int | None) -> Vocabulary:
+    """Byte-level BPE: 256 bytes, words, characters of several bytes, four control tokens."""
+    letters = byte_letters()
+    v = Vocabulary([letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
+    known = set(v.tokens)
+    assert v.merges is not None
+    for word in [*WORDS, *(" " + w for w in WORDS), "  ", "    ", "\n\n", *CHARACTERS[:-1]]:
+        spelled = "".join(letters[b] for b in word.encode())
+        for end in range(2, len(spelled) + 1):
+            if spelled[:end] not in known:
+                known.add(spelled[:end])
+                v.add(spelled[:end])
+                v.merges.append(f"{spelled[: end - 1]} {spelled[end - 1]}")
+    v.pad_to(None if size is None else size - 4)
+    v.bos = v.add("<|begin_of_text|>", CONTROL)
+    v.eos = v.add("<|end_of_text|>", CONTROL)
+    v.add("<|im_start|>", CONTROL)
+    v.add("<|im_end|>", CONTROL)
+    return v
+
+
+def spm_vocabulary(size: int | None, gemma: bool) -> Vocabulary:
+    """SentencePiece with byte fallback; the control tokens stand where llama and gemma have them."""
+    v = Vocabulary([], [], scores=[])
+    if gemma:
+        for token in ("<pad>", "<eos>", "<bos>"):
+            v.add(token, CONTROL, -1000.0)
+        v.unknown, v.eos, v.bos = v.add("<unk>", UNKNOWN, -1000.0), 1, 2
+    else:
+        v.unknown = v.add("<unk>", UNKNOWN)
+        v.bos, v.eos = v.add("<s>", CONTROL), v.add("</s>", CONTROL)
+    for b in range(256):
+        v.add(f"<0x{b:02X}>", BYTE)
+    known = set(v.tokens)
+    pieces = ["▁", "▁▁", "▁▁▁▁", "\n", *map(chr, range(33, 127)), *CHARACTERS[:-1]]
+    for word in [*WORDS, *("▁" + w for w in WORDS)]:
+        pieces += [word[:end] for end in range(2, len(word) + 1)]
+    for piece in pieces:
+        if piece not in known:
+            known.add(piece)
+            v.add(piece, NORMAL, -float(len(v.tokens)))
+    v.pad_to(None if size is None else size - 2)
+    v.add("<start_of_turn>" if gemma else "<|im_start|>", CONTROL)
+    v.add("<end_of_turn>" if gemma else "<|im_end|>", CONTROL)
+    return v
+
+
+def vocabulary_of(shape: Tiny) -> Vocabulary:
+    kind = shape.vocabulary or ("spm" if shape.architecture == "gemma3" else "bpe")
+    return bpe_vocabulary(shape.vocab_size) if kind == "bpe" else spm_vocabulary(shape.vocab_size, shape.architecture == "gemma3")
+
+
+# --------------------------------------------------------------------------------------------------------------- metadata
+@dataclass(frozen=True)
+class Pair:
+    key: str
+    kind: int
+    value: Any
+    item: int | None = None
+    """Type of the items when `kind` is ARRAY."""
+
+
+def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
+    a = shape.architecture
+    head = shape.size_of_head()
+    pairs = [
+        Pair("general.architecture", STRING, a),
+        Pair("general.name", STRING, f"tiny random {a}"),
+        Pair("general.file_type", U32, FILE_TYPES.get(shape.format, 0)),
+        Pair("general.quantization_version", U32, 2),
+        Pair(f"{a}.context_length", U32, shape.context),
+        Pair(f"{a}.embedding_length", U32, shape.width),
+        Pair(f"{a}.block_count", U32, shape.layers),
+        Pair(f"{a}.feed_forward_length", U32, shape.ffn),
+        Pair(f"{a}.attention.head_count", U32, shape.heads),
+        Pair(f"{a}.attention.head_count_kv", U32, shape.kv_heads),
+        Pair(f"{a}.attention.layer_norm_rms_epsilon", F32, shape.epsilon),
+        Pair(f"{a}.rope.freq_base", F32, shape.rope_base),
+        Pair(f"{a}.vocab_size", U32, len(vocab.tokens)),
+    ]
+    if a == "gemma3" or head * shape.heads != shape.width:
+        pairs += [Pair(f"{a}.attention.key_length", U32, head), Pair(f"{a}.attention.value_length", U32, head)]
+    if a == "llama":
+        pairs += [Pair("llama.rope.dimension_count", U32, head)]
+    else:
+        pairs += [Pair("gemma3.attention.sliding_window", U32, shape.window or 16)]
+    if shape.final_softcap is not None:
+        pairs += [Pair(f"{a}.final_logit_softcapping", F32, shape.final_softcap)]
+    if shape.rope_scaling != "none":
+        original = shape.original_context or max(1, int(shape.context / shape.rope_factor))
+        pairs += [
+            Pair(f"{a}.rope.scaling.type", STRING, shape.rope_scaling),
+            Pair(f"{a}.rope.scaling.factor", F32, shape.rope_factor),
+            Pair(f"{a}.rope.scaling.original_context_length", U32, original),
+        ]
+    pairs += [
+        Pair("tokenizer.ggml.model", STRING, "llama" if vocab.merges is None else "gpt2"),
+        Pair("tokenizer.ggml.pre", STRING, "default" if vocab.merges is None else "llama-bpe"),
+        Pair("tokenizer.ggml.tokens", ARRAY, vocab.tokens, STRING),
+        Pair("tokenizer.ggml.token_type", ARRAY, vocab.types, I32),
+    ]
+    if vocab.scores is not None:
+        pairs += [Pair("tokenizer.ggml.scores", ARRAY, vocab.scores, F32)]
+    if vocab.merges is not None:
+        pairs += [Pair("tokenizer.ggml.merges", ARRAY, vocab.merges, STRING)]
+    pairs += [
+        Pair("tokenizer.ggml.bos_token_id", U32, vocab.bos),
+        Pair("tokenizer.ggml.eos_token_id", U32, vocab.eos),
+        Pair("tokenizer.ggml.add_bos_token", BOOL, True),
+        Pair("tokenizer.ggml.add_space_prefix", BOOL, a == "llama" and vocab.merges is None),
+    ]
+    if vocab.unknown is not None:
+        pairs += [Pair("tokenizer.ggml.unknown_token_id", U32, vocab.unknown)]
+    if shape.chat_template is not None:
+        pairs += [Pair("tokenizer.chat_template", STRING, shape.chat_template)]
+    return pairs
+
+
+# ---------------------------------------------------------------------------------------------------------------- tensors
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    rows: int | None
+    """None: one dimension."""
+    k: int
+    form: Format
+    kind: Literal["matrix", "norm", "bias", "factors"]
+    rms: float = 1.0
+
+    def blocks(self) -> int:
+        return (self.rows or 1) * self.k // self.form.block
+
+    def bytes(self) -> int:
+        return self.blocks() * self.form.size
+
+
+def more_bits(layer: int, layers: int) -> bool:
+    """Whether Q4_K_M gives attn_v and ffn_down of this layer Q6_K."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def tensors_of(shape: Tiny, vocab_size: int) -> list[Tensor]:
+    """The tensors in file order. Weights have the root mean square `gain / sqrt(k)`."""
+    head, width, gemma = shape.size_of_head(), shape.width, shape.architecture == "gemma3"
+    queries, keys = shape.heads * head, shape.kv_heads * head
+    out: list[Tensor] = []
+    turn = iter(range(1 << 30))
+
+    def matrix(name: str, rows: int, k: int, gain: float = 1.0, form: str | None = None, rich: bool = False) -> None:
+        chosen = form or shape.format
+        if chosen == "mixed":
+            chosen = list(FORMATS)[next(turn) % len(FORMATS)]
+        elif chosen == "Q4_K_M":
+            chosen = "Q6_K" if rich else "Q4_K"
+        out.append(Tensor(name + ".weight", rows, k, fitting(chosen, k), "matrix", gain / k**0.5))
+
+    def norm(name: str, k: int) -> None:
+        out.append(Tensor(name + ".weight", None, k, FORMATS["F32"], "norm"))
+
+    def bias(name: str, k: int) -> None:
+        out.append(Tensor(name + ".bias", None, k, FORMATS["F32"], "bias", 0.3))
+
+    matrix("token_embd", vocab_size, width, 2.0, shape.embedding_format, rich=shape.tied)
+    if not shape.tied:
+        matrix("output", vocab_size, width, 2.0, shape.embedding_format, rich=True)
+    if shape.rope_factors:
+        out.append(Tensor("rope_freqs.weight", None, head // 2, FORMATS["F32"], "factors"))
+    for i in range(shape.layers):
+        b, rich = f"blk.{i}.", more_bits(i, shape.layers)
+        norm(b + "attn_norm", width)
+        matrix(b + "attn_q", queries, width, 1.5)
+        matrix(b + "attn_k", keys, width)
+        matrix(b + "attn_v", keys, width, rich=rich)
+        matrix(b + "attn_output", width, queries)
+        if shape.biases != "none":
+            for name, k in (("attn_q", queries), ("attn_k", keys), ("attn_v", keys), ("attn_output", width)):
+                bias(b + name, k)
+        if gemma:
+            norm(b + "attn_q_norm", head)
+            norm(b + "attn_k_norm", head)
+            norm(b + "post_attention_norm", width)
+        norm(b + "ffn_norm", width)
+        matrix(b + "ffn_gate", shape.ffn, width)
+        matrix(b + "ffn_up", shape.ffn, width)
+        matrix(b + "ffn_down", width, shape.ffn, rich=rich)
+        if shape.biases == "all":
+            for name, k in (("ffn_gate", shape.ffn), ("ffn_up", shape.ffn), ("ffn_down", width)):
+                bias(b + name, k)
+        if gemma:
+            norm(b + "post_ffw_norm", width)
+    norm("output_norm", width)
+    return out
+
+
+TILE = 65521
+"""Blocks of random data that are repeated in a larger tensor; a prime, so that no two rows are alike in phase."""
+
+
+@functools.lru_cache(maxsize=8)
+def _tile(form: Format, rms: float, seed: int) -> bytes:
+    return random_blocks(np.random.default_rng([seed, form.type_id]), form, TILE, rms).tobytes()
+
+
+def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator[bytes | memoryview]:
+    """The bytes of a tensor in pieces."""
+    if tensor.kind == "norm":
+        yield (1 + 0.1 * rng.standard_normal(tensor.k)).astype("<f4").tobytes()
+    elif tensor.kind == "factors":
+        # As Llama 3.1: high frequencies stay, low ones are slowed eight times, with a ramp between.
+        yield np.interp(np.arange(tensor.k), [tensor.k * 0.4, tensor.k * 0.7], [1.0, 8.0]).astype("<f4").tobytes()
+    elif tensor.blocks() <= TILE * (32 if tensor.form.block == 1 else 1):
+        yield random_blocks(rng, tensor.form, tensor.blocks(), tensor.rms).tobytes()
+    else:
+        tile = memoryview(_tile(tensor.form, tensor.rms, seed))
+        left, at = tensor.bytes(), int(rng.integers(TILE)) * tensor.form.size
+        while left:
+            piece = tile[at : at + left]
+            yield piece
+            left, at = left - len(piece), 0
+
+
+# ----------------------------------------------------------------------------------------------------------------- writer
+def _string(text: str) -> bytes:
+    raw = text.encode()
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _value(kind: int, value: Any, item: int | None = None) -> bytes:
+    if kind == STRING:
+        return _string(value)
+    if kind == ARRAY:
+        assert item is not None
+        head = struct.pack("<IQ", item, len(value))
+        if item == STRING:
+            return head + b"".join(map(_string, value))
+        return head + struct.pack(f"<{len(value)}{'i' if item == I32 else 'f'}", *value)
+    return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
+
+
+def _padding(n: int) -> bytes:
+    return bytes(-n % ALIGNMENT)
+
+
+def write_to(file: BinaryIO, shape: Tiny) -> None:
+    """Writes the model as GGUF v3."""
+    shape.check()
+    vocab = vocabulary_of(shape)
+    pairs, tensors = metadata(shape, vocab), tensors_of(shape, len(vocab.tokens))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
+    head += b"".join(_string(p.key) + struct.pack("<I", p.kind) + _value(p.kind, p.value, p.item) for p in pairs)
+    offset = 0
+    for t in tensors:
+        dims = [t.k] if t.rows is None else [t.k, t.rows]
+        head += _string(t.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.form.type_id, offset)
+        offset += t.bytes() + len(_padding(t.bytes()))
+    file.write(head + _padding(len(head)))
+    for index, t in enumerate(tensors):
+        file.writelines(tensor_data(t, np.random.default_rng([shape.seed, index]), shape.seed))
+        file.write(_padding(t.bytes()))
+
+
+def write(path: str | os.PathLike[str], shape: Tiny = Tiny()) -> Path:
+    """Writes the model to a file, which appears whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            write_to(file, shape)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny", help="what the other options start from")
+    kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
+    for field in dataclasses.fields(Tiny):
+        flags = ["--" + field.name.replace("_", "-")] + {"architecture": ["--arch"], "format": ["--type"]}.get(field.name, [])
+        kind = str(field.type).split(" ")[0]
+        if kind == "bool":
+            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
+        else:
+            parser.add_argument(*flags, type=kinds.get(kind, str), default=argparse.SUPPRESS)
+    options = vars(parser.parse_args())
+    out, shape = options.pop("out"), SHAPES[options.pop("shape")](**options)
+    path = write(out, shape)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
