@@ -19,6 +19,9 @@ pub(super) fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
+/// Up to this k, [`Candidates::keep_best`] scans with a rising threshold, which reads the logits once and writes next to nothing.
+const SCANNED: usize = 1024;
+
 /// Logits by token id, and the narrowed list. Most chains narrow 262k tokens to 40 at once; the list of all of them is only
 /// built when a stage asks for it.
 pub(super) struct Candidates<'a> {
@@ -72,15 +75,15 @@ impl<'a> Candidates<'a> {
         self.logits[start..].iter().position(|&v| v == best.0).map(|at| (start + at) as u32)
     }
 
-    /// Keeps the `k` most likely tokens, most likely first.
+    /// Keeps the `k` (at least 1) most likely tokens.
     pub(super) fn keep_best(&mut self, k: usize) {
-        if self.listed {
-            keep_best(&mut self.list, k);
-            return;
-        }
-        if k >= self.logits.len() {
-            self.list();
-            keep_best(&mut self.list, k);
+        if self.listed || k > SCANNED {
+            let list = self.list();
+            if k < list.len() {
+                let mut order = list.clone();
+                let (_, last, _) = order.select_nth_unstable_by(k - 1, by_logit);
+                list.retain(|c| by_logit(c, last).is_le());
+            }
             return;
         }
         self.listed = true;
@@ -102,7 +105,8 @@ impl<'a> Candidates<'a> {
                 }
             }
         }
-        keep_best(&mut self.list, k);
+        self.list.sort_unstable_by(by_logit);
+        self.list.truncate(k);
     }
 
     /// The list with probabilities; they sum to one.
@@ -119,14 +123,6 @@ impl<'a> Candidates<'a> {
         }
         list
     }
-}
-
-fn keep_best(list: &mut Vec<Candidate>, k: usize) {
-    if k < list.len() {
-        list.select_nth_unstable_by(k - 1, by_logit);
-        list.truncate(k);
-    }
-    list.sort_unstable_by(by_logit);
 }
 
 /// Keeps the fewest candidates, taken in the order of `key` (ascending, then by id), whose probabilities reach `mass`;
