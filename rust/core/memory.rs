@@ -106,7 +106,8 @@ impl Needs<'_> {
             (Some(context), _) => context,
             (None, None) => self.trained_context,
             (None, Some(free)) => {
-                let beside = if self.weights_mapped { free.bytes.saturating_sub(self.weights_bytes) } else { free.bytes };
+                let beside =
+                    if self.weights_mapped { free.bytes.saturating_sub(self.weights_bytes) } else { free.bytes };
                 let enough = 512.min(self.trained_context);
                 match self.fitting(beside).filter(|context| *context >= enough) {
                     Some(context) => context,
@@ -126,7 +127,9 @@ impl Needs<'_> {
             };
             let advice = match self.fitting(free.bytes).filter(|fitting| *fitting < chosen) {
                 Some(fitting) => format!("context={fitting} would fit"),
-                None if !self.weights_mapped => "no context fits; map the file instead of reading it (mmap=True)".into(),
+                None if !self.weights_mapped => {
+                    "no context fits; map the file instead of reading it (mmap=True)".into()
+                }
                 None => "no context fits; use a smaller prefill chunk or free memory".into(),
             };
             return Err(Error::Memory(format!(

@@ -16,7 +16,7 @@ const KERNEL_SCRATCH: u64 = 1 << 20;
 
 /// Lengths of the buffers.
 #[derive(Clone, Debug)]
-pub struct BufferSizes {
+pub(super) struct BufferSizes {
     chunk: usize,
     width: usize,
     queries: usize,
@@ -45,7 +45,7 @@ pub(super) fn kind_index(kind: Activation) -> usize {
 
 impl BufferSizes {
     /// The sizes for chunks of `chunk` tokens.
-    pub fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
+    pub(super) fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
         let largest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
         let mut records = [0; Activation::ALL.len()];
         for linear in weights.linears() {
@@ -76,7 +76,7 @@ impl BufferSizes {
     }
 
     /// Bytes of all buffers.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         let rows = self.chunk as u64;
         let records: usize = self.records.iter().sum();
         let halves = 2 * (self.keys + self.values) as u64;
@@ -170,6 +170,8 @@ impl Buffers {
         let floats = [&self.x, &self.t, &self.q, &self.k, &self.v, &self.a, &self.gate, &self.up, &self.logits];
         let floats = floats.into_iter().chain(self.ropes.iter().flat_map(|(cos, sin)| [cos, sin]));
         let workers = self.workers.iter().map(|worker| worker.local.bytes() + worker.half.bytes() + KERNEL_SCRATCH);
-        floats.map(Zeroed::bytes).sum::<u64>() + self.records.iter().map(Zeroed::bytes).sum::<u64>() + workers.sum::<u64>()
+        floats.map(Zeroed::bytes).sum::<u64>()
+            + self.records.iter().map(Zeroed::bytes).sum::<u64>()
+            + workers.sum::<u64>()
     }
 }

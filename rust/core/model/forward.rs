@@ -269,7 +269,9 @@ impl Pass<'_> {
             let a = &buffers.a[..n * outputs];
             let records = Records::new(&mut buffers.records);
             // SAFETY: a row belongs to one piece.
-            self.each_row(outputs, |row, _| unsafe { records.quantize(cpu, &kinds, row, &a[row * outputs..(row + 1) * outputs]) })?;
+            self.each_row(outputs, |row, _| unsafe {
+                records.quantize(cpu, &kinds, row, &a[row * outputs..(row + 1) * outputs])
+            })?;
         }
         self.linear(buffers, linear)?;
         self.add_rows(buffers, linear, weights.post_attention_norm.as_deref())
@@ -402,7 +404,9 @@ impl Pass<'_> {
             }
             if with_keys {
                 // SAFETY: a row belongs to one piece.
-                let (k, v) = unsafe { (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values)) };
+                let (k, v) = unsafe {
+                    (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values))
+                };
                 turn(k, weights.key.bias.as_deref(), weights.key_norm.as_deref());
                 if let Some(bias) = &weights.value.bias {
                     add(cpu, v, bias);
@@ -454,7 +458,8 @@ impl Pass<'_> {
             let mut values = Vec::new();
             // SAFETY: nobody writes the cache in this region.
             let first_page = unsafe { sequences[first.item].head(at, start, end, &mut keys, &mut values) };
-            let kv = KvHead { first_page, keys: &keys, values: &values, key_dim: spec.key_dim, value_dim: spec.value_dim };
+            let kv =
+                KvHead { first_page, keys: &keys, values: &values, key_dim: spec.key_dim, value_dim: spec.value_dim };
             // SAFETY: a worker number belongs to one thread at a time.
             let Worker { attention: scratch, queries: list, local, .. } = unsafe { workers.item(worker) };
             list.clear();
@@ -486,7 +491,8 @@ impl Pass<'_> {
         let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
         let matrix = output.matrix(file);
         let n = self.rows.len();
-        let run = |rows: &[Row], start: usize| rows[start..].iter().take_while(|row| row.item == rows[start].item).count();
+        let run =
+            |rows: &[Row], start: usize| rows[start..].iter().take_while(|row| row.item == rows[start].item).count();
         let mut start = 0;
         while start < n {
             let count = run(&self.rows, start);

@@ -177,15 +177,15 @@ impl Entry {
             found = &found[..found.len() - 1];
         }
         if found != shape {
-            return Err(file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape)));
+            return Err(
+                file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape))
+            );
         }
         let vector = self.shape.len() == 1;
         match tensor.ty.kernel() {
             Some(format) if !vector || format.info().block == 1 => Ok(Some((index, tensor))),
-            Some(_) => Err(file.tensor_error(
-                tensor,
-                format!("tensor {name} must be F32, F16 or BF16, found {}", tensor.ty.name()),
-            )),
+            Some(_) => Err(file
+                .tensor_error(tensor, format!("tensor {name} must be F32, F16 or BF16, found {}", tensor.ty.name()))),
             None => Err(Error::UnsupportedModel(format!(
                 "{}: tensor {name} has type {}, which this version cannot compute with; use a file with other types",
                 file.path().display(),

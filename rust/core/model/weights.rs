@@ -92,7 +92,9 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn vector(&mut self, role: Role, layer: usize) -> Result<Option<Vec<f32>>> {
         let Some((index, tensor)) = role.entry().find(self.file, self.spec, layer)? else { return Ok(None) };
-        let Some(format) = tensor.ty.kernel() else { return Err(Error::Internal(format!("{} lost its type", tensor.name))) };
+        let Some(format) = tensor.ty.kernel() else {
+            return Err(Error::Internal(format!("{} lost its type", tensor.name)));
+        };
         self.used[index] = true;
         let data = self.file.tensor_data(tensor);
         let mut out = vec![0.0; data.len() / format.info().bytes];
@@ -103,13 +105,14 @@ impl Loader<'_> {
 
     fn linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Option<Linear>> {
         let Some((index, tensor)) = role.entry().find(self.file, self.spec, layer)? else { return Ok(None) };
-        let Some(format) = tensor.ty.kernel() else { return Err(Error::Internal(format!("{} lost its type", tensor.name))) };
+        let Some(format) = tensor.ty.kernel() else {
+            return Err(Error::Internal(format!("{} lost its type", tensor.name)));
+        };
         self.used[index] = true;
-        let too_large = |_| self.file.tensor_error(tensor, format!("tensor {} does not fit the address space", tensor.name));
-        let (rows, k) = (
-            usize::try_from(tensor.rows()).map_err(too_large)?,
-            usize::try_from(tensor.k()).map_err(too_large)?,
-        );
+        let too_large =
+            |_| self.file.tensor_error(tensor, format!("tensor {} does not fit the address space", tensor.name));
+        let (rows, k) =
+            (usize::try_from(tensor.rows()).map_err(too_large)?, usize::try_from(tensor.k()).map_err(too_large)?);
         let bias = match bias {
             Some(bias) => self.vector(bias, layer)?,
             None => None,
