@@ -87,9 +87,9 @@ impl<'a> Candidates<'a> {
             return;
         }
         self.listed = true;
-        // Scan with a threshold that rises: a buffer of 2k candidates is cut to the best k whenever it is full, and only
+        // Scan with a threshold that rises: a buffer of 4k candidates is cut to the best k whenever it is full, and only
         // logits above the k-th best so far enter it. Ids ascend, so an equal logit comes later and loses the tie.
-        let room = (2 * k).max(64);
+        let room = (4 * k).max(256);
         let mut threshold = f32::NEG_INFINITY;
         for (block, values) in self.logits.chunks(64).enumerate() {
             if values.iter().fold(false, |any, &v| any | (v > threshold)) {
@@ -126,33 +126,32 @@ impl<'a> Candidates<'a> {
 }
 
 /// Keeps the fewest candidates, taken in the order of `key` (ascending, then by id), whose probabilities reach `mass`;
-/// the order of the list stays. Expected linear: the sorted part grows by factors of eight until it is heavy enough.
+/// the order of the list stays. Expected linear: halves the part in which the last one is, without sorting.
 pub(super) fn keep_mass(list: &mut Vec<Candidate>, mass: f64, key: impl Fn(&Candidate) -> f64) {
     struct Keyed {
         key: f64,
         id: u32,
-        probability: f64,
+        units: u64,
     }
+    // Sums of whole numbers do not depend on the order in which the halving meets them.
+    let units = |probability: f64| (probability * (1u64 << 52) as f64).round_ties_even() as u64;
     let order = |a: &Keyed, b: &Keyed| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id));
-    let mut keyed: Vec<Keyed> =
-        list.iter().map(|c| Keyed { key: key(c), id: c.id, probability: c.probability }).collect();
-    let (mut start, mut reached) = (0, 0.0);
-    while start < keyed.len() {
-        let rest = &mut keyed[start..];
-        let part = (start * 7).max(64).min(rest.len());
-        if part < rest.len() {
-            rest.select_nth_unstable_by(part, order);
+    let keyed = |c: &Candidate| Keyed { key: key(c), id: c.id, units: units(c.probability) };
+    let mut keyed: Vec<Keyed> = list.iter().map(keyed).collect();
+    let mut part = keyed.as_mut_slice();
+    let mut missing = units(mass);
+    while part.len() > 1 {
+        let middle = part.len() / 2;
+        part.select_nth_unstable_by(middle, order);
+        let (left, right) = part.split_at_mut(middle);
+        let sum: u64 = left.iter().map(|k| k.units).sum();
+        if sum >= missing {
+            part = left;
+        } else {
+            missing -= sum;
+            part = right;
         }
-        rest[..part].sort_unstable_by(order);
-        for last in &rest[..part] {
-            reached += last.probability;
-            if reached >= mass {
-                let (key_of_last, id_of_last) = (last.key, last.id);
-                list.retain(|c| key(c).total_cmp(&key_of_last).then(c.id.cmp(&id_of_last)).is_le());
-                return;
-            }
-        }
-        start += part;
     }
-    // Rounding kept the sum of everything below `mass`: everything stays.
+    let Some(last) = part.first() else { return };
+    list.retain(|c| key(c).total_cmp(&last.key).then(c.id.cmp(&last.id)).is_le());
 }
