@@ -139,9 +139,9 @@ impl Weights {
                 }
             }
             if turn == 0 && together {
-                for i in 0..count {
-                    if std::mem::replace(&mut done[i], true) {
-                        self.factors[i] = 1.0;
+                for (done, factor) in done.iter_mut().zip(&mut self.factors) {
+                    if std::mem::replace(done, true) {
+                        *factor = 1.0;
                     }
                 }
                 let (p, factors) = (&self.p, &self.factors);
