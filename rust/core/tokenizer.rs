@@ -54,7 +54,7 @@ pub struct Tokenizer {
 }
 
 enum Encoder {
-    Bpe { pre: &'static PreTokenizer, merges: Merges, built: OnceLock<Result<Bpe, String>> },
+    Bpe { pre: &'static PreTokenizer, merges: Merges, built: Box<OnceLock<Result<Bpe, String>>> },
     Spm { fallback: Fallback },
 }
 
@@ -104,7 +104,7 @@ impl Tokenizer {
                 return Err(Error::UnsupportedModel(what));
             };
             let merges = bpe::merges(file, &vocabulary)?;
-            (Encoder::Bpe { pre, merges, built: OnceLock::new() }, format!("gpt2/{name}"), pre.add_bos)
+            (Encoder::Bpe { pre, merges, built: Box::default() }, format!("gpt2/{name}"), pre.add_bos)
         };
         let name = file.bytes("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
         let phi3 =
