@@ -73,6 +73,11 @@ macro_rules! formats {
                 } )* }
             }
 
+            /// Does `visitor`'s work for the format.
+            pub(crate) fn accept<V: crate::unpack::Visitor>(self, visitor: V) -> V::Output {
+                match self { $( Format::$name => <$name as crate::unpack::Weights>::accept(visitor), )* }
+            }
+
             /// Encodes one row, byte-exact to ggml's reference quantizer for finite values.
             ///
             /// Callers refuse values that are not finite: most formats cannot hold them.

@@ -9,6 +9,7 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod floats;
+pub mod integers;
 pub mod scalar;
 
 use crate::level::{Cpu, Level};
@@ -40,6 +41,32 @@ pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { avx512::run_avx512(kernel) },
+    }
+}
+
+/// A computation on integer vectors, compiled once per level that has them. The scalar level has none: its counterpart is
+/// plain code, so that the oracle does not share the structure of what it checks.
+pub(crate) trait SimdKernel: Sized {
+    /// What it returns.
+    type Output;
+    /// Runs it with the operations of a level. Implementations are `#[inline(always)]`.
+    fn run<I: integers::Integers>(self, isa: I) -> Self::Output;
+}
+
+/// As [`Kernel`]s of the SIMD levels run `kernel`; it comes back on the scalar level.
+#[inline]
+pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Output, K> {
+    match cpu.level() {
+        Level::Scalar => Err(kernel),
+        // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Ok(unsafe { avx2::simd_avx2(kernel) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => Ok(unsafe { avx2::simd_avxvnni(kernel) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Ok(unsafe { avx512::simd_avx512(kernel) }),
     }
 }
 

@@ -21,12 +21,15 @@ pub mod activation;
 pub mod attention;
 pub mod elementwise;
 pub mod format;
+mod gemm;
+mod gemv;
 pub mod half;
 pub mod isa;
 pub mod level;
 pub mod math;
 pub mod matmul;
 pub mod testing;
+mod unpack;
 
 pub use activation::Activation;
 pub use format::{Format, FormatInfo};

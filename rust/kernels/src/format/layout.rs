@@ -1,6 +1,8 @@
 //! Blocks as structs over the bytes of a file, and the bit positions that several formats share.
 
 use crate::half::{f16_to_f32, f32_to_f16};
+use crate::isa::integers::Integers;
+use crate::unpack::Rows;
 
 /// A little-endian f16 in a block.
 #[derive(Clone, Copy, Debug)]
@@ -166,4 +168,23 @@ pub(super) fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8;
         packed[8 + j] = (scales[4 + j] & 15) | (minima[4 + j] << 4);
     }
     packed
+}
+
+/// [`scales_and_minima`] of several rows at once, as [`SuperBlocks::scales`](crate::unpack::SuperBlocks::scales) gives them:
+/// each twice, because a sub-block of 32 counts as two of 16.
+///
+/// # Safety
+/// `rows` are `I::ROWS` rows with the 12 bytes readable.
+#[inline(always)]
+pub(super) unsafe fn unpack_scales_and_minima<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+    // SAFETY: the 12 bytes are readable.
+    let [a, b, c] = core::array::from_fn(|i| unsafe { isa.word(rows.at(4 * i)) });
+    let top = |word| isa.field::<2, 0x30>(word);
+    let scales = [isa.field::<0, 0x3f>(a), isa.or(isa.field::<0, 0x0f>(c), top(a))];
+    let minima = [isa.field::<0, 0x3f>(b), isa.or(isa.field::<4, 0x0f>(c), top(b))];
+    let twice = |[low, high]: [I::Words; 2]| {
+        let ((a, b), (c, d)) = (isa.double_bytes(low), isa.double_bytes(high));
+        [a, b, c, d]
+    };
+    (twice(scales), twice(minima))
 }

@@ -15,6 +15,8 @@ use super::round::nearest;
 use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q2_K: 256 weights in 84 bytes, 4-bit scales and minima of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -95,5 +97,53 @@ impl BlockFormat for Q2_K {
             round_above_minimum(x, scale, min, SEARCH.limit, &mut levels[16 * j..][..16]);
         }
         block.qs = pack_crumbs(&levels);
+    }
+}
+
+impl Weights for Q2_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q2_K {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 3;
+    const MINIMA: bool = true;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, dmin);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        let (scales, minima) = block.scales_and_minima();
+        SuperBlock {
+            quants: block.quants().map(|q| q as i8),
+            scales: scales.map(i32::from),
+            minima: minima.map(i32::from),
+            d: block.d.get(),
+            dmin: block.dmin.get(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        (isa.low_nibbles(packed), isa.high_nibbles(packed))
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for h in 0..2 {
+            for l in 0..2 {
+                // SAFETY: the crumbs are 64 bytes of each block.
+                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * l)) };
+                emit(8 * h + l, isa.fields::<0, 0x03>(packed));
+                emit(8 * h + 2 + l, isa.fields::<2, 0x03>(packed));
+                emit(8 * h + 4 + l, isa.fields::<4, 0x03>(packed));
+                emit(8 * h + 6 + l, isa.fields::<6, 0x03>(packed));
+            }
+        }
     }
 }

@@ -13,6 +13,8 @@ use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
 /// Q4_0: 32 weights in 18 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -60,5 +62,31 @@ impl BlockFormat for Q4_0 {
         block.d.set(d);
         let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 8.5) as i8).min(15) as u8);
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl Weights for Q4_0 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q4_0 {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 15;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = None;
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants()
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the nibbles are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
+        emit(0, isa.low_nibbles(packed));
+        emit(1, isa.high_nibbles(packed));
     }
 }

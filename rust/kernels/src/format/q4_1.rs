@@ -13,6 +13,8 @@ use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
 /// Q4_1: 32 weights in 20 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
@@ -62,5 +64,31 @@ impl BlockFormat for Q4_1 {
         let levels: [u8; 32] =
             core::array::from_fn(|i| (truncate((values[i] - min) * inverse + 0.5) as i8).min(15) as u8);
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl Weights for Q4_1 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q4_1 {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 15;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = Some(offset_of!(Block, m));
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants().map(|q| q as i8)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the nibbles are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
+        emit(0, isa.low_nibbles(packed));
+        emit(1, isa.high_nibbles(packed));
     }
 }

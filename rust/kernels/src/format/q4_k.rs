@@ -8,12 +8,15 @@
 //! weight i = d * scale[i / 32] * bits - dmin * min[i / 32]
 //! ```
 
+use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, super_nibbles};
+use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
 use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q4_K: 256 weights in 144 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -71,5 +74,50 @@ impl BlockFormat for Q4_K {
         let block = Block::of_mut(block);
         let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
         block.qs = pack_super_nibbles(&levels);
+    }
+}
+
+impl Weights for Q4_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q4_K {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 15;
+    const MINIMA: bool = true;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, dmin);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        let (scales, minima) = block.scales_and_minima();
+        SuperBlock {
+            quants: block.quants().map(|q| q as i8),
+            scales: array::from_fn(|j| i32::from(scales[j / 2])),
+            minima: array::from_fn(|j| i32::from(minima[j / 2])),
+            d: block.d.get(),
+            dmin: block.dmin.get(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 12 bytes of each block.
+        unsafe { unpack_scales_and_minima(isa, rows.at(offset_of!(Block, scales))) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for c in 0..4 {
+            for l in 0..2 {
+                // SAFETY: the nibbles are 128 bytes of each block.
+                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
+                emit(4 * c + l, isa.low_nibbles(packed));
+                emit(4 * c + 2 + l, isa.high_nibbles(packed));
+            }
+        }
     }
 }

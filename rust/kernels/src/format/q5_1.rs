@@ -8,12 +8,15 @@
 //! weight = d * bits + m
 //! ```
 
+use core::array;
 use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, Visitor, Weights};
 
 /// Q5_1: 32 weights in 24 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
@@ -66,5 +69,32 @@ impl BlockFormat for Q5_1 {
         let levels: [u8; 32] = core::array::from_fn(|i| truncate((values[i] - min) * inverse + 0.5) as u8);
         block.qs = pack_nibbles(&levels);
         block.qh = pack_fifth_bits(&levels);
+    }
+}
+
+impl Weights for Q5_1 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q5_1 {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 31;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = Some(offset_of!(Block, m));
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).quants().map(|q| q as i8)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        // SAFETY: the fields are 4 and 16 bytes of each block.
+        let (high, packed) = unsafe { (isa.word(rows.at(offset_of!(Block, qh))), isa.chunk(rows.at(offset_of!(Block, qs)))) };
+        let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
+        emit(0, array::from_fn(|i| isa.or(low[i], isa.fifth_bits(high, i))));
+        emit(1, array::from_fn(|i| isa.or(upper[i], isa.fifth_bits(high, 4 + i))));
     }
 }

@@ -9,12 +9,15 @@
 //! weight i = d * scale[i / 32] * bits - dmin * min[i / 32]
 //! ```
 
+use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles};
+use super::layout::{Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima};
 use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q5_K: 256 weights in 176 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -76,5 +79,58 @@ impl BlockFormat for Q5_K {
         let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
         block.qs = pack_super_nibbles(&levels);
         block.qh = pack_planes(&levels.map(|q| q >> 4));
+    }
+}
+
+impl Weights for Q5_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q5_K {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = 31;
+    const MINIMA: bool = true;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, dmin);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        let (scales, minima) = block.scales_and_minima();
+        SuperBlock {
+            quants: block.quants().map(|q| q as i8),
+            scales: array::from_fn(|j| i32::from(scales[j / 2])),
+            minima: array::from_fn(|j| i32::from(minima[j / 2])),
+            d: block.d.get(),
+            dmin: block.dmin.get(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 12 bytes of each block.
+        unsafe { unpack_scales_and_minima(isa, rows.at(offset_of!(Block, scales))) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for l in 0..2 {
+            // SAFETY: the fifth bits are 32 bytes of each block.
+            let high = unsafe { isa.chunk(rows.at(offset_of!(Block, qh) + 16 * l)) };
+            let mut pair = |c: usize, first: [I::Words; 4], second: [I::Words; 4]| {
+                // SAFETY: the nibbles are 128 bytes of each block.
+                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
+                let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
+                emit(4 * c + l, array::from_fn(|i| isa.or(low[i], first[i])));
+                emit(4 * c + 2 + l, array::from_fn(|i| isa.or(upper[i], second[i])));
+            };
+            // Bit j of a byte becomes bit 4 of a weight of sub-blocks 2 j and 2 j + 1.
+            pair(0, high.map(|word| isa.field_up::<4, 0x10>(word)), high.map(|word| isa.field_up::<3, 0x10>(word)));
+            pair(1, high.map(|word| isa.field_up::<2, 0x10>(word)), high.map(|word| isa.field_up::<1, 0x10>(word)));
+            pair(2, isa.fields::<0, 0x10>(high), isa.fields::<1, 0x10>(high));
+            pair(3, isa.fields::<2, 0x10>(high), isa.fields::<3, 0x10>(high));
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! weight i = d * scale[i / 16] * (bits - 32)
 //! ```
 
+use core::array;
 use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
@@ -15,6 +16,8 @@ use super::round::{nearest, peak};
 use super::search::{TINY, fit_signed, round_signed};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q6_K: 256 weights in 210 bytes, signed 8-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -95,5 +98,61 @@ impl BlockFormat for Q6_K {
             (levels[low] & 15) | (levels[low + 64] << 4)
         });
         block.qh = pack_crumbs(&levels.map(|q| q >> 4));
+    }
+}
+
+impl Weights for Q6_K {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for Q6_K {
+    const OFFSET: i32 = ZERO as i32;
+    const PEAK: u32 = 63;
+    const MINIMA: bool = false;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: usize = offset_of!(Block, d);
+
+    fn decode(block: &[u8]) -> SuperBlock {
+        let block = Block::of(block);
+        SuperBlock {
+            quants: block.quants(),
+            scales: block.scales.map(i32::from),
+            minima: [0; 16],
+            d: block.d.get(),
+            dmin: 0.0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
+        // SAFETY: the scales are 16 bytes of each block.
+        let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        (scales, scales)
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for h in 0..2 {
+            for l in 0..2 {
+                // SAFETY: the fields are 128 and 64 bytes of each block.
+                let (a, b, high) = unsafe {
+                    (
+                        isa.chunk(rows.at(offset_of!(Block, ql) + 64 * h + 16 * l)),
+                        isa.chunk(rows.at(offset_of!(Block, ql) + 64 * h + 32 + 16 * l)),
+                        isa.chunk(rows.at(offset_of!(Block, qh) + 32 * h + 16 * l)),
+                    )
+                };
+                let mut emit = |s: usize, low: [I::Words; 4], high: [I::Words; 4]| {
+                    emit(8 * h + 2 * s + l, array::from_fn(|i| isa.or(low[i], high[i])));
+                };
+                emit(0, isa.low_nibbles(a), high.map(|word| isa.field_up::<4, 0x30>(word)));
+                emit(1, isa.low_nibbles(b), high.map(|word| isa.field_up::<2, 0x30>(word)));
+                emit(2, isa.high_nibbles(a), isa.fields::<0, 0x30>(high));
+                emit(3, isa.high_nibbles(b), isa.fields::<2, 0x30>(high));
+            }
+        }
     }
 }

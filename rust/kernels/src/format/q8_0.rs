@@ -12,6 +12,8 @@ use super::layout::{Half, block};
 use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{Blocks, Rows, SIGNED, Visitor, Weights};
 
 /// Q8_0: 32 weights in 34 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -49,6 +51,33 @@ impl BlockFormat for Q8_0 {
         for (q, value) in block.qs.iter_mut().zip(values) {
             // Half away from zero, unlike the activations.
             *q = truncate((value * inverse).round()) as i8;
+        }
+    }
+}
+
+impl Weights for Q8_0 {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.blocks::<Self>()
+    }
+}
+
+impl Blocks for Q8_0 {
+    const OFFSET: i32 = 0;
+    const PEAK: u32 = SIGNED;
+    const SCALE_AT: usize = offset_of!(Block, d);
+    const MIN_AT: Option<usize> = None;
+
+    fn quants(block: &[u8]) -> [i8; 32] {
+        Block::of(block).qs
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+        for half in 0..2 {
+            // SAFETY: the integers are 32 bytes of each block.
+            let bytes = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * half)) };
+            emit(half, bytes.map(|word| isa.signed_bytes(word)));
         }
     }
 }

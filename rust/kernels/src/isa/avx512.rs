@@ -1,7 +1,8 @@
 //! AVX-512, the Ice Lake set.
 mod floats;
+mod integers;
 
-use super::{Isa, Kernel};
+use super::{Isa, Kernel, SimdKernel};
 
 /// AVX-512 operations.
 #[derive(Clone, Copy, Debug)]
@@ -13,5 +14,12 @@ impl Isa for Avx512 {}
 /// The CPU has the features of [`Level::Avx512`](crate::Level::Avx512).
 #[target_feature(enable = "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
 pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+/// # Safety
+/// The CPU has the features of [`Level::Avx512`](crate::Level::Avx512).
+#[target_feature(enable = "avx2,fma,f16c,bmi2,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+pub(super) unsafe fn simd_avx512<K: SimdKernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }

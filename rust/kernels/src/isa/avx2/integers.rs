@@ -1,0 +1,339 @@
+//! Integer operations on 8 rows, with the AVX-VNNI dot product or without.
+
+use core::arch::x86_64::*;
+
+use super::Avx2;
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, SIGNED};
+
+/// Shuffle masks that move byte `b` of each dword to a place and clear the others.
+const fn gather(bytes: [i8; 4]) -> [i8; 16] {
+    let mut mask = [-1; 16];
+    let mut i = 0;
+    while i < 16 {
+        if bytes[i % 4] >= 0 {
+            mask[i] = (i / 4 * 4) as i8 + bytes[i % 4];
+        }
+        i += 1;
+    }
+    mask
+}
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// Shuffles the bytes of each dword; -1 clears.
+    #[inline(always)]
+    fn shuffle(self, w: __m256i, bytes: [i8; 4]) -> __m256i {
+        let mask = gather(bytes);
+        // SAFETY: the level has AVX2; 16 bytes are loaded from an array of 16.
+        unsafe { _mm256_shuffle_epi8(w, _mm256_broadcastsi128_si256(_mm_loadu_si128(mask.as_ptr().cast()))) }
+    }
+}
+
+/// Whether sums over 16 weights up to `peak` fit i16, so that a pair product can scale them.
+#[inline(always)]
+const fn narrow(peak: u32) -> bool {
+    16 * peak * 127 <= i16::MAX as u32
+}
+
+// SAFETY of the intrinsics here: a value of `Avx2` exists only where the CPU has the features of the level, with AVX-VNNI for
+// `VNNI`. Pointers are readable or writable by the contracts of the trait.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
+impl<const VNNI: bool> Integers for Avx2<VNNI> {
+    const ROWS: usize = 8;
+    const TILE: usize = 3;
+    // Without VNNI, products of pairs are added in i16, where 255 * 127 * 2 has no room.
+    const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
+
+    type Words = __m256i;
+    type Floats = __m256;
+    /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
+    type Dot = __m256i;
+
+    #[inline(always)]
+    fn splat(self, x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_at(self, p: *const u8) -> __m256i {
+        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, w: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), w) }
+    }
+
+    #[inline(always)]
+    unsafe fn word(self, rows: Rows) -> __m256i {
+        let mut words = [0i32; 8];
+        for (r, word) in words.iter_mut().enumerate() {
+            *word = unsafe { rows.block.add(r * rows.stride).cast::<i32>().read_unaligned() };
+        }
+        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn chunk(self, rows: Rows) -> [__m256i; 4] {
+        unsafe {
+            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
+            // The upper half of `x[i]` is row 4 + i, so that the transposition below leaves the rows in order.
+            let two = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(i)), at(4 + i));
+            let x = [two(0), two(1), two(2), two(3)];
+            let (a, b) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpacklo_epi32(x[2], x[3]));
+            let (c, d) = (_mm256_unpackhi_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[2], x[3]));
+            [
+                _mm256_unpacklo_epi64(a, b),
+                _mm256_unpackhi_epi64(a, b),
+                _mm256_unpacklo_epi64(c, d),
+                _mm256_unpackhi_epi64(c, d),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn halves(self, rows: Rows) -> __m256 {
+        let mut halves = [0u16; 8];
+        for (r, half) in halves.iter_mut().enumerate() {
+            *half = unsafe { rows.block.add(r * rows.stride).cast::<u16>().read_unaligned() };
+        }
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, rows: Rows) {
+        for r in 0..8 {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(rows.block.wrapping_add(r * rows.stride).cast()) };
+        }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: u32, const MASK: u8>(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(SHIFT as i32)), _mm256_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn field_up<const SHIFT: u32, const MASK: u8>(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(_mm256_sll_epi32(w, _mm_cvtsi32_si128(SHIFT as i32)), _mm256_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_sub_epi8(a, b) }
+    }
+
+    #[inline(always)]
+    fn double_bytes(self, w: __m256i) -> (__m256i, __m256i) {
+        (self.shuffle(w, [0, 0, 1, 1]), self.shuffle(w, [2, 2, 3, 3]))
+    }
+
+    #[inline(always)]
+    fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
+        let byte = (i / 2) as i8;
+        let bytes = self.shuffle(w, [byte; 4]);
+        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        unsafe {
+            let bits = _mm256_set1_epi32(bits);
+            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
+        }
+    }
+
+    #[inline(always)]
+    fn signed_bytes(self, w: __m256i) -> __m256i {
+        if VNNI { unsafe { _mm256_xor_si256(w, _mm256_set1_epi8(-128)) } } else { w }
+    }
+
+    #[inline(always)]
+    fn sub_scale(self, w: __m256i, byte: usize, peak: u32, signed: bool) -> __m256i {
+        let byte = byte as i8;
+        unsafe {
+            match (VNNI, signed, narrow(peak)) {
+                (true, false, _) => self.shuffle(w, [byte, -1, -1, -1]),
+                (true, true, true) => _mm256_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, -1])),
+                (true, true, false) => _mm256_srai_epi32::<24>(self.shuffle(w, [-1, -1, -1, byte])),
+                // Both i16 of a dot product take the scale.
+                (false, false, _) => self.shuffle(w, [byte, -1, byte, -1]),
+                (false, true, _) => _mm256_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, byte])),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale_pair(self, w: __m256i, pair: usize, signed: bool, factor: i32) -> __m256i {
+        let first = 2 * pair as i8;
+        unsafe {
+            let pairs = if signed {
+                _mm256_srai_epi16::<8>(self.shuffle(w, [-1, first, -1, first + 1]))
+            } else {
+                self.shuffle(w, [first, -1, first + 1, -1])
+            };
+            if factor == 1 { pairs } else { _mm256_mullo_epi16(pairs, _mm256_set1_epi16(factor as i16)) }
+        }
+    }
+
+    #[inline(always)]
+    fn pair_dot(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe {
+            if VNNI { _mm256_dpwssd_avx_epi32(acc, a, b) } else { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_scaled(self, a: __m256i, b: __m256i, factor: i32) -> __m256i {
+        if factor == 0 {
+            return a;
+        }
+        unsafe { _mm256_sub_epi32(a, _mm256_sll_epi32(b, _mm_cvtsi32_si128(factor.trailing_zeros() as i32))) }
+    }
+
+    #[inline(always)]
+    fn steps(self, peak: u32) -> usize {
+        // A step adds at most 2 * 127 * peak to an i16.
+        if VNNI {
+            64
+        } else {
+            match peak {
+                0..=16 => 8,
+                17..=32 => 4,
+                33..=64 => 2,
+                _ => 1,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn begin(self, acc: __m256i) -> __m256i {
+        if VNNI { acc } else { self.begin_scaled() }
+    }
+
+    #[inline(always)]
+    fn begin_scaled(self) -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn step(self, dot: __m256i, w: __m256i, x: __m256i, peak: u32) -> __m256i {
+        unsafe {
+            if VNNI {
+                _mm256_dpbusd_avx_epi32(dot, w, x)
+            } else if peak == SIGNED {
+                // |w| is unsigned up to 128, and 128 * 127 * 2 fits i16; the sign moves to x, which is never -128.
+                _mm256_add_epi16(dot, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)))
+            } else {
+                _mm256_add_epi16(dot, _mm256_maddubs_epi16(w, x))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn end(self, dot: __m256i, acc: __m256i, _peak: u32) -> __m256i {
+        if VNNI {
+            dot
+        } else {
+            unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) }
+        }
+    }
+
+    #[inline(always)]
+    fn end_scaled(self, dot: __m256i, acc: __m256i, scale: __m256i, peak: u32) -> __m256i {
+        unsafe {
+            if !VNNI {
+                _mm256_add_epi32(acc, _mm256_madd_epi16(dot, scale))
+            } else if narrow(peak) {
+                // The scale has a zero upper half, so the upper half of the sum (its sign) does not count.
+                _mm256_dpwssd_avx_epi32(acc, dot, scale)
+            } else {
+                _mm256_add_epi32(acc, _mm256_mullo_epi32(dot, scale))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn to_floats(self, w: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(w) }
+    }
+
+    #[inline(always)]
+    fn splat_float(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_float_at(self, p: *const u8) -> __m256 {
+        unsafe { _mm256_set1_ps(p.cast::<f32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(self, p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(self, p: *mut f32, v: __m256) {
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fnmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn largest_magnitude(self, x: &[[f32; 16]]) -> u32 {
+        unsafe {
+            let mut largest = _mm256_setzero_si256();
+            for x in x.as_flattened().as_chunks::<8>().0 {
+                let bits = _mm256_and_si256(_mm256_loadu_si256(x.as_ptr().cast()), _mm256_set1_epi32(i32::MAX));
+                largest = _mm256_max_epi32(largest, bits);
+            }
+            let x = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+            let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+            let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x));
+            _mm_cvtsi128_si32(x) as u32
+        }
+    }
+
+    #[inline(always)]
+    fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32 {
+        unsafe {
+            let factor = _mm256_set1_ps(factor);
+            // Conversion rounds to nearest even (the default of MXCSR, which Rust code keeps).
+            let eight = |at: usize| _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x.as_ptr().add(at)), factor));
+            let (a, b) = (eight(0), eight(8));
+            // Packing works within 128-bit halves; the permutation puts the quarters in order.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), bytes);
+            let sum = _mm256_add_epi32(a, b);
+            let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
+            _mm_cvtsi128_si32(sum)
+        }
+    }
+}

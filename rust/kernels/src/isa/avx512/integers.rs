@@ -1,0 +1,298 @@
+//! Integer operations on 16 rows.
+
+use core::arch::x86_64::*;
+
+use super::Avx512;
+use crate::isa::integers::Integers;
+use crate::unpack::Rows;
+
+/// Shuffle masks that move byte `b` of each dword to a place and clear the others.
+const fn gather(bytes: [i8; 4]) -> [i8; 16] {
+    let mut mask = [-1; 16];
+    let mut i = 0;
+    while i < 16 {
+        if bytes[i % 4] >= 0 {
+            mask[i] = (i / 4 * 4) as i8 + bytes[i % 4];
+        }
+        i += 1;
+    }
+    mask
+}
+
+impl Avx512 {
+    /// Shuffles the bytes of each dword; -1 clears.
+    #[inline(always)]
+    fn shuffle(self, w: __m512i, bytes: [i8; 4]) -> __m512i {
+        let mask = gather(bytes);
+        // SAFETY: the level has AVX-512BW; 16 bytes are loaded from an array of 16.
+        unsafe { _mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(_mm_loadu_si128(mask.as_ptr().cast()))) }
+    }
+}
+
+/// Whether sums over 16 weights up to `peak` fit i16, so that a pair product can scale them.
+#[inline(always)]
+const fn narrow(peak: u32) -> bool {
+    16 * peak * 127 <= i16::MAX as u32
+}
+
+// SAFETY of the intrinsics here: a value of `Avx512` exists only where the CPU has the features of the level. Pointers are
+// readable or writable by the contracts of the trait.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
+impl Integers for Avx512 {
+    const ROWS: usize = 16;
+    const TILE: usize = 6;
+    const SIGNED_OFFSET: i32 = 128;
+
+    type Words = __m512i;
+    type Floats = __m512;
+    type Dot = __m512i;
+
+    #[inline(always)]
+    fn splat(self, x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_at(self, p: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, w: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), w) }
+    }
+
+    #[inline(always)]
+    unsafe fn word(self, rows: Rows) -> __m512i {
+        let mut words = [0i32; 16];
+        for (r, word) in words.iter_mut().enumerate() {
+            *word = unsafe { rows.block.add(r * rows.stride).cast::<i32>().read_unaligned() };
+        }
+        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn chunk(self, rows: Rows) -> [__m512i; 4] {
+        unsafe {
+            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
+            // Lane 128-bit group g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
+            let four = |i: usize| {
+                let x = _mm512_castsi128_si512(at(i));
+                let x = _mm512_mask_broadcast_i32x4(x, 0x00f0, at(4 + i));
+                let x = _mm512_mask_broadcast_i32x4(x, 0x0f00, at(8 + i));
+                _mm512_mask_broadcast_i32x4(x, 0xf000, at(12 + i))
+            };
+            let x = [four(0), four(1), four(2), four(3)];
+            let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3]));
+            let (c, d) = (_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3]));
+            [
+                _mm512_unpacklo_epi64(a, b),
+                _mm512_unpackhi_epi64(a, b),
+                _mm512_unpacklo_epi64(c, d),
+                _mm512_unpackhi_epi64(c, d),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn halves(self, rows: Rows) -> __m512 {
+        let mut halves = [0u16; 16];
+        for (r, half) in halves.iter_mut().enumerate() {
+            *half = unsafe { rows.block.add(r * rows.stride).cast::<u16>().read_unaligned() };
+        }
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, rows: Rows) {
+        for r in 0..16 {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(rows.block.wrapping_add(r * rows.stride).cast()) };
+        }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn field<const SHIFT: u32, const MASK: u8>(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(_mm512_srli_epi32::<SHIFT>(w), _mm512_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn field_up<const SHIFT: u32, const MASK: u8>(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(_mm512_slli_epi32::<SHIFT>(w), _mm512_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_sub_epi8(a, b) }
+    }
+
+    #[inline(always)]
+    fn double_bytes(self, w: __m512i) -> (__m512i, __m512i) {
+        (self.shuffle(w, [0, 0, 1, 1]), self.shuffle(w, [2, 2, 3, 3]))
+    }
+
+    #[inline(always)]
+    fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
+        let byte = (i / 2) as i8;
+        let bytes = self.shuffle(w, [byte; 4]);
+        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
+    }
+
+    #[inline(always)]
+    fn signed_bytes(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(w, _mm512_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    fn sub_scale(self, w: __m512i, byte: usize, peak: u32, signed: bool) -> __m512i {
+        let byte = byte as i8;
+        unsafe {
+            match (signed, narrow(peak)) {
+                (false, _) => self.shuffle(w, [byte, -1, -1, -1]),
+                (true, true) => _mm512_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, -1])),
+                (true, false) => _mm512_srai_epi32::<24>(self.shuffle(w, [-1, -1, -1, byte])),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale_pair(self, w: __m512i, pair: usize, signed: bool, factor: i32) -> __m512i {
+        let first = 2 * pair as i8;
+        unsafe {
+            let pairs = if signed {
+                _mm512_srai_epi16::<8>(self.shuffle(w, [-1, first, -1, first + 1]))
+            } else {
+                self.shuffle(w, [first, -1, first + 1, -1])
+            };
+            if factor == 1 { pairs } else { _mm512_mullo_epi16(pairs, _mm512_set1_epi16(factor as i16)) }
+        }
+    }
+
+    #[inline(always)]
+    fn pair_dot(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_scaled(self, a: __m512i, b: __m512i, factor: i32) -> __m512i {
+        if factor == 0 {
+            return a;
+        }
+        unsafe { _mm512_sub_epi32(a, _mm512_sll_epi32(b, _mm_cvtsi32_si128(factor.trailing_zeros() as i32))) }
+    }
+
+    #[inline(always)]
+    fn steps(self, _peak: u32) -> usize {
+        // Dot products are i32 all along.
+        64
+    }
+
+    #[inline(always)]
+    fn begin(self, acc: __m512i) -> __m512i {
+        acc
+    }
+
+    #[inline(always)]
+    fn begin_scaled(self) -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn step(self, dot: __m512i, w: __m512i, x: __m512i, _peak: u32) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(dot, w, x) }
+    }
+
+    #[inline(always)]
+    fn end(self, dot: __m512i, _acc: __m512i, _peak: u32) -> __m512i {
+        dot
+    }
+
+    #[inline(always)]
+    fn end_scaled(self, dot: __m512i, acc: __m512i, scale: __m512i, peak: u32) -> __m512i {
+        unsafe {
+            if narrow(peak) {
+                // The scale has a zero upper half, so the upper half of the sum (its sign) does not count.
+                _mm512_dpwssd_epi32(acc, dot, scale)
+            } else {
+                _mm512_add_epi32(acc, _mm512_mullo_epi32(dot, scale))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn to_floats(self, w: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(w) }
+    }
+
+    #[inline(always)]
+    fn splat_float(self, x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_float_at(self, p: *const u8) -> __m512 {
+        unsafe { _mm512_set1_ps(p.cast::<f32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_floats(self, p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(self, p: *mut f32, v: __m512) {
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn largest_magnitude(self, x: &[[f32; 16]]) -> u32 {
+        unsafe {
+            let mut largest = _mm512_setzero_si512();
+            for x in x {
+                let bits = _mm512_and_si512(_mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi32(i32::MAX));
+                largest = _mm512_max_epi32(largest, bits);
+            }
+            _mm512_reduce_max_epi32(largest) as u32
+        }
+    }
+
+    #[inline(always)]
+    fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32 {
+        unsafe {
+            // Conversion rounds to nearest even (the default of MXCSR, which Rust code keeps).
+            let q32 = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), _mm512_set1_ps(factor)));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q32));
+            _mm512_reduce_add_epi32(q32)
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Operations on vectors with one matrix row per lane, for the integer matrix products.
+
+use crate::unpack::Rows;
+
+/// The integer operations of a SIMD level. A lane is a row of weights; bytes of a lane are neighbours along k.
+///
+/// Sums are exact, so a level is free in how it forms them. The trait is implemented by values that exist only where the CPU
+/// has the instructions; the `unsafe` operations are those that take pointers.
+pub(crate) trait Integers: Copy {
+    /// Lanes of a vector.
+    const ROWS: usize;
+    /// Tokens per tile of the GEMM.
+    const TILE: usize;
+    /// What [`signed_bytes`](Integers::signed_bytes) adds to the bytes.
+    const SIGNED_OFFSET: i32;
+
+    /// One i32, or four bytes, per lane.
+    type Words: Copy;
+    /// One f32 per lane.
+    type Floats: Copy;
+    /// Dot products under way.
+    type Dot: Copy;
+
+    /// `x` in every lane.
+    fn splat(self, x: i32) -> Self::Words;
+
+    /// The four bytes at `p` in every lane.
+    ///
+    /// # Safety
+    /// Four bytes are readable.
+    unsafe fn splat_at(self, p: *const u8) -> Self::Words;
+
+    /// Lane `r` from the bytes `4 r..` at `p`.
+    ///
+    /// # Safety
+    /// `4 ROWS` bytes are readable.
+    unsafe fn load(self, p: *const u8) -> Self::Words;
+
+    /// The inverse of [`load`](Integers::load).
+    ///
+    /// # Safety
+    /// `4 ROWS` bytes are writable.
+    unsafe fn store(self, p: *mut u8, w: Self::Words);
+
+    /// Four bytes of each row.
+    ///
+    /// # Safety
+    /// Four bytes are readable in each of `ROWS` rows.
+    unsafe fn word(self, rows: Rows) -> Self::Words;
+
+    /// Sixteen bytes of each row: `[i]` holds bytes `4 i..4 i + 4`.
+    ///
+    /// # Safety
+    /// Sixteen bytes are readable in each of `ROWS` rows.
+    unsafe fn chunk(self, rows: Rows) -> [Self::Words; 4];
+
+    /// An f16 of each row, as f32.
+    ///
+    /// # Safety
+    /// Two bytes are readable in each of `ROWS` rows.
+    unsafe fn halves(self, rows: Rows) -> Self::Floats;
+
+    /// Asks for the cache lines at `p` of all rows.
+    fn prefetch(self, rows: Rows);
+
+    /// Bitwise or.
+    fn or(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
+    /// Per byte `(w >> SHIFT) & MASK`; `MASK < 256 >> SHIFT`.
+    fn field<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
+
+    /// Per byte `(w << SHIFT) & MASK`; the lower `SHIFT` bits of `MASK` are zero.
+    fn field_up<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
+
+    /// Per byte `a - b`, wrapping.
+    fn sub_bytes(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
+    /// Bytes `[0, 0, 1, 1]` and `[2, 2, 3, 3]` of each lane.
+    fn double_bytes(self, w: Self::Words) -> (Self::Words, Self::Words);
+
+    /// Byte `b` is 16 where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
+    fn fifth_bits(self, w: Self::Words, i: usize) -> Self::Words;
+
+    /// Signed bytes as the level multiplies them: plus [`SIGNED_OFFSET`](Integers::SIGNED_OFFSET).
+    fn signed_bytes(self, w: Self::Words) -> Self::Words;
+
+    /// The scales of sub-block `byte` of four, as [`end_scaled`](Integers::end_scaled) wants them for bytes up to `peak`.
+    /// `signed` says whether the bytes are.
+    fn sub_scale(self, w: Self::Words, byte: usize, peak: u32, signed: bool) -> Self::Words;
+
+    /// Bytes `2 pair` and `2 pair + 1` of each lane as i16, times `factor` (products fit i16).
+    fn scale_pair(self, w: Self::Words, pair: usize, signed: bool, factor: i32) -> Self::Words;
+
+    /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
+    fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
+
+    /// `a + b`.
+    fn add(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
+    /// `a - b * factor`; `factor` is zero or a power of two.
+    fn sub_scaled(self, a: Self::Words, b: Self::Words, factor: i32) -> Self::Words;
+
+    /// After how many [`step`](Integers::step)s with bytes up to `peak` a dot product must end: a power of two.
+    fn steps(self, peak: u32) -> usize;
+
+    /// Starts a dot product that will be added to `acc` by [`end`](Integers::end).
+    fn begin(self, acc: Self::Words) -> Self::Dot;
+
+    /// Starts a dot product for [`end_scaled`](Integers::end_scaled).
+    fn begin_scaled(self) -> Self::Dot;
+
+    /// Adds `Σ w[b] * x[b]` over the four bytes of each lane. Bytes of `w` are unsigned up to `peak`, or
+    /// [`signed_bytes`](Integers::signed_bytes) for [`SIGNED`](crate::unpack::SIGNED); those of `x` are within ±127.
+    fn step(self, dot: Self::Dot, w: Self::Words, x: Self::Words, peak: u32) -> Self::Dot;
+
+    /// `acc` plus the dot product; `acc` is what [`begin`](Integers::begin) was given.
+    fn end(self, dot: Self::Dot, acc: Self::Words, peak: u32) -> Self::Words;
+
+    /// `acc + scale * dot`, with a scale from [`sub_scale`](Integers::sub_scale). The dot product has at most four steps.
+    fn end_scaled(self, dot: Self::Dot, acc: Self::Words, scale: Self::Words, peak: u32) -> Self::Words;
+
+    /// To f32, to nearest even.
+    fn to_floats(self, w: Self::Words) -> Self::Floats;
+
+    /// `x` in every lane.
+    fn splat_float(self, x: f32) -> Self::Floats;
+
+    /// The f32 at `p` in every lane.
+    ///
+    /// # Safety
+    /// Four bytes are readable.
+    unsafe fn splat_float_at(self, p: *const u8) -> Self::Floats;
+
+    /// Lane `r` from `p[r]`.
+    ///
+    /// # Safety
+    /// `ROWS` values are readable; no alignment.
+    unsafe fn load_floats(self, p: *const f32) -> Self::Floats;
+
+    /// The inverse of [`load_floats`](Integers::load_floats).
+    ///
+    /// # Safety
+    /// `ROWS` values are writable; no alignment.
+    unsafe fn store_floats(self, p: *mut f32, v: Self::Floats);
+
+    /// `a * b`.
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+
+    /// `c - a * b`, rounded once.
+    fn fnma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+
+    /// The largest bit pattern of the magnitudes, so that infinities and NaN come out on top.
+    fn largest_magnitude(self, x: &[[f32; 16]]) -> u32;
+
+    /// `q = round_ties_even(x * factor)`, and the sum of `q`. The products are within ±127.5.
+    fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32;
+
+    /// [`begin`](Integers::begin), [`step`](Integers::step)s over 16 weights, [`end`](Integers::end).
+    ///
+    /// # Safety
+    /// 16 bytes are readable at `x`.
+    #[inline(always)]
+    unsafe fn dot16(self, acc: Self::Words, w: &[Self::Words; 4], x: *const u8, peak: u32) -> Self::Words {
+        let mut acc = acc;
+        let steps = self.steps(peak).min(4);
+        let mut i = 0;
+        while i < 4 {
+            let mut dot = self.begin(acc);
+            for j in i..i + steps {
+                // SAFETY: j < 4.
+                dot = self.step(dot, w[j], unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            }
+            acc = self.end(dot, acc, peak);
+            i += steps;
+        }
+        acc
+    }
+
+    /// As [`dot16`](Integers::dot16), times `scale`.
+    ///
+    /// # Safety
+    /// 16 bytes are readable at `x`.
+    #[inline(always)]
+    unsafe fn dot16_scaled(
+        self,
+        acc: Self::Words,
+        w: &[Self::Words; 4],
+        x: *const u8,
+        scale: Self::Words,
+        peak: u32,
+    ) -> Self::Words {
+        let mut acc = acc;
+        let steps = self.steps(peak).min(4);
+        let mut i = 0;
+        while i < 4 {
+            let mut dot = self.begin_scaled();
+            for j in i..i + steps {
+                // SAFETY: j < 4.
+                dot = self.step(dot, w[j], unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            }
+            acc = self.end_scaled(dot, acc, scale, peak);
+            i += steps;
+        }
+        acc
+    }
+
+    /// The lower nibbles of each byte.
+    #[inline(always)]
+    fn low_nibbles(self, words: [Self::Words; 4]) -> [Self::Words; 4] {
+        self.fields::<0, 0x0f>(words)
+    }
+
+    /// The upper nibbles of each byte.
+    #[inline(always)]
+    fn high_nibbles(self, words: [Self::Words; 4]) -> [Self::Words; 4] {
+        self.fields::<4, 0x0f>(words)
+    }
+
+    /// [`field`](Integers::field) of four words.
+    #[inline(always)]
+    fn fields<const SHIFT: u32, const MASK: u8>(self, words: [Self::Words; 4]) -> [Self::Words; 4] {
+        words.map(|word| self.field::<SHIFT, MASK>(word))
+    }
+}

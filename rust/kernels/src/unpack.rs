@@ -1,0 +1,131 @@
+//! What a block format brings to the matrix products: where its scales are, and how its integers become bytes.
+//!
+//! The drivers are written once for each of three classes, [`Blocks`], [`SuperBlocks`] and [`Dense`]; a format implements the
+//! trait of its class, and [`Weights`] names the class. There is a plain decoder for the scalar level and an `unpack` over
+//! [`Integers`] for all others.
+//!
+//! # Lanes are rows
+//!
+//! `unpack` sees the same block of `I::ROWS` rows at once. A [`Integers::Words`] holds four bytes of each row, so the shifts
+//! and masks that take a block apart are the same in every lane, and the dot product of four weights per lane with four
+//! broadcast activations adds up one output per lane: sums need no reduction across lanes, and GEMV, small batches and the
+//! panels of GEMM share one unpacking.
+
+use crate::format::BlockFormat;
+use crate::isa::floats::Floats;
+use crate::isa::integers::Integers;
+
+/// A weight format, with its class.
+pub(crate) trait Weights: BlockFormat {
+    /// Calls the method of the format's class.
+    fn accept<V: Visitor>(visitor: V) -> V::Output;
+}
+
+/// Something to be done for a format by its class.
+pub(crate) trait Visitor {
+    /// What it returns.
+    type Output;
+    /// For a format of 32-blocks.
+    fn blocks<F: Blocks>(self) -> Self::Output;
+    /// For a format of super-blocks.
+    fn super_blocks<F: SuperBlocks>(self) -> Self::Output;
+    /// For a float type.
+    fn dense<F: Dense>(self) -> Self::Output;
+}
+
+/// The same block in `I::ROWS` rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    /// The block in the first row. Every row up to the level's `ROWS`, `stride` bytes apart, has the block's bytes.
+    pub(crate) block: *const u8,
+    /// Bytes from a row to the next.
+    pub(crate) stride: usize,
+}
+
+impl Rows {
+    /// The same rows, `bytes` further on.
+    #[inline(always)]
+    pub(crate) fn at(self, bytes: usize) -> Rows {
+        Rows { block: self.block.wrapping_add(bytes), stride: self.stride }
+    }
+}
+
+/// Formats of 32 weights with one scale, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum.
+pub(crate) trait Blocks: Weights {
+    /// What is subtracted from the bytes of [`unpack`](Blocks::unpack).
+    const OFFSET: i32;
+    /// The largest byte of [`unpack`](Blocks::unpack), or [`SIGNED`] when the bytes are signed.
+    const PEAK: u32;
+    /// Offset of the f16 `d` in a block.
+    const SCALE_AT: usize;
+    /// Offset of the f16 `m` in a block, when there is one.
+    const MIN_AT: Option<usize>;
+
+    /// The integers (after subtraction) of a block.
+    fn quants(block: &[u8]) -> [i8; 32];
+
+    /// Calls `emit(half, bytes)` for the two halves: byte `b` of lane `r` of `bytes[i]` is weight `16 half + 4 i + b` of row `r`.
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows with a block each.
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, emit: impl FnMut(usize, [I::Words; 4]));
+}
+
+/// [`Blocks::PEAK`] of signed bytes.
+pub(crate) const SIGNED: u32 = 128;
+
+/// Formats of 256 weights in 16 sub-blocks, `weight = d * scale[j] * (byte - OFFSET) - dmin * min[j]`.
+pub(crate) trait SuperBlocks: Weights {
+    /// What is subtracted from the bytes of [`unpack`](SuperBlocks::unpack); zero for formats with minima.
+    const OFFSET: i32;
+    /// The largest byte of [`unpack`](SuperBlocks::unpack).
+    const PEAK: u32;
+    /// Whether there are minima.
+    const MINIMA: bool;
+    /// Offset of the f16 `d` in a block.
+    const SCALE_AT: usize;
+    /// Offset of the f16 `dmin`; that of `d` where there are no minima.
+    const MIN_AT: usize;
+
+    /// A block, plainly.
+    fn decode(block: &[u8]) -> SuperBlock;
+
+    /// The scales and minima: byte `j % 4` of lane `r` of word `j / 4` is that of sub-block `j` in row `r`, the scales
+    /// signed, the minima not negative (and unspecified without [`MINIMA`](SuperBlocks::MINIMA)).
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows with a block each.
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]);
+
+    /// Calls `emit(j, bytes)` once for each sub-block `j`: byte `b` of lane `r` of `bytes[i]` is weight `16 j + 4 i + b` of row `r`.
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows with a block each.
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, emit: impl FnMut(usize, [I::Words; 4]));
+}
+
+/// A decoded super-block, for the scalar level.
+pub(crate) struct SuperBlock {
+    /// The integers, after subtraction of the offset.
+    pub(crate) quants: [i8; 256],
+    /// Scales of the sub-blocks of 16.
+    pub(crate) scales: [i32; 16],
+    /// Minima of the sub-blocks of 16; zero where there are none.
+    pub(crate) minima: [i32; 16],
+    /// Scale of the scales.
+    pub(crate) d: f32,
+    /// Scale of the minima, which are subtracted; zero where there are none.
+    pub(crate) dmin: f32,
+}
+
+/// Float types: no blocks, and f32 activations.
+pub(crate) trait Dense: Weights {
+    /// A weight from its bytes.
+    fn value(bytes: &[u8]) -> f32;
+
+    /// Sixteen weights.
+    ///
+    /// # Safety
+    /// `16 BYTES` bytes are readable at `p`; no alignment.
+    unsafe fn load<I: Floats>(isa: I, p: *const u8) -> I::F;
+}
