@@ -217,6 +217,17 @@ fn hostile_templates_end_in_an_error() {
     let sums = format!("{{{{ 1{} }}}}", "+1".repeat(100_000));
     let attributes = format!("{{{{ messages{} }}}}", ".a".repeat(100_000));
     let filters = format!("{{{{ 1{} }}}}", "|abs".repeat(100_000));
+    let mut near_limit =
+        [nots.as_str(), minus.as_str(), sums.as_str(), attributes.as_str(), filters.as_str()].map(|source| {
+            let length = source.len() - 3;
+            let unit = (length - 3) / 100_000;
+            format!(
+                "{}{}",
+                &source[..source.len().min(3 + unit * 1000)],
+                if source.ends_with("1 }}") { "1 }}" } else { " }}" }
+            )
+        });
+    near_limit.sort();
     let elifs = "{% if 0 %}".to_owned() + &"{% elif 0 %}".repeat(20_000) + "{% endif %}";
     let cases = [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -247,7 +258,7 @@ fn hostile_templates_end_in_an_error() {
         assert!(start.elapsed() < Duration::from_secs(9), "{source:.60}: {:?}", start.elapsed());
     }
     // Either answer is right; none may take the process down.
-    for source in [&ifs, &nots, &minus, &sums, &attributes, &filters, &elifs] {
+    for source in near_limit.iter().chain([&ifs, &nots, &minus, &sums, &attributes, &filters, &elifs]) {
         let result = render(source, &chat());
         assert!(matches!(result, Ok(_) | Err(Error::Template(_))), "{source:.60} {result:?}");
     }

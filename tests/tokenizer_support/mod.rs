@@ -9,7 +9,7 @@ use fastq_core::{Error, Result};
 
 /// Metadata in the order it was set; no tensors.
 #[derive(Clone, Default)]
-pub struct File(Vec<(String, Vec<u8>)>);
+pub(crate) struct File(Vec<(String, Vec<u8>)>);
 
 fn string(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u64).to_le_bytes(), bytes].concat()
@@ -29,48 +29,48 @@ impl File {
         self
     }
 
-    pub fn without(mut self, key: &str) -> File {
+    pub(crate) fn without(mut self, key: &str) -> File {
         self.0.retain(|pair| pair.0 != format!("tokenizer.ggml.{key}"));
         self
     }
 
-    pub fn string(self, key: &str, value: &[u8]) -> File {
+    pub(crate) fn string(self, key: &str, value: &[u8]) -> File {
         self.set(key, [8u32.to_le_bytes().to_vec(), string(value)].concat())
     }
 
-    pub fn u32(self, key: &str, value: u32) -> File {
+    pub(crate) fn u32(self, key: &str, value: u32) -> File {
         self.set(key, [4u32.to_le_bytes(), value.to_le_bytes()].concat())
     }
 
-    pub fn i32(self, key: &str, value: i32) -> File {
+    pub(crate) fn i32(self, key: &str, value: i32) -> File {
         self.set(key, [5u32.to_le_bytes(), value.to_le_bytes()].concat())
     }
 
-    pub fn bool(self, key: &str, value: bool) -> File {
+    pub(crate) fn bool(self, key: &str, value: bool) -> File {
         self.set(key, [7u32.to_le_bytes().to_vec(), vec![u8::from(value)]].concat())
     }
 
-    pub fn strings<S: AsRef<[u8]>>(self, key: &str, items: &[S]) -> File {
+    pub(crate) fn strings<S: AsRef<[u8]>>(self, key: &str, items: &[S]) -> File {
         self.set(key, array(8, items.len(), items.iter().flat_map(|item| string(item.as_ref())).collect()))
     }
 
-    pub fn f32s(self, key: &str, items: &[f32]) -> File {
+    pub(crate) fn f32s(self, key: &str, items: &[f32]) -> File {
         self.set(key, array(6, items.len(), items.iter().flat_map(|item| item.to_le_bytes()).collect()))
     }
 
-    pub fn i32s(self, key: &str, items: &[i32]) -> File {
+    pub(crate) fn i32s(self, key: &str, items: &[i32]) -> File {
         self.set(key, array(5, items.len(), items.iter().flat_map(|item| item.to_le_bytes()).collect()))
     }
 
-    pub fn u8s(self, key: &str, items: &[u8]) -> File {
+    pub(crate) fn u8s(self, key: &str, items: &[u8]) -> File {
         self.set(key, array(0, items.len(), items.to_vec()))
     }
 
-    pub fn u32s(self, key: &str, items: &[u32]) -> File {
+    pub(crate) fn u32s(self, key: &str, items: &[u32]) -> File {
         self.set(key, array(4, items.len(), items.iter().flat_map(|item| item.to_le_bytes()).collect()))
     }
 
-    pub fn gguf(&self) -> Gguf {
+    pub(crate) fn gguf(&self) -> Gguf {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(0u64.to_le_bytes());
         bytes.extend((self.0.len() as u64).to_le_bytes());
@@ -81,12 +81,12 @@ impl File {
         Gguf::parse(Path::new("test.gguf"), Bytes::from(bytes)).unwrap()
     }
 
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         Tokenizer::from_gguf(&self.gguf())
     }
 
     /// The message of the error that opening gives.
-    pub fn error(&self) -> String {
+    pub(crate) fn error(&self) -> String {
         match self.tokenizer() {
             Ok(_) => panic!("accepted"),
             Err(error @ (Error::ModelFile { .. } | Error::UnsupportedModel(_))) => error.to_string(),
@@ -96,10 +96,10 @@ impl File {
 }
 
 /// Every byte once as GPT-2 writes it, what 53 merges make of them, a control and a user-defined token.
-pub const MERGES: &str = "h e|l l|he ll|hell o|Ġ w|o r|Ġw or|l d|Ġwor ld|' s|' S|1 2|12 3|3 4|34 5|123 4|Ġ Ġ|ĠĠ Ġ|Ċ Ċ|Ġ Ċ|ĊĊ Ġ|č Ċ|\
+pub(crate) const MERGES: &str = "h e|l l|he ll|hell o|Ġ w|o r|Ġw or|l d|Ġwor ld|' s|' S|1 2|12 3|3 4|34 5|123 4|Ġ Ġ|ĠĠ Ġ|Ċ Ċ|Ġ Ċ|ĊĊ Ġ|č Ċ|\
     . .|.. .|. Ċ|/ Ċ|= >|a B|B C|aB C|C s|Ã ©|Ã© A|ã Ģ|ãĢ Ģ|ä ¸|ä¸ Ń|Ġ 1|Ġ a|Ġa B|! !|!! Ċ|Ġ !|( y|x (|) .|Ì ģ|e Ìģ|Ġ '|a b|! a|d !|Ð Ł";
 
-pub fn bpe_tokens() -> Vec<String> {
+pub(crate) fn bpe_tokens() -> Vec<String> {
     let mut next = 255;
     let mut character = |byte: u8| match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => byte as char,
@@ -114,7 +114,7 @@ pub fn bpe_tokens() -> Vec<String> {
     tokens
 }
 
-pub fn bpe(pre: &str) -> File {
+pub(crate) fn bpe(pre: &str) -> File {
     let tokens = bpe_tokens();
     let mut types = vec![1; tokens.len() - 2];
     types.extend([3, 4]);
@@ -135,7 +135,7 @@ const PIECES: &[&str] = &[
 ];
 
 /// `<unk> <s> </s>`, 256 byte tokens, 28 pieces with falling scores (but `ab` and `bc` score the same), two user-defined tokens.
-pub fn spm() -> File {
+pub(crate) fn spm() -> File {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
     tokens.extend(PIECES.iter().map(|piece| piece.to_string()));
@@ -163,7 +163,7 @@ fn outside(variable: &str, beside: &str) -> Option<PathBuf> {
 }
 
 /// The shared material, and `model` among the real models; says so when they are not there.
-pub fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
+pub(crate) fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
     let shared = outside("FASTQ_SHARED", "shared");
     let file = outside("FASTQ_MODELS", "models")
         .map(|folder| folder.join(format!("{model}.gguf")))
