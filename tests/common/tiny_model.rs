@@ -4,8 +4,8 @@ use std::path::Path;
 
 use fastq_core::Never;
 use fastq_core::gguf::value::Array;
-use fastq_core::gguf::{TensorType, Value};
 use fastq_core::gguf::writer::Writer;
+use fastq_core::gguf::{TensorType, Value};
 use fastq_core::sampler::philox::uniform;
 
 /// Control tokens, then the 256 bytes, then letters and the space of SentencePiece.
