@@ -267,7 +267,9 @@ impl Model {
         info.load_seconds = start.elapsed().as_secs_f64();
         let engine = Mutex::new(Engine { pool, buffers });
         let turns = Turns::default();
-        Ok(Model { inner: Arc::new(Inner { file, spec, weights, tokenizer, template, cache, plan, info, cpu, turns, engine }) })
+        Ok(Model {
+            inner: Arc::new(Inner { file, spec, weights, tokenizer, template, cache, plan, info, cpu, turns, engine }),
+        })
     }
 
     /// Facts about the model.

@@ -1,5 +1,7 @@
 //! Writes a tiny random model with a tokenizer and a chat template, for tests of everything above the forward pass.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::path::Path;
 
 use fastq_core::Never;

