@@ -41,6 +41,14 @@ fn texts(completions: &[Completion]) -> Vec<&str> {
     completions.iter().map(|c| c.text.as_str()).collect()
 }
 
+/// Generations move between the threads of a program, and a Python object is shared by all of them.
+#[test]
+fn a_generation_is_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Generation>();
+    check::<Kept>();
+}
+
 #[test]
 fn a_batch_answers_as_each_prompt_alone() {
     let model = tiny();
