@@ -240,12 +240,12 @@ impl Tokenizer {
     }
 
     /// Turns tokens into text as they come; the pieces join to [`decode`](Tokenizer::decode) of all.
-    pub fn detokenizer(&self, special: bool) -> Detokenizer<'_> {
+    pub fn detokenizer(&self, special: bool) -> Detokenizer<&Tokenizer> {
         Detokenizer::new(self, special, self.add_space_prefix)
     }
 
     /// Like [`detokenizer`](Tokenizer::detokenizer) for tokens that continue a text: a leading space is kept.
-    pub fn continuation(&self, special: bool) -> Detokenizer<'_> {
+    pub fn continuation(&self, special: bool) -> Detokenizer<&Tokenizer> {
         Detokenizer::new(self, special, false)
     }
 
