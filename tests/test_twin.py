@@ -4,7 +4,8 @@ The twin rounds keys and values to f16 as the engine's cache does, and for quant
 the contract says. Then float32 against float64 differs by about 1e-7 of the logits, until a value lies so near the edge
 between two roundings that the two take different ones: a step of 5e-4 of that key, or of 1/127 of the largest
 activation of the block, which later tokens inherit. Long sequences nearly always hold such values, sequences of three
-tokens seldom. So the median over short sequences is held to a sharp bound, and long ones to what a few such steps can do.
+tokens seldom. So the median over short sequences is held to a sharp bound, and long ones to what a few such steps can
+do.
 """
 
 from __future__ import annotations
