@@ -71,7 +71,7 @@ pub fn silu<I: Floats>(isa: I, x: I::F) -> I::F {
 pub fn gelu<I: Floats>(isa: I, x: I::F) -> I::F {
     const A: f32 = 0.044_715;
     /// `-2 sqrt(2/π)`.
-    const B: f32 = -1.595_769_1;
+    const B: f32 = -1.595_769;
     let inner = isa.fma(isa.mul(isa.mul(x, x), x), isa.splat(A), x);
     isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.mul(inner, isa.splat(B)))))
 }
