@@ -18,10 +18,12 @@ use std::sync::Arc;
 
 mod getters;
 mod mapped;
+mod partial;
 mod reader;
 mod split;
 pub mod types;
 pub mod value;
+pub mod writer;
 mod wrong;
 
 pub use mapped::Bytes;
@@ -31,6 +33,7 @@ pub use reader::{
 pub use split::MAX_SHARDS;
 pub use types::TensorType;
 pub use value::{Array, StringArray, Value, ValueType};
+pub use writer::{Output, Writer};
 
 use crate::{Error, Interrupt, Never, Result};
 use mapped::Identity;
@@ -103,7 +106,6 @@ struct Shard {
 }
 
 /// A parsed model file, or all files of a split model. Metadata come from the first file.
-#[derive(Debug)]
 pub struct Gguf {
     shards: Vec<Shard>,
     version: u32,
@@ -112,6 +114,13 @@ pub struct Gguf {
     keys: HashMap<Arc<str>, usize>,
     tensors: Vec<TensorInfo>,
     names: HashMap<Box<str>, usize>,
+}
+
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (pairs, tensors) = (self.pairs.len(), self.tensors.len());
+        write!(f, "Gguf({}, {pairs} pairs, {tensors} tensors)", self.path().display())
+    }
 }
 
 impl Gguf {

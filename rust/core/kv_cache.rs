@@ -8,14 +8,13 @@
 //! one, is copied by whoever writes first. A forward call is a transaction: until it commits, a rollback restores the sequence,
 //! window pages included.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::VecDeque;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastq_kernels::attention::TILE;
 
+use crate::memory::{Zeroed, human};
 use crate::{Error, Result};
 
 /// Released pages that a group keeps for its next page instead of giving them back to the system.
@@ -114,7 +113,7 @@ struct Shared {
     groups: Vec<GroupLayout>,
     limit: u64,
     used: AtomicU64,
-    idle: Vec<Mutex<Vec<Buffer>>>,
+    idle: Vec<Mutex<Vec<Zeroed<u16>>>>,
 }
 
 impl KvCache {
@@ -146,7 +145,7 @@ impl KvCache {
     }
 }
 
-fn lock(mutex: &Mutex<Vec<Buffer>>) -> MutexGuard<'_, Vec<Buffer>> {
+fn lock(mutex: &Mutex<Vec<Zeroed<u16>>>) -> MutexGuard<'_, Vec<Zeroed<u16>>> {
     // A list of free buffers is whole after every operation.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -157,7 +156,7 @@ impl Shared {
         let idle = lock(&self.idle[group]).pop();
         let buffer = match idle {
             Some(mut buffer) => {
-                buffer.slice_mut().fill(0);
+                buffer.fill(0);
                 buffer
             }
             None => {
@@ -166,13 +165,13 @@ impl Shared {
                 self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|used| {
                     Error::Memory(format!(
                         "the kv cache is full: {} of {} in use; free or shorten other sequences, or load the model with a larger context",
-                        crate::memory::human(used),
-                        crate::memory::human(self.limit)
+                        human(used),
+                        human(self.limit)
                     ))
                 })?;
-                Buffer::zeroed(self.groups[group].page_len).ok_or_else(|| {
+                Zeroed::new(self.groups[group].page_len).ok_or_else(|| {
                     self.used.fetch_sub(bytes, Ordering::Relaxed);
-                    Error::Memory(format!("the system refused {} for the kv cache", crate::memory::human(bytes)))
+                    Error::Memory(format!("the system refused {} for the kv cache", human(bytes)))
                 })?
             }
         };
@@ -180,56 +179,18 @@ impl Shared {
     }
 }
 
-/// Zeroed f16 values at a multiple of 64 bytes.
-#[derive(Debug)]
-struct Buffer {
-    pointer: NonNull<u16>,
-    len: usize,
-}
-
-// SAFETY: a buffer owns its memory.
-unsafe impl Send for Buffer {}
-// SAFETY: shared access only reads, except through `Sequence::write`, whose contract excludes other access to the same values.
-unsafe impl Sync for Buffer {}
-
-impl Buffer {
-    fn layout(len: usize) -> Option<Layout> {
-        Layout::array::<u16>(len.max(1)).ok()?.align_to(64).ok()
-    }
-
-    fn zeroed(len: usize) -> Option<Buffer> {
-        // SAFETY: the layout is not empty.
-        let pointer = NonNull::new(unsafe { alloc_zeroed(Buffer::layout(len)?) })?;
-        Some(Buffer { pointer: pointer.cast(), len })
-    }
-
-    fn slice_mut(&mut self) -> &mut [u16] {
-        // SAFETY: the buffer has `len` initialised values and is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(layout) = Buffer::layout(self.len) {
-            // SAFETY: allocated in `zeroed` with the same layout.
-            unsafe { dealloc(self.pointer.as_ptr().cast(), layout) };
-        }
-    }
-}
-
 /// [`TILE`] positions of one group; goes back to the cache when the last sequence lets go of it.
 #[derive(Debug)]
 struct Page {
     /// Present until the page is dropped.
-    buffer: Option<Buffer>,
+    buffer: Option<Zeroed<u16>>,
     group: usize,
     shared: Arc<Shared>,
 }
 
 impl Page {
     fn pointer(&self) -> *mut u16 {
-        self.buffer.as_ref().map_or(std::ptr::null_mut(), |buffer| buffer.pointer.as_ptr())
+        self.buffer.as_ref().map_or(std::ptr::null_mut(), Zeroed::pointer)
     }
 }
 

@@ -284,7 +284,9 @@ impl Keys<'_> {
         }
         let values = self.file.usizes(&key)?.unwrap_or_default();
         if values.len() != layers {
-            return Err(self.wrong(name, format!("must have one element for each of {layers} layers, found {}", values.len())));
+            return Err(
+                self.wrong(name, format!("must have one element for each of {layers} layers, found {}", values.len()))
+            );
         }
         match values.iter().position(|value| !range.contains(value)) {
             Some(layer) => {
@@ -349,7 +351,9 @@ impl Keys<'_> {
         let experts = self.count("expert_count", 0..=4096, Some(0))?;
         let used = self.count("expert_used_count", 0..=4096, Some(0))?;
         if used > experts {
-            return Err(self.wrong("expert_used_count", format!("must be at most expert_count {experts}, found {used}")));
+            return Err(
+                self.wrong("expert_used_count", format!("must be at most expert_count {experts}, found {used}"))
+            );
         }
         if experts > 0 {
             return Err(Error::UnsupportedModel(format!(
@@ -364,7 +368,9 @@ impl Keys<'_> {
     /// Number of tokens, by the vocabulary and by the key, which must agree.
     fn vocabulary(&self) -> Result<usize> {
         let tokens = self.file.strings("tokenizer.ggml.tokens")?;
-        let tokens = tokens.ok_or_else(|| self.file.error("key tokenizer.ggml.tokens is missing: expected the vocabulary"))?.len();
+        let tokens = tokens
+            .ok_or_else(|| self.file.error("key tokenizer.ggml.tokens is missing: expected the vocabulary"))?
+            .len();
         if tokens == 0 || tokens > MAX_VOCABULARY {
             let what = format!("key tokenizer.ggml.tokens must have from 1 to {MAX_VOCABULARY} tokens, found {tokens}");
             return Err(self.file.key_error("tokenizer.ggml.tokens", what));

@@ -156,7 +156,7 @@ struct QuantizeRow<'a> {
 
 impl QuantizeRow<'_> {
     /// Without SIMD: the oracle.
-    fn kernel_scalar(mut self) {
+    fn kernel_scalar(self) {
         let block = self.kind.block();
         for (b, x) in self.x.chunks_exact(block).enumerate() {
             let amax = x.iter().fold(0, |amax, x| amax.max(x.abs().to_bits()));
@@ -179,7 +179,7 @@ impl SimdKernel for QuantizeRow<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Integers>(mut self, isa: I) {
+    fn run<I: Integers>(self, isa: I) {
         let block = self.kind.block();
         for (b, x) in self.x.chunks_exact(block).enumerate() {
             let (x, _) = x.as_chunks::<16>();

@@ -8,6 +8,7 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+pub mod floats;
 pub mod integers;
 pub mod scalar;
 
@@ -16,7 +17,7 @@ use crate::level::{Cpu, Level};
 /// The operations of one level. Values of the implementing types exist only where the CPU has the instructions.
 ///
 /// Each operation documents its exact result; [`scalar`] is the reference.
-pub trait Isa: Copy {}
+pub trait Isa: floats::Floats {}
 
 /// A computation that is compiled once per level.
 pub trait Kernel {
@@ -66,5 +67,16 @@ pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Out
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => Ok(unsafe { avx512::simd_avx512(kernel) }),
+    }
+}
+
+/// [`dispatch`] for kernels that use nothing but [`floats::Floats`]: levels that share these operations share the code.
+#[inline]
+pub fn dispatch_floats<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
+    match cpu.level() {
+        // SAFETY: the level has every feature of the level `Avx2`.
+        #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => unsafe { avx2::run_avx2(kernel) },
+        _ => dispatch(cpu, kernel),
     }
 }

@@ -21,6 +21,8 @@ pub mod activation;
 pub mod attention;
 pub mod elementwise;
 pub mod format;
+mod gemm;
+mod gemv;
 pub mod half;
 pub mod isa;
 pub mod level;

@@ -14,12 +14,17 @@
 //! `acc[l] = fma(w[16 i + l], x[16 i + l], acc[l])`, where a tail touches its lanes only, added up by the tree
 //! `(l, l + 8)`, `(l, l + 4)`, `(l, l + 2)`, `(l, l + 1)`.
 
+mod dense;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use crate::{Cpu, Format};
+use crate::isa::{dispatch_floats, dispatch_simd};
+use crate::unpack::{Blocks, Dense, SuperBlocks, Visitor, Weights};
+use crate::{Cpu, Format, Level, gemm, gemv};
 
 /// A weight matrix `(rows, k)` in its file layout.
 #[derive(Clone, Copy, Debug)]
@@ -54,15 +59,15 @@ impl<'a> OutTile<'a> {
         OutTile { pointer: out.as_mut_ptr(), len: out.len(), stride, lifetime: PhantomData }
     }
 
-    /// Writes one output.
+    /// The place of an output.
     ///
     /// # Safety
-    /// `token` and `row` are inside the tile ([`Job::check`]), and no other thread writes the row.
+    /// `token` and `row` are inside the tile (`Job::check`). Writing needs that no other thread writes the row.
     #[inline(always)]
-    pub(crate) unsafe fn set(self, token: usize, row: usize, value: f32) {
+    pub(crate) unsafe fn at(self, token: usize, row: usize) -> *mut f32 {
         debug_assert!(token * self.stride + row < self.len, "an output inside the tile");
-        // SAFETY: inside the slice the tile was made of, by the contract; writes of different threads are disjoint.
-        unsafe { *self.pointer.add(token * self.stride + row) = value };
+        // SAFETY: inside the slice the tile was made of, by the contract.
+        unsafe { self.pointer.add(token * self.stride + row) }
     }
 }
 
@@ -70,8 +75,15 @@ impl<'a> OutTile<'a> {
 #[derive(Default, Debug)]
 pub struct MatmulScratch {
     /// One accumulator per token (scalar level).
-    pub(crate) sums: Vec<f32>,
+    sums: Vec<f32>,
+    /// The unpacked rows (more than a few tokens).
+    panel: Vec<Line>,
 }
+
+/// A cache line, for the alignment of vectors.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(align(64))]
+pub(crate) struct Line([[u8; 32]; 2]);
 
 /// The arguments of [`matmul`], checked.
 #[derive(Clone)]
@@ -135,6 +147,56 @@ pub unsafe fn matmul(
     if job.rows.is_empty() || tokens == 0 {
         return;
     }
-    let _ = cpu;
-    weights.format.accept(scalar::Product { job, sums: &mut scratch.sums });
+    weights.format.accept(Product { cpu, job, scratch });
+}
+
+/// Chooses the driver.
+struct Product<'a, 's> {
+    cpu: Cpu,
+    job: Job<'a>,
+    scratch: &'s mut MatmulScratch,
+}
+
+impl Product<'_, '_> {
+    /// Whether the vectors of the level have more lanes than the matrix has rows; such tiny products are left to the scalar
+    /// code, as those of the scalar level are.
+    fn is_scalar(&self) -> bool {
+        self.cpu.level() == Level::Scalar || self.job.weights.rows < gemm::lanes(self.cpu)
+    }
+
+    fn scalar<F: Weights>(self) {
+        F::accept(scalar::Product { job: self.job, sums: &mut self.scratch.sums });
+    }
+}
+
+impl Visitor for Product<'_, '_> {
+    type Output = ();
+
+    fn blocks<F: Blocks>(self) {
+        if self.is_scalar() {
+            self.scalar::<F>();
+        } else if self.job.tokens <= gemv::MOST_TOKENS {
+            let _ = dispatch_simd(self.cpu, gemv::BlocksGemv::<F>(self.job, PhantomData));
+        } else {
+            gemm::blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);
+        }
+    }
+
+    fn super_blocks<F: SuperBlocks>(self) {
+        if self.is_scalar() {
+            self.scalar::<F>();
+        } else if self.job.tokens <= gemv::MOST_TOKENS {
+            let _ = dispatch_simd(self.cpu, gemv::SuperBlocksGemv::<F>(self.job, PhantomData));
+        } else {
+            gemm::super_blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);
+        }
+    }
+
+    fn dense<F: Dense>(self) {
+        if self.cpu.level() == Level::Scalar {
+            self.scalar::<F>();
+        } else {
+            dispatch_floats(self.cpu, dense::DenseProduct::<F>(self.job, PhantomData));
+        }
+    }
 }

@@ -12,6 +12,7 @@
 //! panels of GEMM share one unpacking.
 
 use crate::format::BlockFormat;
+use crate::isa::floats::Floats;
 use crate::isa::integers::Integers;
 
 /// A weight format, with its class.
@@ -121,4 +122,10 @@ pub(crate) struct SuperBlock {
 pub(crate) trait Dense: Weights {
     /// A weight from its bytes.
     fn value(bytes: &[u8]) -> f32;
+
+    /// Sixteen weights.
+    ///
+    /// # Safety
+    /// `16 BYTES` bytes are readable at `p`; no alignment.
+    unsafe fn load<I: Floats>(isa: I, p: *const u8) -> I::F;
 }

@@ -17,7 +17,5 @@ pub(super) const GEMMA3: Architecture = Architecture {
     gate: Gate::Gelu,
     scale_embedding: true,
     // The 27B model (62 layers) divides by the width per head, which is not the size of its heads.
-    score_scale: Some(|facts| {
-        (facts.layers == 62).then(|| 1.0 / (facts.width as f64 / facts.heads as f64).sqrt())
-    }),
+    score_scale: Some(|facts| (facts.layers == 62).then(|| 1.0 / (facts.width as f64 / facts.heads as f64).sqrt())),
 };

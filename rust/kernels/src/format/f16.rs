@@ -5,7 +5,8 @@
 //! ```
 
 use super::BlockFormat;
-use crate::Activation;
+use crate::isa::floats::Floats;
+use crate::{Activation, LANES};
 use crate::unpack::{Dense, Visitor, Weights};
 use crate::half::{f16_to_f32, f32_to_f16};
 
@@ -42,5 +43,10 @@ impl Dense for F16 {
     #[inline(always)]
     fn value(bytes: &[u8]) -> f32 {
         f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]))
+    }
+    #[inline(always)]
+    unsafe fn load<I: Floats>(isa: I, p: *const u8) -> I::F {
+        // SAFETY: sixteen weights are readable; the read asks for no alignment. Levels are little-endian, as files are.
+        isa.load_f16(&unsafe { p.cast::<[u16; LANES]>().read_unaligned() })
     }
 }

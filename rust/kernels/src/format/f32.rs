@@ -5,7 +5,8 @@
 //! ```
 
 use super::BlockFormat;
-use crate::Activation;
+use crate::isa::floats::Floats;
+use crate::{Activation, LANES};
 use crate::unpack::{Dense, Visitor, Weights};
 
 /// F32: one IEEE binary32.
@@ -41,5 +42,10 @@ impl Dense for F32 {
     #[inline(always)]
     fn value(bytes: &[u8]) -> f32 {
         f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+    #[inline(always)]
+    unsafe fn load<I: Floats>(isa: I, p: *const u8) -> I::F {
+        // SAFETY: sixteen weights are readable; the read asks for no alignment. Levels are little-endian, as files are.
+        isa.load(&unsafe { p.cast::<[f32; LANES]>().read_unaligned() })
     }
 }

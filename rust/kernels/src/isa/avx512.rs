@@ -1,4 +1,5 @@
 //! AVX-512, the Ice Lake set.
+mod floats;
 mod integers;
 
 use super::{Isa, Kernel, SimdKernel};

@@ -9,8 +9,6 @@ use crate::unpack::Rows;
 pub(crate) trait Integers: Copy {
     /// Lanes of a vector.
     const ROWS: usize;
-    /// Vectors of rows in a panel of the GEMM.
-    const PANEL: usize;
     /// Tokens per tile of the GEMM.
     const TILE: usize;
     /// What [`signed_bytes`](Integers::signed_bytes) adds to the bytes.

@@ -1,4 +1,6 @@
 //! The scalar level: plain Rust, the oracle.
+mod floats;
+
 use super::Isa;
 
 /// The operations in plain Rust.

@@ -27,7 +27,7 @@ impl Product<'_, '_> {
             }
             for (token, &sum) in sums.iter().enumerate() {
                 // SAFETY: the job was checked, and its caller promises that no other thread writes these rows.
-                unsafe { job.out.set(token, row, sum) };
+                unsafe { *job.out.at(token, row) = sum };
             }
         }
     }
@@ -84,7 +84,7 @@ impl Visitor for Product<'_, '_> {
                     }
                 }
                 // SAFETY: the job was checked, and its caller promises that no other thread writes these rows.
-                unsafe { job.out.set(token, row, lanes[0]) };
+                unsafe { *job.out.at(token, row) = lanes[0] };
             }
         }
     }

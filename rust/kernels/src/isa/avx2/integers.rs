@@ -40,7 +40,6 @@ const fn narrow(peak: u32) -> bool {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<const VNNI: bool> Integers for Avx2<VNNI> {
     const ROWS: usize = 8;
-    const PANEL: usize = 2;
     const TILE: usize = 3;
     // Without VNNI, products of pairs are added in i16, where 255 * 127 * 2 has no room.
     const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };

@@ -40,7 +40,6 @@ const fn narrow(peak: u32) -> bool {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl Integers for Avx512 {
     const ROWS: usize = 16;
-    const PANEL: usize = 2;
     const TILE: usize = 6;
     const SIGNED_OFFSET: i32 = 128;
 

@@ -1,0 +1,231 @@
+//! The two products of attention for a block of queries held in registers.
+
+use super::{QUERIES, TILE, VECTORS};
+use crate::LANES;
+use crate::isa::floats::Floats;
+
+/// Sixteen f32 values, a whole cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Line(pub(super) [f32; LANES]);
+
+/// Sixteen values of a tile: f16 bits of a page, or what they were converted to.
+pub(super) trait Chunk {
+    /// The values in f32, exact.
+    fn load<I: Floats>(&self, isa: I) -> I::F;
+}
+
+impl Chunk for [u16; LANES] {
+    #[inline(always)]
+    fn load<I: Floats>(&self, isa: I) -> I::F {
+        isa.load_f16(self)
+    }
+}
+
+impl Chunk for Line {
+    #[inline(always)]
+    fn load<I: Floats>(&self, isa: I) -> I::F {
+        isa.load(&self.0)
+    }
+}
+
+/// Dot products of a block of `count` queries `(key_dim, count)` with the keys of a tile `(key_dim, VECTORS)`: one fma chain
+/// over `key_dim`.
+#[inline(always)]
+pub(super) fn scores_of<I: Floats, K: Chunk>(
+    isa: I,
+    keys: &[K],
+    queries: &[f32],
+    count: usize,
+    out: &mut [[Line; VECTORS]; QUERIES],
+) {
+    // Q * V sums and V keys stay in registers.
+    if I::VECTORS == 1 {
+        scores_by::<I, K, 1, 1>(isa, keys, queries, out);
+    } else if I::VECTORS >= 32 {
+        match count {
+            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, out),
+            2 => scores_by::<I, K, 2, 4>(isa, keys, queries, out),
+            3 => scores_by::<I, K, 3, 4>(isa, keys, queries, out),
+            _ => scores_by::<I, K, 4, 4>(isa, keys, queries, out),
+        }
+    } else {
+        match count {
+            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, out),
+            2 => scores_by::<I, K, 2, 2>(isa, keys, queries, out),
+            3 => scores_by::<I, K, 3, 1>(isa, keys, queries, out),
+            _ => scores_by::<I, K, 4, 1>(isa, keys, queries, out),
+        }
+    }
+}
+
+/// [`scores_of`] for `Q` queries, `V` vectors at a time.
+#[inline(always)]
+fn scores_by<I: Floats, K: Chunk, const Q: usize, const V: usize>(
+    isa: I,
+    keys: &[K],
+    queries: &[f32],
+    out: &mut [[Line; VECTORS]; QUERIES],
+) {
+    for first in (0..VECTORS).step_by(V) {
+        scores_in::<I, K, Q, V>(isa, keys, queries.as_chunks::<Q>().0, first, out);
+    }
+}
+
+/// The vectors `first..first + V` of [`scores_of`].
+#[inline(always)]
+fn scores_in<I: Floats, K: Chunk, const Q: usize, const V: usize>(
+    isa: I,
+    keys: &[K],
+    queries: &[[f32; Q]],
+    first: usize,
+    out: &mut [[Line; VECTORS]; QUERIES],
+) {
+    let mut sums = [[isa.splat(0.0); V]; Q];
+    for (keys, query) in keys.as_chunks::<VECTORS>().0.iter().zip(queries) {
+        let mut k = [isa.splat(0.0); V];
+        for (k, chunk) in k.iter_mut().zip(&keys[first..][..V]) {
+            *k = chunk.load(isa);
+        }
+        for i in 0..Q {
+            let x = isa.splat(query[i]);
+            for v in 0..V {
+                sums[i][v] = isa.fma(x, k[v], sums[i][v]);
+            }
+        }
+    }
+    for i in 0..Q {
+        for v in 0..V {
+            isa.store(sums[i][v], &mut out[i][first + v].0);
+        }
+    }
+}
+
+/// What a block of queries takes from the values of a tile.
+pub(super) struct Weights {
+    /// Weights of the keys, per query.
+    pub(super) p: [[Line; VECTORS]; QUERIES],
+    /// Factor of what each query had before.
+    pub(super) factors: [f32; QUERIES],
+    /// The keys that each query sees (start, end); (0, 0) when none.
+    pub(super) ranges: [(usize, usize); QUERIES],
+}
+
+impl Weights {
+    /// `sums = sums * factor`, then `fma(p, value, sums)` for the keys of each query's range in order. `values` is
+    /// `(TILE, lines)`, `sums` is `(count, lines)`.
+    #[inline(always)]
+    pub(super) fn apply<I: Floats, C: Chunk>(mut self, isa: I, values: &[C], count: usize, sums: &mut [Line]) {
+        let lines = values.len() / TILE;
+        // The keys that all see go through the registers together; each query's others before and after on their own.
+        let ranges = &self.ranges[..count];
+        let start = ranges.iter().map(|range| range.0).max().unwrap_or(0);
+        let end = ranges.iter().map(|range| range.1).min().unwrap_or(0);
+        let together = start < end;
+        let mut done = [false; QUERIES];
+        for turn in 0..2 {
+            for i in 0..count {
+                let range = match (together, turn) {
+                    (true, 0) => (self.ranges[i].0, start),
+                    (true, _) => (end, self.ranges[i].1),
+                    (false, 0) => self.ranges[i],
+                    (false, _) => (0, 0),
+                };
+                if range.0 < range.1 {
+                    let factor = if done[i] { 1.0 } else { self.factors[i] };
+                    done[i] = true;
+                    let sums = &mut sums[i * lines..][..lines];
+                    values_by::<I, C, 1, 4>(isa, values, range, &self.p[i..], &[factor], sums);
+                }
+            }
+            if turn == 0 && together {
+                for (done, factor) in done.iter_mut().zip(&mut self.factors) {
+                    if std::mem::replace(done, true) {
+                        *factor = 1.0;
+                    }
+                }
+                let (p, factors) = (&self.p, &self.factors);
+                if I::VECTORS == 1 {
+                    values_by::<I, C, 1, 1>(isa, values, (start, end), p, factors, sums);
+                } else if I::VECTORS >= 32 {
+                    match count {
+                        1 => values_by::<I, C, 1, 4>(isa, values, (start, end), p, factors, sums),
+                        2 => values_by::<I, C, 2, 4>(isa, values, (start, end), p, factors, sums),
+                        3 => values_by::<I, C, 3, 4>(isa, values, (start, end), p, factors, sums),
+                        _ => values_by::<I, C, 4, 4>(isa, values, (start, end), p, factors, sums),
+                    }
+                } else {
+                    match count {
+                        1 => values_by::<I, C, 1, 4>(isa, values, (start, end), p, factors, sums),
+                        2 => values_by::<I, C, 2, 2>(isa, values, (start, end), p, factors, sums),
+                        3 => values_by::<I, C, 3, 1>(isa, values, (start, end), p, factors, sums),
+                        _ => values_by::<I, C, 4, 1>(isa, values, (start, end), p, factors, sums),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`Weights::apply`] of one range for `Q` queries, `V` lines at a time and the last ones alone.
+#[inline(always)]
+fn values_by<I: Floats, C: Chunk, const Q: usize, const V: usize>(
+    isa: I,
+    values: &[C],
+    range: (usize, usize),
+    p: &[[Line; VECTORS]],
+    factors: &[f32],
+    sums: &mut [Line],
+) {
+    let lines = values.len() / TILE;
+    let mut whole = 0;
+    if I::VECTORS > 1 && V > 1 {
+        whole = lines / V * V;
+        for first in (0..whole).step_by(V) {
+            values_in::<I, C, Q, V>(isa, values, range, p, factors, first, sums);
+        }
+    }
+    for first in whole..lines {
+        values_in::<I, C, Q, 1>(isa, values, range, p, factors, first, sums);
+    }
+}
+
+/// The lines `first..first + V` of [`values_by`].
+#[inline(always)]
+fn values_in<I: Floats, C: Chunk, const Q: usize, const V: usize>(
+    isa: I,
+    values: &[C],
+    range: (usize, usize),
+    p: &[[Line; VECTORS]],
+    factors: &[f32],
+    first: usize,
+    sums: &mut [Line],
+) {
+    let lines = values.len() / TILE;
+    let p = &p[..Q];
+    let mut acc = [[isa.splat(0.0); V]; Q];
+    for i in 0..Q {
+        let factor = isa.splat(factors[i]);
+        for v in 0..V {
+            acc[i][v] = isa.mul(isa.load(&sums[i * lines + first + v].0), factor);
+        }
+    }
+    for (key, row) in values.chunks_exact(lines).enumerate().take(range.1).skip(range.0) {
+        let mut x = [isa.splat(0.0); V];
+        for (x, chunk) in x.iter_mut().zip(&row[first..][..V]) {
+            *x = chunk.load(isa);
+        }
+        for i in 0..Q {
+            // The remainder spares a bounds check: `key` is below TILE.
+            let p = isa.splat(p[i][key / LANES % VECTORS].0[key % LANES]);
+            for v in 0..V {
+                acc[i][v] = isa.fma(p, x[v], acc[i][v]);
+            }
+        }
+    }
+    for i in 0..Q {
+        for v in 0..V {
+            isa.store(acc[i][v], &mut sums[i * lines + first + v].0);
+        }
+    }
+}

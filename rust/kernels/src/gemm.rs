@@ -1,0 +1,422 @@
+//! Many tokens: a panel of rows is unpacked once and multiplied with all of them.
+//!
+//! A panel is [`PANEL`] vectors of rows. Its blocks lie behind each other, each with everything a tile needs:
+//!
+//! ```text
+//! Blocks       weights [8][PANEL] words    d [PANEL] floats    m [PANEL] floats
+//! SuperBlocks  weights [64][PANEL] words   sub-scales [16][PANEL] words   pairs [8][PANEL] words   d, dmin [PANEL] floats
+//! ```
+//!
+//! Word `s` of a row holds weights `4 s..4 s + 4` of the block. The pairs multiply the sums of the activations: the minima, or the
+//! sub-scales times `-OFFSET`. Panels of different formats differ in numbers only, so the tiles are compiled per level and
+//! class of the largest byte, not per format.
+
+use core::marker::PhantomData;
+
+use crate::Cpu;
+use crate::activation::Activation;
+use crate::gemv::Group;
+use crate::isa::integers::Integers;
+use crate::isa::{SimdKernel, dispatch_simd};
+use crate::matmul::{Job, Line};
+use crate::unpack::{Blocks, SIGNED, SuperBlocks};
+
+/// Vectors of rows in a panel.
+const PANEL: usize = 2;
+
+/// Places in a block of a panel, in vectors.
+const BLOCK_SCALES: usize = 8 * PANEL;
+const BLOCK_MINIMA: usize = BLOCK_SCALES + PANEL;
+const BLOCK_VECTORS: usize = BLOCK_MINIMA + PANEL;
+const SUPER_SUB_SCALES: usize = 64 * PANEL;
+const SUPER_PAIRS: usize = SUPER_SUB_SCALES + 16 * PANEL;
+const SUPER_SCALES: usize = SUPER_PAIRS + 8 * PANEL;
+const SUPER_MINIMA: usize = SUPER_SCALES + PANEL;
+const SUPER_VECTORS: usize = SUPER_MINIMA + PANEL;
+
+/// Multiplies the job's rows panel by panel. The matrix has at least [`lanes`] rows.
+pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) {
+    for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
+        run(cpu, UnpackBlocks::<F> { job, row, panel, format: PhantomData });
+        macro_rules! tiles {
+            ($peak:expr, $min:expr) => {
+                run(cpu, BlockTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET })
+            };
+        }
+        match (F::PEAK, F::MIN_AT.is_some()) {
+            (..=16, false) => tiles!(16, false),
+            (..=16, true) => tiles!(16, true),
+            (..=32, false) => tiles!(32, false),
+            (..=32, true) => tiles!(32, true),
+            (..=64, false) => tiles!(64, false),
+            (..=64, true) => tiles!(64, true),
+            (_, false) => tiles!(SIGNED, false),
+            (_, true) => tiles!(SIGNED, true),
+        }
+    }
+}
+
+/// As [`blocks`].
+pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) {
+    for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
+        run(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
+        macro_rules! tiles {
+            ($peak:expr, $min:expr) => {
+                run(cpu, SuperTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET != 0 })
+            };
+        }
+        match (F::PEAK, F::MINIMA) {
+            (..=16, false) => tiles!(16, false),
+            (..=16, true) => tiles!(16, true),
+            (..=32, false) => tiles!(32, false),
+            (..=32, true) => tiles!(32, true),
+            (_, false) => tiles!(64, false),
+            (_, true) => tiles!(64, true),
+        }
+    }
+}
+
+fn run<K: SimdKernel<Output = ()>>(cpu: Cpu, kernel: K) {
+    let run = dispatch_simd(cpu, kernel).is_ok();
+    debug_assert!(run, "the scalar level has its own product");
+}
+
+/// Lanes of a vector on the level of `cpu`; 1 on the scalar level.
+pub(crate) fn lanes(cpu: Cpu) -> usize {
+    struct Lanes;
+    impl SimdKernel for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn run<I: Integers>(self, _isa: I) -> usize {
+            I::ROWS
+        }
+    }
+    dispatch_simd(cpu, Lanes).unwrap_or(1)
+}
+
+/// The groups of the panel that begins at `row`.
+#[inline(always)]
+fn groups<I: Integers>(job: &Job<'_>, row: usize) -> [Group; PANEL] {
+    core::array::from_fn(|v| Group::at(job, row + v * I::ROWS, I::ROWS))
+}
+
+/// Makes room for `blocks` blocks of `vectors` vectors.
+#[inline(always)]
+fn room<I: Integers>(panel: &mut Vec<Line>, blocks: usize, vectors: usize) -> *mut u8 {
+    let lines = (blocks * vectors * 4 * I::ROWS).div_ceil(size_of::<Line>());
+    if panel.len() < lines {
+        panel.resize(lines, Line::default());
+    }
+    panel.as_mut_ptr().cast()
+}
+
+/// Unpacks the panel that begins at `row`.
+struct UnpackBlocks<'j, 'a, F> {
+    job: &'j Job<'a>,
+    row: usize,
+    panel: &'j mut Vec<Line>,
+    format: PhantomData<F>,
+}
+
+impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        let vector = 4 * I::ROWS;
+        let blocks = self.job.weights.k / 32;
+        let panel = room::<I>(self.panel, blocks, BLOCK_VECTORS);
+        for (v, group) in groups::<I>(self.job, self.row).iter().enumerate() {
+            let rows = group.rows(self.job);
+            for b in 0..blocks {
+                let block = rows.at(b * F::BYTES);
+                // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
+                unsafe {
+                    let panel = panel.add((b * BLOCK_VECTORS + v) * vector);
+                    F::unpack(isa, block, |half, w| {
+                        for (i, w) in w.into_iter().enumerate() {
+                            isa.store(panel.add((4 * half + i) * PANEL * vector), w);
+                        }
+                    });
+                    isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), isa.halves(block.at(F::SCALE_AT)));
+                    if let Some(at) = F::MIN_AT {
+                        isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), isa.halves(block.at(at)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As [`UnpackBlocks`].
+struct UnpackSuperBlocks<'j, 'a, F> {
+    job: &'j Job<'a>,
+    row: usize,
+    panel: &'j mut Vec<Line>,
+    format: PhantomData<F>,
+}
+
+impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        let vector = 4 * I::ROWS;
+        let blocks = self.job.weights.k / 256;
+        let panel = room::<I>(self.panel, blocks, SUPER_VECTORS);
+        for (v, group) in groups::<I>(self.job, self.row).iter().enumerate() {
+            let rows = group.rows(self.job);
+            for b in 0..blocks {
+                let block = rows.at(b * F::BYTES);
+                // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
+                unsafe {
+                    let panel = panel.add((b * SUPER_VECTORS + v) * vector);
+                    let (factors, minima) = F::scales(isa, block);
+                    for j in 0..16 {
+                        let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);
+                        isa.store(panel.add((SUPER_SUB_SCALES + j * PANEL) * vector), scale);
+                    }
+                    for p in 0..8 {
+                        let pairs = if F::MINIMA {
+                            isa.scale_pair(minima[p / 2], p % 2, false, 1)
+                        } else {
+                            isa.scale_pair(factors[p / 2], p % 2, true, -F::OFFSET)
+                        };
+                        isa.store(panel.add((SUPER_PAIRS + p * PANEL) * vector), pairs);
+                    }
+                    isa.store_floats(panel.add(SUPER_SCALES * vector).cast(), isa.halves(block.at(F::SCALE_AT)));
+                    if F::MINIMA {
+                        isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), isa.halves(block.at(F::MIN_AT)));
+                    }
+                    F::unpack(isa, block, |j, w| {
+                        for (i, w) in w.into_iter().enumerate() {
+                            isa.store(panel.add((4 * j + i) * PANEL * vector), w);
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// A tile: the outputs of `T` tokens for the rows of a panel.
+type Tile<I, const T: usize> = [[<I as Integers>::Floats; PANEL]; T];
+
+/// Calls `tile` for all tokens, 6 (where there are 32 registers) or 3 or 1 at a time, through the given function.
+macro_rules! each_tile {
+    ($isa:ident, $self:ident, $tile:ident) => {{
+        let groups = groups::<I>($self.job, $self.row);
+        let mut token = 0;
+        while token < $self.job.tokens {
+            let left = $self.job.tokens - token;
+            // SAFETY: the tile's tokens are the job's; the job is checked, and its caller promises that no other thread
+            // writes the rows.
+            unsafe {
+                if I::TILE >= 6 && left >= 6 {
+                    write($isa, $self.job, &groups, token, $self.$tile::<I, 6>($isa, token));
+                    token += 6;
+                } else if left >= 3 {
+                    write($isa, $self.job, &groups, token, $self.$tile::<I, 3>($isa, token));
+                    token += 3;
+                } else {
+                    write($isa, $self.job, &groups, token, $self.$tile::<I, 1>($isa, token));
+                    token += 1;
+                }
+            }
+        }
+    }};
+}
+
+/// # Safety
+/// The job is checked, the groups and tokens are its own, and no other thread writes the rows.
+#[inline(always)]
+unsafe fn write<I: Integers, const T: usize>(
+    isa: I,
+    job: &Job<'_>,
+    groups: &[Group; PANEL],
+    token: usize,
+    tile: Tile<I, T>,
+) {
+    for (t, row) in tile.into_iter().enumerate() {
+        for (group, v) in groups.iter().zip(row) {
+            // SAFETY: by the contract.
+            unsafe { group.store(isa, job.out, token + t, v) };
+        }
+    }
+}
+
+/// Multiplies a panel of [`Blocks`] with bytes up to `PEAK`.
+struct BlockTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
+    job: &'j Job<'a>,
+    row: usize,
+    panel: &'j [Line],
+    offset: i32,
+}
+
+impl<const PEAK: u32, const MIN: bool> SimdKernel for BlockTiles<'_, '_, PEAK, MIN> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        each_tile!(isa, self, tile);
+    }
+}
+
+impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
+    /// # Safety
+    /// The tokens are the job's, the panel is unpacked.
+    #[inline(always)]
+    unsafe fn tile<I: Integers, const T: usize>(&self, isa: I, token: usize) -> Tile<I, T> {
+        let k = self.job.weights.k;
+        let vector = 4 * I::ROWS;
+        let offset = if PEAK == SIGNED { I::SIGNED_OFFSET } else { self.offset };
+        let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
+        let x: [*const u8; T] = core::array::from_fn(|t| self.job.record(token + t).as_ptr());
+        let steps = isa.steps(PEAK).min(8);
+        let mut acc: Tile<I, T> = [[isa.splat_float(0.0); PANEL]; T];
+        let mut panel = self.panel.as_ptr().cast::<u8>();
+        for b in 0..k / 32 {
+            // SAFETY: the panel and the records have k / 32 blocks.
+            unsafe {
+                let mut isum = x.map(|x| {
+                    let sum = if MIN { isa.splat(0) } else { isa.splat_at(x.add(sums + 4 * b)) };
+                    [if MIN { sum } else { isa.sub_scaled(isa.splat(0), sum, offset) }; PANEL]
+                });
+                let mut s = 0;
+                while s < 8 {
+                    let mut dot = isum.map(|row| row.map(|isum| isa.begin(isum)));
+                    for i in s..s + steps {
+                        let w: [I::Words; PANEL] =
+                            core::array::from_fn(|v| isa.load(panel.add((i * PANEL + v) * vector)));
+                        for t in 0..T {
+                            let x = isa.splat_at(x[t].add(32 * b + 4 * i));
+                            for v in 0..PANEL {
+                                dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
+                            }
+                        }
+                    }
+                    for t in 0..T {
+                        for v in 0..PANEL {
+                            isum[t][v] = isa.end(dot[t][v], isum[t][v], PEAK);
+                        }
+                    }
+                    s += steps;
+                }
+                let floats = |at: usize, v: usize| isa.load_floats(panel.add((at + v) * vector).cast());
+                for t in 0..T {
+                    let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
+                    for v in 0..PANEL {
+                        let d = isa.mul(floats(BLOCK_SCALES, v), d_a);
+                        acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
+                    }
+                    if MIN {
+                        let sum = isa.to_floats(isa.splat_at(x[t].add(sums + 4 * b)));
+                        for v in 0..PANEL {
+                            acc[t][v] = isa.fma(sum, isa.mul(floats(BLOCK_MINIMA, v), d_a), acc[t][v]);
+                        }
+                    }
+                }
+                panel = panel.add(BLOCK_VECTORS * vector);
+            }
+        }
+        acc
+    }
+}
+
+/// Multiplies a panel of [`SuperBlocks`] with bytes up to `PEAK`.
+struct SuperTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
+    job: &'j Job<'a>,
+    row: usize,
+    panel: &'j [Line],
+    /// Whether the pairs subtract the offset (without minima).
+    offset: bool,
+}
+
+impl<const PEAK: u32, const MIN: bool> SimdKernel for SuperTiles<'_, '_, PEAK, MIN> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        each_tile!(isa, self, tile);
+    }
+}
+
+impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
+    /// # Safety
+    /// The tokens are the job's, the panel is unpacked.
+    #[inline(always)]
+    unsafe fn tile<I: Integers, const T: usize>(&self, isa: I, token: usize) -> Tile<I, T> {
+        let k = self.job.weights.k;
+        let vector = 4 * I::ROWS;
+        let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
+        let x: [*const u8; T] = core::array::from_fn(|t| self.job.record(token + t).as_ptr());
+        let steps = isa.steps(PEAK).min(4);
+        let mut acc: Tile<I, T> = [[isa.splat_float(0.0); PANEL]; T];
+        let mut panel = self.panel.as_ptr().cast::<u8>();
+        for b in 0..k / 256 {
+            // SAFETY: the panel and the records have k / 256 blocks.
+            unsafe {
+                let load = |at: usize| -> [I::Words; PANEL] {
+                    core::array::from_fn(|v| isa.load(panel.add((at + v) * vector)))
+                };
+                let floats = |at: usize, v: usize| isa.load_floats(panel.add((at + v) * vector).cast());
+                // The sums of the activations times the pairs.
+                let pairs = || {
+                    let mut total = [[isa.splat(0); PANEL]; T];
+                    for p in 0..8 {
+                        let w = load(SUPER_PAIRS + p * PANEL);
+                        for t in 0..T {
+                            let sum = isa.splat_at(x[t].add(sums + 32 * b + 4 * p));
+                            for v in 0..PANEL {
+                                total[t][v] = isa.pair_dot(total[t][v], w[v], sum);
+                            }
+                        }
+                    }
+                    total
+                };
+                let mut isum = if !MIN && self.offset { pairs() } else { [[isa.splat(0); PANEL]; T] };
+                for j in 0..16 {
+                    let scale = load(SUPER_SUB_SCALES + j * PANEL);
+                    let mut s = 0;
+                    while s < 4 {
+                        let mut dot = [[isa.begin_scaled(); PANEL]; T];
+                        for i in 4 * j + s..4 * j + s + steps {
+                            let w = load(i * PANEL);
+                            for t in 0..T {
+                                let x = isa.splat_at(x[t].add(256 * b + 4 * i));
+                                for v in 0..PANEL {
+                                    dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
+                                }
+                            }
+                        }
+                        for t in 0..T {
+                            for v in 0..PANEL {
+                                isum[t][v] = isa.end_scaled(dot[t][v], isum[t][v], scale[v], PEAK);
+                            }
+                        }
+                        s += steps;
+                    }
+                }
+                for t in 0..T {
+                    let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
+                    for v in 0..PANEL {
+                        let d = isa.mul(floats(SUPER_SCALES, v), d_a);
+                        acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
+                    }
+                }
+                if MIN {
+                    let msum = pairs();
+                    for t in 0..T {
+                        let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
+                        for v in 0..PANEL {
+                            let dmin = isa.mul(floats(SUPER_MINIMA, v), d_a);
+                            acc[t][v] = isa.fnma(isa.to_floats(msum[t][v]), dmin, acc[t][v]);
+                        }
+                    }
+                }
+                panel = panel.add(SUPER_VECTORS * vector);
+            }
+        }
+        acc
+    }
+}

@@ -1,0 +1,227 @@
+//! Few tokens: weights are unpacked from the file's layout in registers and used at once, `I::ROWS` rows per pass.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use crate::activation::Activation;
+use crate::isa::SimdKernel;
+use crate::isa::integers::Integers;
+use crate::matmul::{Job, OutTile};
+use crate::unpack::{Blocks, Rows, SIGNED, SuperBlocks};
+
+/// Most tokens that are multiplied this way.
+pub(crate) const MOST_TOKENS: usize = 4;
+
+/// Rows that are computed together: `I::ROWS` from `start`, of which `write` are wanted.
+///
+/// Every group has all its rows inside the matrix: the last one of a range overlaps the one before or rows of another range,
+/// and writes only its own.
+#[derive(Clone)]
+pub(crate) struct Group {
+    pub(crate) start: usize,
+    pub(crate) write: Range<usize>,
+}
+
+impl Group {
+    /// The group that writes rows from `row` on. The matrix has at least `lanes` rows.
+    #[inline(always)]
+    pub(crate) fn at(job: &Job<'_>, row: usize, lanes: usize) -> Group {
+        let write = row.min(job.rows.end)..(row + lanes).min(job.rows.end);
+        Group { start: row.min(job.weights.rows - lanes), write }
+    }
+
+    /// The rows, at their first block.
+    #[inline(always)]
+    pub(crate) fn rows(&self, job: &Job<'_>) -> Rows {
+        Rows { block: job.weights.data.as_ptr().wrapping_add(self.start * job.row_bytes), stride: job.row_bytes }
+    }
+
+    /// Writes the outputs of a token.
+    ///
+    /// # Safety
+    /// `out` was checked against the rows and the token, and no other thread writes the rows.
+    #[inline(always)]
+    pub(crate) unsafe fn store<I: Integers>(&self, isa: I, out: OutTile<'_>, token: usize, v: I::Floats) {
+        if self.write.len() == I::ROWS {
+            // SAFETY: all rows of the group are written; they are inside the tile.
+            unsafe { isa.store_floats(out.at(token, self.start), v) };
+        } else {
+            let mut lanes = [0f32; 64];
+            const { assert!(I::ROWS <= 64, "lanes of a vector") };
+            // SAFETY: `lanes` has room for the vector; the rows written are inside the tile.
+            unsafe {
+                isa.store_floats(lanes.as_mut_ptr(), v);
+                for row in self.write.clone() {
+                    *out.at(token, row) = lanes[row - self.start];
+                }
+            }
+        }
+    }
+}
+
+/// The product of the job with a format of [`Blocks`].
+pub(crate) struct BlocksGemv<'a, F>(pub(crate) Job<'a>, pub(crate) PhantomData<F>);
+
+impl<F: Blocks> SimdKernel for BlocksGemv<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        // SAFETY: `blocks` is what the job was checked for.
+        each_group::<I>(&self.0, |group, token, tokens| unsafe {
+            match tokens {
+                4 => blocks::<I, F, 4>(isa, &self.0, group, token),
+                2 => blocks::<I, F, 2>(isa, &self.0, group, token),
+                _ => blocks::<I, F, 1>(isa, &self.0, group, token),
+            }
+        });
+    }
+}
+
+/// The product of the job with a format of [`SuperBlocks`].
+pub(crate) struct SuperBlocksGemv<'a, F>(pub(crate) Job<'a>, pub(crate) PhantomData<F>);
+
+impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Integers>(self, isa: I) {
+        // SAFETY: `super_blocks` is what the job was checked for.
+        each_group::<I>(&self.0, |group, token, tokens| unsafe {
+            match tokens {
+                4 => super_blocks::<I, F, 4>(isa, &self.0, group, token),
+                2 => super_blocks::<I, F, 2>(isa, &self.0, group, token),
+                _ => super_blocks::<I, F, 1>(isa, &self.0, group, token),
+            }
+        });
+    }
+}
+
+/// Calls `f(group, first token, 4 or 2 or 1 tokens)`, all tokens of a group in turn, while its rows are in the cache.
+#[inline(always)]
+fn each_group<I: Integers>(job: &Job<'_>, mut f: impl FnMut(&Group, usize, usize)) {
+    for row in job.rows.clone().step_by(I::ROWS) {
+        let group = Group::at(job, row, I::ROWS);
+        let mut token = 0;
+        while token < job.tokens {
+            let tokens = match job.tokens - token {
+                1 => 1,
+                2 | 3 => 2,
+                _ => 4,
+            };
+            f(&group, token, tokens);
+            token += tokens;
+        }
+    }
+}
+
+/// Asks for the part of the next group that lies where `bytes` bytes from `at` lie in this one.
+#[inline(always)]
+fn prefetch_next<I: Integers>(isa: I, rows: Rows, at: usize, bytes: usize) {
+    let mut line = at.next_multiple_of(64);
+    while line < at + bytes {
+        isa.prefetch(rows.at(I::ROWS * rows.stride + line));
+        line += 64;
+    }
+}
+
+/// # Safety
+/// The job is checked; the group and the tokens are its own.
+#[inline(always)]
+unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, group: &Group, token: usize) {
+    let k = job.weights.k;
+    let offset = if F::PEAK == SIGNED { I::SIGNED_OFFSET } else { F::OFFSET };
+    let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let rows = group.rows(job);
+    let mut acc = [isa.splat_float(0.0); T];
+    for b in 0..k / 32 {
+        let block = rows.at(b * F::BYTES);
+        prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
+        // SAFETY: the group's rows are inside the matrix and have k / 32 blocks; the records are those of k activations.
+        unsafe {
+            let sum: [I::Words; T] = x.map(|x| isa.splat_at(x.add(sums + 4 * b)));
+            let mut isum = sum.map(|sum| isa.sub_scaled(isa.splat(0), sum, offset));
+            F::unpack(isa, block, |half, w| {
+                for t in 0..T {
+                    isum[t] = isa.dot16(isum[t], &w, x[t].add(32 * b + 16 * half), F::PEAK);
+                }
+            });
+            let d = isa.halves(block.at(F::SCALE_AT));
+            let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
+            for t in 0..T {
+                acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
+            }
+            if let Some(at) = F::MIN_AT {
+                let m = isa.halves(block.at(at));
+                for t in 0..T {
+                    acc[t] = isa.fma(isa.to_floats(sum[t]), isa.mul(m, d_a[t]), acc[t]);
+                }
+            }
+        }
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        // SAFETY: by the contract.
+        unsafe { group.store(isa, job.out, token + t, acc) };
+    }
+}
+
+/// # Safety
+/// The job is checked; the group and the tokens are its own.
+#[inline(always)]
+unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
+    isa: I,
+    job: &Job<'_>,
+    group: &Group,
+    token: usize,
+) {
+    let k = job.weights.k;
+    let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let rows = group.rows(job);
+    let mut acc = [isa.splat_float(0.0); T];
+    for b in 0..k / 256 {
+        let block = rows.at(b * F::BYTES);
+        prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
+        // SAFETY: the group's rows are inside the matrix and have k / 256 blocks; the records are those of k activations.
+        unsafe {
+            let (factors, minima) = F::scales(isa, block);
+            let mut isum = [isa.splat(0); T];
+            let mut msum = isum;
+            if F::OFFSET != 0 || F::MINIMA {
+                for p in 0..8 {
+                    let pairs = if F::MINIMA {
+                        isa.scale_pair(minima[p / 2], p % 2, false, 1)
+                    } else {
+                        isa.scale_pair(factors[p / 2], p % 2, true, -F::OFFSET)
+                    };
+                    let total = if F::MINIMA { &mut msum } else { &mut isum };
+                    for t in 0..T {
+                        total[t] = isa.pair_dot(total[t], pairs, isa.splat_at(x[t].add(sums + 32 * b + 4 * p)));
+                    }
+                }
+            }
+            F::unpack(isa, block, |j, w| {
+                let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);
+                for t in 0..T {
+                    isum[t] = isa.dot16_scaled(isum[t], &w, x[t].add(256 * b + 16 * j), scale, F::PEAK);
+                }
+            });
+            let d = isa.halves(block.at(F::SCALE_AT));
+            let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
+            for t in 0..T {
+                acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
+            }
+            if F::MINIMA {
+                let dmin = isa.halves(block.at(F::MIN_AT));
+                for t in 0..T {
+                    acc[t] = isa.fnma(isa.to_floats(msum[t]), isa.mul(dmin, d_a[t]), acc[t]);
+                }
+            }
+        }
+    }
+    for (t, acc) in acc.into_iter().enumerate() {
+        // SAFETY: by the contract.
+        unsafe { group.store(isa, job.out, token + t, acc) };
+    }
+}
