@@ -159,7 +159,7 @@ impl Generation {
     /// # Errors
     /// [`Error::Argument`] for options out of range, an empty stop string, a token outside the vocabulary or an empty prompt
     /// of a model without a beginning token; [`Error::ContextOverflow`] when a prompt is longer than the context;
-    /// [`Error::ModelFile`] when the mapped file changed since it was loaded; [`Error::Tokenizer`], [`Error::Cancelled`].
+    /// [`Error::Tokenizer`], [`Error::Cancelled`].
     pub fn new(
         model: &Model,
         prompts: Vec<Prompt>,
@@ -200,7 +200,6 @@ impl Generation {
     }
 
     fn start(model: &Model, mut requests: Vec<Request>) -> Result<Generation> {
-        model.gguf().check_unchanged()?;
         let at_once = requests.iter_mut().enumerate().filter_map(|(index, request)| request.finish_at_once(index));
         let ready = at_once.collect();
         Ok(Generation { model: model.clone(), requests, ready, admit: true })
@@ -312,7 +311,7 @@ impl Generation {
         }
         let model = &self.model;
         let pieces = indices.iter().zip(chosen).map(|(&index, token)| self.requests[index].advance(model, index, token));
-        let pieces: Vec<Piece> = pieces.collect();
+        let pieces: Vec<Piece> = pieces.collect::<Result<_>>()?;
         let seconds = start.elapsed().as_secs_f64();
         for index in indices {
             let timings = &mut self.requests[index].timings;

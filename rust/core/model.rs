@@ -23,6 +23,7 @@ use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::Pool;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
 use buffers::{BufferSizes, Buffers};
 use forward::{Context, Segment};
@@ -121,6 +122,10 @@ pub struct ModelInfo {
     pub types: BTreeMap<&'static str, u64>,
     /// Tensors of the file that are not used.
     pub ignored_tensors: Vec<String>,
+    /// Kind of the tokenizer, `"gpt2/smollm"`.
+    pub tokenizer: String,
+    /// The file has a chat template.
+    pub has_template: bool,
     /// The SIMD level.
     pub level: Level,
     /// Number of threads.
@@ -140,6 +145,7 @@ struct Inner {
     file: Gguf,
     spec: ModelSpec,
     weights: Weights,
+    tokenizer: Tokenizer,
     cache: KvCache,
     plan: MemoryPlan,
     info: ModelInfo,
@@ -234,6 +240,7 @@ impl Model {
         let cpu = cpu.map_err(level)?;
         let file = Gguf::open(path, &OpenOptions { mmap: options.mmap, interrupt })?;
         let Prepared { spec, weights, groups, sizes, plan, threads } = prepare(&file, options)?;
+        let tokenizer = Tokenizer::from_gguf(&file)?;
         let pool = Pool::new(threads)?;
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
@@ -242,11 +249,11 @@ impl Model {
         if interrupt.stop() {
             return Err(Error::Cancelled);
         }
-        let mut info = ModelInfo::new(&file, &spec, &weights, &plan, cpu.level(), threads)?;
+        let mut info = ModelInfo::new(&file, &spec, &weights, &tokenizer, &plan, cpu.level(), threads)?;
         info.load_seconds = start.elapsed().as_secs_f64();
         let engine = Mutex::new(Engine { pool, buffers });
         let turns = Turns::default();
-        Ok(Model { inner: Arc::new(Inner { file, spec, weights, cache, plan, info, cpu, turns, engine }) })
+        Ok(Model { inner: Arc::new(Inner { file, spec, weights, tokenizer, cache, plan, info, cpu, turns, engine }) })
     }
 
     /// Facts about the model.
@@ -257,6 +264,11 @@ impl Model {
     /// The file.
     pub fn gguf(&self) -> &Gguf {
         &self.inner.file
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.tokenizer
     }
 
     /// The hyper-parameters.
@@ -456,6 +468,7 @@ impl ModelInfo {
         file: &Gguf,
         spec: &ModelSpec,
         weights: &Weights,
+        tokenizer: &Tokenizer,
         plan: &MemoryPlan,
         level: Level,
         threads: usize,
@@ -486,6 +499,8 @@ impl ModelInfo {
             context: plan.context,
             types,
             ignored_tensors: weights.ignored.clone(),
+            tokenizer: tokenizer.kind().to_owned(),
+            has_template: file.get("tokenizer.chat_template").is_some(),
             level,
             threads,
             load_seconds: 0.0,

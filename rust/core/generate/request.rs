@@ -1,10 +1,23 @@
 //! One prompt and its answer.
 
+use std::ops::Deref;
+
 use super::stop::StopMatcher;
 use super::{Completion, FinishReason, GenerationOptions, Piece, Prompt, Timings};
 use crate::sampler::Sampler;
-use crate::tokenizer::Detokenizer;
+use crate::tokenizer::{Detokenizer, Tokenizer};
 use crate::{Error, Interrupt, Model, Result, Sequence};
+
+/// The tokenizer of a model, for a detokenizer that outlives the borrow of it.
+struct TokenizerOf(Model);
+
+impl Deref for TokenizerOf {
+    type Target = Tokenizer;
+
+    fn deref(&self) -> &Tokenizer {
+        self.0.tokenizer()
+    }
+}
 
 /// Where a request stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +76,7 @@ pub(super) struct Request {
     keep: bool,
     pub(super) logits: Vec<f32>,
     pub(super) sampler: Sampler,
-    detokenizer: Detokenizer,
+    detokenizer: Detokenizer<TokenizerOf>,
     stop: StopMatcher,
     text: String,
     pub(super) timings: Timings,
@@ -108,11 +121,8 @@ impl Request {
         }
         let mut sampler = Sampler::new(&sampler_options, vocabulary)?;
         tokens.iter().for_each(|&token| sampler.accept(token));
-        let mut detokenizer = tokenizer.detokenizer(options.special);
-        if let Some(&last) = tokens.last() {
-            // The answer continues the prompt: its first token is not at the start of a text, where SPM drops a space.
-            let _ = detokenizer.push(last);
-        }
+        // The answer continues the prompt: its first token is not at the start of a text, where SPM drops a space.
+        let detokenizer = Detokenizer::new(TokenizerOf(model.clone()), options.special, false);
         let sequence = kept.map(|kept| kept.cut(model, &tokens));
         Ok(Request {
             state: State::Waiting,
@@ -138,14 +148,17 @@ impl Request {
     }
 
     /// Takes the token that was chosen.
-    pub(super) fn advance(&mut self, model: &Model, index: usize, token: u32) -> Piece {
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the output matrix has more rows than the vocabulary has tokens and one of those was chosen.
+    pub(super) fn advance(&mut self, model: &Model, index: usize, token: u32) -> Result<Piece> {
         if model.tokenizer().is_end_of_generation(token) {
             let text = self.finish(FinishReason::Stop);
-            return Piece { index, token: None, text, finish: Some(FinishReason::Stop) };
+            return Ok(Piece { index, token: None, text, finish: Some(FinishReason::Stop) });
         }
+        let decoded = self.detokenizer.push(token)?;
         self.tokens.push(token);
         self.sampler.accept(token);
-        let decoded = self.detokenizer.push(token);
         let mut text = self.stop.push(&decoded);
         self.text.push_str(&text);
         let finish = if self.stop.stopped() {
@@ -159,7 +172,7 @@ impl Request {
             Some(reason) => text.push_str(&self.finish(reason)),
             None => self.state = State::Running,
         }
-        Piece { index, token: Some(token), text, finish }
+        Ok(Piece { index, token: Some(token), text, finish })
     }
 
     /// Ends the answer; gives the text that was held back.

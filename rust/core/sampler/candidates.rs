@@ -19,6 +19,9 @@ pub(super) fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.partial_cmp(&a.logit).unwrap_or(Ordering::Equal).then(a.id.cmp(&b.id))
 }
 
+/// Up to this k, [`Candidates::keep_best`] scans with a rising threshold, which reads the logits once and writes next to nothing.
+const SCANNED: usize = 1024;
+
 /// Logits by token id, and the narrowed list. Most chains narrow 262k tokens to 40 at once; the list of all of them is only
 /// built when a stage asks for it.
 pub(super) struct Candidates<'a> {
@@ -72,21 +75,21 @@ impl<'a> Candidates<'a> {
         self.logits[start..].iter().position(|&v| v == best.0).map(|at| (start + at) as u32)
     }
 
-    /// Keeps the `k` most likely tokens, most likely first.
+    /// Keeps the `k` (at least 1) most likely tokens.
     pub(super) fn keep_best(&mut self, k: usize) {
-        if self.listed {
-            keep_best(&mut self.list, k);
-            return;
-        }
-        if k >= self.logits.len() {
-            self.list();
-            keep_best(&mut self.list, k);
+        if self.listed || k > SCANNED {
+            let list = self.list();
+            if k < list.len() {
+                let mut order = list.clone();
+                let (_, last, _) = order.select_nth_unstable_by(k - 1, by_logit);
+                list.retain(|c| by_logit(c, last).is_le());
+            }
             return;
         }
         self.listed = true;
-        // Scan with a threshold that rises: a buffer of 2k candidates is cut to the best k whenever it is full, and only
+        // Scan with a threshold that rises: a buffer of 4k candidates is cut to the best k whenever it is full, and only
         // logits above the k-th best so far enter it. Ids ascend, so an equal logit comes later and loses the tie.
-        let room = (2 * k).max(64);
+        let room = (4 * k).max(256);
         let mut threshold = f32::NEG_INFINITY;
         for (block, values) in self.logits.chunks(64).enumerate() {
             if values.iter().fold(false, |any, &v| any | (v > threshold)) {
@@ -102,7 +105,8 @@ impl<'a> Candidates<'a> {
                 }
             }
         }
-        keep_best(&mut self.list, k);
+        self.list.sort_unstable_by(by_logit);
+        self.list.truncate(k);
     }
 
     /// The list with probabilities; they sum to one.
@@ -121,42 +125,33 @@ impl<'a> Candidates<'a> {
     }
 }
 
-fn keep_best(list: &mut Vec<Candidate>, k: usize) {
-    if k < list.len() {
-        list.select_nth_unstable_by(k - 1, by_logit);
-        list.truncate(k);
-    }
-    list.sort_unstable_by(by_logit);
-}
-
 /// Keeps the fewest candidates, taken in the order of `key` (ascending, then by id), whose probabilities reach `mass`;
-/// the order of the list stays. Expected linear: the sorted part grows by factors of eight until it is heavy enough.
+/// the order of the list stays. Expected linear: halves the part in which the last one is, without sorting.
 pub(super) fn keep_mass(list: &mut Vec<Candidate>, mass: f64, key: impl Fn(&Candidate) -> f64) {
     struct Keyed {
         key: f64,
         id: u32,
-        probability: f64,
+        units: u64,
     }
+    // Sums of whole numbers do not depend on the order in which the halving meets them.
+    let units = |probability: f64| (probability * (1u64 << 52) as f64).round_ties_even() as u64;
     let order = |a: &Keyed, b: &Keyed| a.key.total_cmp(&b.key).then(a.id.cmp(&b.id));
-    let mut keyed: Vec<Keyed> =
-        list.iter().map(|c| Keyed { key: key(c), id: c.id, probability: c.probability }).collect();
-    let (mut start, mut reached) = (0, 0.0);
-    while start < keyed.len() {
-        let rest = &mut keyed[start..];
-        let part = (start * 7).max(64).min(rest.len());
-        if part < rest.len() {
-            rest.select_nth_unstable_by(part, order);
+    let keyed = |c: &Candidate| Keyed { key: key(c), id: c.id, units: units(c.probability) };
+    let mut keyed: Vec<Keyed> = list.iter().map(keyed).collect();
+    let mut part = keyed.as_mut_slice();
+    let mut missing = units(mass);
+    while part.len() > 1 {
+        let middle = part.len() / 2;
+        part.select_nth_unstable_by(middle, order);
+        let (left, right) = part.split_at_mut(middle);
+        let sum: u64 = left.iter().map(|k| k.units).sum();
+        if sum >= missing {
+            part = left;
+        } else {
+            missing -= sum;
+            part = right;
         }
-        rest[..part].sort_unstable_by(order);
-        for last in &rest[..part] {
-            reached += last.probability;
-            if reached >= mass {
-                let (key_of_last, id_of_last) = (last.key, last.id);
-                list.retain(|c| key(c).total_cmp(&key_of_last).then(c.id.cmp(&id_of_last)).is_le());
-                return;
-            }
-        }
-        start += part;
     }
-    // Rounding kept the sum of everything below `mass`: everything stays.
+    let Some(last) = part.first() else { return };
+    list.retain(|c| key(c).total_cmp(&last.key).then(c.id.cmp(&last.id)).is_le());
 }
