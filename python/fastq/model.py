@@ -198,7 +198,7 @@ class Model:
             logit_bias: Added to the logits of token ids.
             seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
             stop: A string, or several, at which the text ends; not part of it.
-            ignore_eos: Go on after end tokens, up to ``max_tokens``.
+            ignore_eos: Never choose an end token, so that the text goes on to ``max_tokens``.
 
         Returns:
             The completion; for a list, a list of them.
