@@ -24,7 +24,7 @@ _log = logging.getLogger("fastq")
 class Stream:
     """A running generation: an iterator of pieces of text, each valid UTF-8, that join to the whole text.
 
-    Attributes of the finished text are in :attr:`result`. Another thread may call :meth:`cancel`.
+    The record of the whole answer is in :attr:`result`. Any thread may call :meth:`cancel`.
     """
 
     _stream: _fastq.Stream
@@ -49,7 +49,11 @@ class Stream:
 
     @property
     def result(self) -> Completion:
-        """The text so far with its tokens and timings; complete once the iterator has ended."""
+        """Text, tokens, finish reason and timings of a stream that has ended or was cancelled.
+
+        Raises:
+            ValueError: The stream is still under way.
+        """
         return _completion(self._stream.completion())
 
 

@@ -14,7 +14,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::error::to_python;
 use crate::interrupt::detached;
 use crate::json;
 use crate::options::Options;
@@ -254,11 +253,18 @@ impl Stream {
         self.cancel.store(true, Ordering::Relaxed);
     }
 
+    /// The answer of a stream that ended or was cancelled.
     fn completion(&self, py: Python<'_>) -> PyResult<PyCompletion> {
-        let record = py.detach(|| self.generation().so_far(0));
+        let record = py.detach(|| {
+            let mut generation = self.generation();
+            if self.cancel.load(Ordering::Relaxed) {
+                generation.cancel();
+            }
+            generation.completions().into_iter().next().flatten()
+        });
         match record {
             Some(record) => Ok(self.facts.completion(record)),
-            None => Err(to_python(py, Error::Internal("a stream without a prompt".to_owned()))),
+            None => Err(PyValueError::new_err("the stream has not ended: iterate to its end, or cancel() it")),
         }
     }
 }
