@@ -41,6 +41,14 @@ fn texts(completions: &[Completion]) -> Vec<&str> {
     completions.iter().map(|c| c.text.as_str()).collect()
 }
 
+/// Generations move between the threads of a program, and a Python object is shared by all of them.
+#[test]
+fn a_generation_is_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Generation>();
+    check::<Kept>();
+}
+
 #[test]
 fn a_batch_answers_as_each_prompt_alone() {
     let model = tiny();
@@ -147,7 +155,10 @@ fn limits() {
     assert_eq!((exact.tokens.len(), exact.finish_reason), (0, FinishReason::Length));
     match Generation::new(&model, prompt(CONTEXT + 1), &unlimited, &Never).err().unwrap() {
         Error::ContextOverflow(message) => {
-            assert!(message.contains(&CONTEXT.to_string()) && message.contains(&(CONTEXT + 1).to_string()), "{message}");
+            assert!(
+                message.contains(&CONTEXT.to_string()) && message.contains(&(CONTEXT + 1).to_string()),
+                "{message}"
+            );
         }
         other => panic!("{other}"),
     }
@@ -226,7 +237,8 @@ fn prompts_that_do_not_fit_together_run_in_waves() {
     let roomy = tiny();
     let prompts: Vec<String> = (0..9).map(|n| "abcdefgh".repeat(1 + n * 2)).collect();
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-    let options = GenerationOptions { ignore_eos: true, ..options(70, SamplerOptions { seed: 1, ..SamplerOptions::default() }) };
+    let options =
+        GenerationOptions { ignore_eos: true, ..options(70, SamplerOptions { seed: 1, ..SamplerOptions::default() }) };
     let expected = run(&roomy, &prompts, &options);
     // What one sequence of full length needs, and a little more: the longest prompts fit two at a time.
     let most = roomy.plan().kv_bytes;
@@ -244,7 +256,8 @@ fn prompts_that_do_not_fit_together_run_in_waves() {
 #[test]
 fn a_kept_sequence_saves_what_the_prompts_have_in_common() {
     let model = tiny();
-    let options = GenerationOptions { ignore_eos: true, ..options(10, SamplerOptions { seed: 2, ..SamplerOptions::default() }) };
+    let options =
+        GenerationOptions { ignore_eos: true, ..options(10, SamplerOptions { seed: 2, ..SamplerOptions::default() }) };
     let turn = |kept: Option<Kept>, prompt: &[u32]| {
         let prompt = Prompt::Tokens(prompt.to_vec());
         let mut generation = Generation::resume(&model, kept, prompt, &options, &Never).unwrap();

@@ -178,7 +178,8 @@ impl Generation {
         prompts: impl IntoIterator<Item = (Prompt, &'a GenerationOptions)>,
         interrupt: &dyn Interrupt,
     ) -> Result<Generation> {
-        let requests = prompts.into_iter().map(|(prompt, options)| Request::new(model, prompt, options, None, interrupt));
+        let requests =
+            prompts.into_iter().map(|(prompt, options)| Request::new(model, prompt, options, None, interrupt));
         Generation::start(model, requests.collect::<Result<_>>()?)
     }
 
@@ -310,7 +311,8 @@ impl Generation {
             chosen.push(request.sampler.sample(&mut request.logits, position)?);
         }
         let model = &self.model;
-        let pieces = indices.iter().zip(chosen).map(|(&index, token)| self.requests[index].advance(model, index, token));
+        let pieces =
+            indices.iter().zip(chosen).map(|(&index, token)| self.requests[index].advance(model, index, token));
         let pieces: Vec<Piece> = pieces.collect::<Result<_>>()?;
         let seconds = start.elapsed().as_secs_f64();
         for index in indices {

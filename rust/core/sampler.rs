@@ -90,7 +90,7 @@ impl SamplerOptions {
 }
 
 /// One step of the chain.
-trait Stage: Send {
+trait Stage: Send + Sync {
     /// Changes logits or narrows the candidates; must leave at least one.
     fn apply(&mut self, candidates: &mut Candidates<'_>);
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, State};
@@ -31,6 +32,11 @@ pub const MAX_RECURSION: usize = 100;
 pub const MAX_TIME: Duration = Duration::from_secs(5);
 /// Nesting of the messages and of what `tojson` writes.
 pub const MAX_DEPTH: usize = 64;
+/// Tokens inside one pair of `{{ }}` or `{% %}`. A chain of operators becomes a tree as deep as it is long, which minijinja walks
+/// by recursion; its own limit covers nesting only.
+pub const MAX_TAG_TOKENS: usize = 2048;
+/// `elif` in one template: each is nested in the one before.
+pub const MAX_ELIF: usize = 512;
 /// Stack of the thread that compiles and renders: several times what [`MAX_RECURSION`] and the parser's own limit need.
 const STACK: usize = 16 << 20;
 
@@ -127,7 +133,9 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     environment.set_recursion_limit(MAX_RECURSION);
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
-    environment.set_syntax(syntax.build().map_err(describe)?);
+    let syntax = syntax.build().map_err(describe)?;
+    check_chains(source, syntax.clone())?;
+    environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
@@ -135,6 +143,26 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     environment.add_filter("tojson", to_json);
     environment.add_template_owned(NAME, source.to_owned()).map_err(describe)?;
     Ok(environment)
+}
+
+/// Refuses chains that would overflow the stack. Mistakes are left to the compiler, which describes them better.
+fn check_chains(source: &str, syntax: SyntaxConfig) -> Result<()> {
+    let (mut tokens, mut elifs) = (0, 0);
+    for (token, span) in tokenize(source, false, syntax).map_while(|token| token.ok()) {
+        match token {
+            Token::VariableStart | Token::BlockStart => tokens = 0,
+            Token::Ident("elif") if tokens == 0 => elifs += 1,
+            _ => tokens += 1,
+        }
+        if tokens > MAX_TAG_TOKENS || elifs > MAX_ELIF {
+            let line = span.start_line;
+            let what = format!(
+                "{NAME} line {line}: a tag must have at most {MAX_TAG_TOKENS} tokens, a template {MAX_ELIF} `elif`"
+            );
+            return Err(Error::Template(what));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `work` on a thread with a known stack, for [`MAX_TIME`]. A thread that takes longer is left alone: it ends when its fuel
@@ -253,7 +281,9 @@ fn write_json(given: &Value, indent: Option<usize>, depth: usize, json: &mut Str
     match given.kind() {
         ValueKind::Undefined => return wrong("the value is undefined"),
         ValueKind::None => json.push_str("null"),
-        ValueKind::Bool | ValueKind::Number => json.push_str(&given.to_string()),
+        // Displayed in the Python way, `True`.
+        ValueKind::Bool => json.push_str(if given.is_true() { "true" } else { "false" }),
+        ValueKind::Number => json.push_str(&given.to_string()),
         ValueKind::String => json.push_str(&quote(given.as_str().unwrap_or_default())),
         ValueKind::Map => {
             json.push('{');

@@ -1,11 +1,13 @@
 //! Writes a tiny random model with a tokenizer and a chat template, for tests of everything above the forward pass.
 
+#![allow(dead_code, reason = "every test file uses its own part")]
+
 use std::path::Path;
 
 use fastq_core::Never;
 use fastq_core::gguf::value::Array;
-use fastq_core::gguf::{TensorType, Value};
 use fastq_core::gguf::writer::Writer;
+use fastq_core::gguf::{TensorType, Value};
 use fastq_core::sampler::philox::uniform;
 
 /// Control tokens, then the 256 bytes, then letters and the space of SentencePiece.

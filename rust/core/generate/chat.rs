@@ -17,7 +17,9 @@ pub fn chat_tokens(
     interrupt: &dyn Interrupt,
 ) -> Result<Vec<u32>> {
     let template = model.template().ok_or_else(|| {
-        Error::Template("the model file has no chat template (tokenizer.chat_template); give it a plain prompt instead".into())
+        Error::Template(
+            "the model file has no chat template (tokenizer.chat_template); give it a plain prompt instead".into(),
+        )
     })?;
     let text = template.render(messages, tools, true, extra)?;
     let tokenizer = model.tokenizer();

@@ -144,7 +144,12 @@ impl Request {
     /// The only piece of a request that has no room for an answer.
     pub(super) fn finish_at_once(&mut self, index: usize) -> Option<Piece> {
         let none = self.tokens.len() >= self.limit;
-        none.then(|| Piece { index, token: None, text: self.finish(FinishReason::Length), finish: Some(FinishReason::Length) })
+        none.then(|| Piece {
+            index,
+            token: None,
+            text: self.finish(FinishReason::Length),
+            finish: Some(FinishReason::Length),
+        })
     }
 
     /// Takes the token that was chosen.

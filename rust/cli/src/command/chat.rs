@@ -199,7 +199,8 @@ impl Reader {
     fn new() -> Outcome<Reader> {
         let terminal = std::io::stdin().is_terminal();
         let config = Config::builder().auto_add_history(true).build();
-        let mut editor = Editor::with_history(config, FileHistory::with_config(&config))
+        let history = FileHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history)
             .map_err(|e| Failure::Error(format!("cannot read from the terminal: {e}")))?;
         let history = history_file().filter(|_| terminal);
         if let Some(path) = &history {

@@ -1,5 +1,6 @@
 //! `fastq run`: one prompt, one answer.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ pub(crate) struct Arguments {
     /// A GGUF file and the prompt, or one of them: a single argument that ends in .gguf is the model, any other is the prompt.
     /// A missing prompt, or -, is read from stdin
     #[arg(value_name = "MODEL PROMPT", num_args = 0..=2)]
-    words: Vec<String>,
+    words: Vec<OsString>,
     /// Continue the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
@@ -43,7 +44,7 @@ pub(crate) struct Arguments {
 }
 
 /// The model and the prompt among the words; `None` for what is not there.
-fn split(words: &[String]) -> (Option<PathBuf>, Option<&str>) {
+fn split(words: &[OsString]) -> (Option<PathBuf>, Option<&OsStr>) {
     match words {
         [model, prompt, ..] => (Some(model.into()), Some(prompt)),
         [one] if Path::new(one).extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) => (Some(one.into()), None),
@@ -71,7 +72,10 @@ fn read_stdin() -> Outcome<String> {
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let (path, prompt) = split(&arguments.words);
     let prompt = match prompt {
-        Some(prompt) if prompt != "-" => prompt.to_owned(),
+        Some(prompt) if prompt != "-" => match prompt.to_str() {
+            Some(prompt) => prompt.to_owned(),
+            None => return usage("the prompt is not UTF-8"),
+        },
         None if std::io::stdin().is_terminal() => return usage("a prompt is required: fastq run [MODEL] PROMPT"),
         _ => read_stdin()?,
     };
@@ -135,9 +139,9 @@ mod tests {
     #[test]
     fn a_single_word_is_the_model_when_it_looks_like_one() {
         let split = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
             let (model, prompt) = split(&words);
-            (model, prompt.map(str::to_owned))
+            (model, prompt.map(OsStr::to_owned))
         };
         assert_eq!(split(&[]), (None, None));
         assert_eq!(split(&["hello.gguf"]), (Some("hello.gguf".into()), None));
