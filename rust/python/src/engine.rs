@@ -109,7 +109,7 @@ impl Engine {
         let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
         let generation =
             detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.into()], &options, interrupt))?;
-        Ok(Stream { generation: Mutex::new(generation), cancel: Arc::new(AtomicBool::new(false)), load_seconds })
+        Ok(Stream { generation: Mutex::new(generation), cancel: AtomicBool::new(false), facts })
     }
 
     fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {

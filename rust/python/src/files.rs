@@ -57,21 +57,22 @@ pub(crate) fn plan(
     py: Python<'_>,
     path: PathBuf,
     context: Option<usize>,
+    mmap: bool,
     prefill_chunk: usize,
 ) -> PyResult<Bound<'_, PyDict>> {
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
-        model::plan(&file, &LoadOptions { context, prefill_chunk, ..LoadOptions::default() })
+        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, ..LoadOptions::default() })
     })?;
     let record = PyDict::new(py);
     record.set_item("context", plan.context)?;
+    record.set_item("context_trained", plan.trained_context)?;
     record.set_item("weights_bytes", plan.weights_bytes)?;
+    record.set_item("weights_mapped", plan.weights_mapped)?;
     record.set_item("kv_bytes", plan.kv_bytes)?;
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;
     record.set_item("available_bytes", plan.available_bytes)?;
-    record.set_item("fits", plan.fits())?;
-    record.set_item("largest_context", plan.largest_context)?;
     Ok(record)
 }
 
