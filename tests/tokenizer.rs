@@ -221,6 +221,29 @@ fn odd_vocabularies_work() {
 }
 
 #[test]
+fn special_tokens_have_limits() {
+    let with = |specials: Vec<String>| {
+        let mut tokens = bpe_tokens();
+        let mut types = vec![1; tokens.len()];
+        types.resize(tokens.len() + specials.len(), 4);
+        tokens.extend(specials);
+        bpe("gpt-2").strings("tokens", &tokens).i32s("token_type", &types).tokenizer().unwrap()
+    };
+    // Took minutes: the automaton of one piece of 1 MiB.
+    for long in [257, 1 << 20] {
+        let error = with(vec!["a".repeat(long)]).encode("a", false, false, &Never).unwrap_err();
+        assert!(matches!(&error, Error::Tokenizer(what) if what.contains("at most 256 bytes")), "{error}");
+    }
+    let many = |count: usize| with((0..count).map(|index| format!("{}{index:06}", "a".repeat(250))).collect());
+    assert!(matches!(many(9000).encode("a", false, false, &Never), Err(Error::Tokenizer(_))));
+    let start = Instant::now();
+    assert_eq!(encode(&many(8000), &format!("{}000001", "a".repeat(251))), [97, 312]);
+    let runs = with((2..=256).map(|length| " ".repeat(length)).collect());
+    assert_eq!(encode(&runs, &" ".repeat(600)).len(), 3);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
 fn bytes_without_a_token() {
     let mut tokens = bpe_tokens();
     tokens[usize::from(b'z')] = "<|was-z|>".to_owned();
