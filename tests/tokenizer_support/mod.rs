@@ -162,6 +162,7 @@ fn outside(variable: &str, beside: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+#[allow(clippy::print_stderr, reason = "a skipped test must be loud")]
 /// The shared material, and `model` among the real models; says so when they are not there.
 pub(crate) fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
     let shared = outside("FASTQ_SHARED", "shared");

@@ -2,7 +2,7 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::vocabulary::{Kind, Vocabulary};
+use super::vocabulary::{Kind, TOKENS, Vocabulary};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -94,6 +94,11 @@ fn control(vocabulary: &mut Vocabulary, pieces: &[&str]) -> Option<u32> {
     Some(id)
 }
 
+/// Longest special token, in bytes. Building the automaton takes time that grows with the square of a repetitive piece.
+const MAX_SPECIAL: usize = 256;
+/// All special tokens together, in bytes; Gemma 3 has 6,400 with 75,000. The automaton takes some 30 times that.
+const MAX_SPECIAL_TOTAL: usize = 2 << 20;
+
 /// Finds special tokens in a text: of those that start first the longest.
 pub(super) struct Finder {
     automaton: AhoCorasick,
@@ -112,6 +117,17 @@ impl Finder {
         // A piece that is not UTF-8 could match inside a character.
         let text = |id: &u32| !vocabulary.piece(*id).is_empty() && std::str::from_utf8(vocabulary.piece(*id)).is_ok();
         let ids: Vec<u32> = (0..vocabulary.len() as u32).filter(|id| wanted(*id)).filter(text).collect();
+        let mut total = 0;
+        for id in &ids {
+            let length = vocabulary.piece(*id).len();
+            total += length;
+            if length > MAX_SPECIAL || total > MAX_SPECIAL_TOTAL {
+                let what = format!(
+                    "special tokens must have at most {MAX_SPECIAL} bytes, and {MAX_SPECIAL_TOTAL} together, found {length} and {total} at token {id} of key `{TOKENS}`"
+                );
+                return Err(Error::Tokenizer(what));
+            }
+        }
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(ids.iter().map(|id| vocabulary.piece(*id)))
