@@ -11,36 +11,36 @@ use fastq_core::gguf::{TensorType, Value};
 use fastq_core::sampler::philox::uniform;
 
 /// Control tokens, then the 256 bytes, then letters and the space of SentencePiece.
-pub const UNKNOWN: u32 = 0;
+pub(crate) const UNKNOWN: u32 = 0;
 /// Beginning of a text.
-pub const BOS: u32 = 1;
+pub(crate) const BOS: u32 = 1;
 /// End of a text.
-pub const EOS: u32 = 2;
+pub(crate) const EOS: u32 = 2;
 /// The token of byte 0.
-pub const BYTES: u32 = 3;
+pub(crate) const BYTES: u32 = 3;
 /// The token of `a`.
-pub const LETTER_A: u32 = 260;
+pub(crate) const LETTER_A: u32 = 260;
 /// Number of tokens.
-pub const VOCABULARY: usize = 286;
+pub(crate) const VOCABULARY: usize = 286;
 /// What the model says it was trained for.
-pub const CONTEXT: usize = 256;
+pub(crate) const CONTEXT: usize = 256;
 
 const WIDTH: u64 = 32;
 const FEED_FORWARD: u64 = 64;
 const LAYERS: usize = 2;
 
 /// Writes the chat template's shape: `<s>` once, then `role:content</s>` per message, then `assistant:`.
-pub const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+pub(crate) const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 
 /// What a tiny model may lack.
 #[derive(Clone, Copy)]
-pub struct Tiny {
+pub(crate) struct Tiny {
     /// It has a chat template.
-    pub template: bool,
+    pub(crate) template: bool,
     /// It has a beginning token.
-    pub bos: bool,
+    pub(crate) bos: bool,
     /// All logits come out as NaN.
-    pub damaged: bool,
+    pub(crate) damaged: bool,
 }
 
 impl Default for Tiny {
@@ -50,7 +50,7 @@ impl Default for Tiny {
 }
 
 /// Writes the model to `path`: llama, two layers, F32.
-pub fn write(path: &Path, tiny: Tiny) {
+pub(crate) fn write(path: &Path, tiny: Tiny) {
     let mut tokens: Vec<Vec<u8>> = vec![b"<unk>".to_vec(), b"<s>".to_vec(), b"</s>".to_vec()];
     tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>").into_bytes()));
     tokens.push("▁".into());

@@ -51,14 +51,13 @@ impl Stage for Penalties {
     }
 
     fn accept(&mut self, token: u32) {
-        if self.last.len() == self.last_n {
-            if let Some(oldest) = self.last.pop_front() {
-                if let Some(count) = self.counts.get_mut(&oldest) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.counts.remove(&oldest);
-                    }
-                }
+        if self.last.len() == self.last_n
+            && let Some(oldest) = self.last.pop_front()
+            && let Some(count) = self.counts.get_mut(&oldest)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&oldest);
             }
         }
         self.last.push_back(token);

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::default_model::{DEFAULT, cache_folder, set};
 use crate::report::table;
-use crate::signals::Computing;
 use crate::terminal::{self, Outcome, bytes, one_line};
 
 /// Check what this machine offers to fastq
@@ -55,7 +54,6 @@ struct Finding {
 const LITTLE_MEMORY: u64 = 256 << 20;
 
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
-    let _computing = Computing::begin();
     let machine = Machine::this();
     let findings = [
         processor(),
@@ -76,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     } else {
         let rows: Vec<_> =
             findings.iter().map(|f| vec![f.grade.name().to_owned(), f.name.to_owned(), one_line(&f.text)]).collect();
-        terminal::print_line(&table(&["", "", ""], &rows).trim_start_matches('\n').to_owned())?;
+        terminal::print_line(&table(&["", "", ""], &rows).trim_start_matches('\n'))?;
     }
     Ok(u8::from(problem))
 }

@@ -7,7 +7,6 @@ use clap::Args;
 use fastq_core::gguf::{Gguf, OpenOptions, Value};
 use serde_json::{Map, json};
 
-use crate::signals::Computing;
 use crate::terminal::{self, Outcome, bytes, count, one_line};
 use crate::report::table;
 
@@ -33,8 +32,7 @@ const SHOWN_ITEMS: usize = 6;
 const SHOWN_CHARACTERS: usize = 100;
 
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
-    let computing = Computing::begin();
-    let file = Gguf::open(&arguments.model, &OpenOptions { interrupt: &computing, ..OpenOptions::default() })?;
+    let file = Gguf::open(&arguments.model, &OpenOptions::default())?;
     if arguments.json { print_json(&file, &arguments)? } else { print_text(&file, &arguments)? }
     Ok(0)
 }

@@ -10,7 +10,6 @@ use fastq_core::model;
 use serde_json::{Value, json};
 
 use crate::report::table;
-use crate::signals::Computing;
 use crate::terminal::{self, Outcome, bytes, one_line};
 
 /// Compute the memory a model needs, without loading it
@@ -32,9 +31,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
-    let computing = Computing::begin();
     // Mapped in any case: nothing but the header is read.
-    let file = Gguf::open(&arguments.model, &OpenOptions { interrupt: &computing, ..OpenOptions::default() })?;
+    let file = Gguf::open(&arguments.model, &OpenOptions::default())?;
     let options = LoadOptions { context: arguments.context, mmap: !arguments.no_mmap, ..LoadOptions::default() };
     let plan = model::plan(&file, &options)?;
     if arguments.json {
