@@ -145,7 +145,7 @@ fn a_plan_that_does_not_fit_says_what_would() {
     // What is asked for is refused with advice that holds.
     let error = needs.plan(Some(131_072), free(1000)).expect_err("too large").to_string();
     assert!(
-        error.contains("kv cache needs 2.4 GiB for context=131072") && error.contains("available 1000.0 MiB"),
+        error.contains("kv cache needs 2.1 GiB for context=131072") && error.contains("available 1000.0 MiB"),
         "{error}"
     );
     let advice: usize = error
