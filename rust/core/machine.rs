@@ -221,3 +221,29 @@ fn address_space_left() -> Option<u64> {
 fn address_space_left() -> Option<u64> {
     None
 }
+/// Largest resident size of this process so far, in bytes, where the system tells. Linux: `VmHWM`, because the figure of
+/// `getrusage` begins at the size of the process that started this one.
+pub fn peak_rss_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    }
+    #[cfg(all(unix, not(target_os = "linux")))]
+    {
+        // SAFETY: rusage is plain numbers, for which all bits zero is a value; getrusage only writes into it.
+        let (code, usage) = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            (libc::getrusage(libc::RUSAGE_SELF, &mut usage), usage)
+        };
+        let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
+        (code == 0).then(|| u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit)
+    }
+    #[cfg(not(unix))]
+    {
+        None
+    }
+}
+

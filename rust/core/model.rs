@@ -23,6 +23,7 @@ use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::Pool;
+use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
 use buffers::{BufferSizes, Buffers};
@@ -51,11 +52,21 @@ pub struct LoadOptions {
     pub prefill_chunk: usize,
     /// Refuse what does not fit the free memory.
     pub check_memory: bool,
+    /// The most bytes that the KV cache of all sequences together may take; by default what is free.
+    pub kv_limit: Option<u64>,
 }
 
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
-        LoadOptions { context: None, threads: None, mmap: true, level: None, prefill_chunk: 512, check_memory: true }
+        LoadOptions {
+            context: None,
+            threads: None,
+            mmap: true,
+            level: None,
+            prefill_chunk: 512,
+            check_memory: true,
+            kv_limit: None,
+        }
     }
 }
 
@@ -146,6 +157,7 @@ struct Inner {
     spec: ModelSpec,
     weights: Weights,
     tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
     cache: KvCache,
     plan: MemoryPlan,
     info: ModelInfo,
@@ -241,11 +253,13 @@ impl Model {
         let file = Gguf::open(path, &OpenOptions { mmap: options.mmap, interrupt })?;
         let Prepared { spec, weights, groups, sizes, plan, threads } = prepare(&file, options)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
+        let template = ChatTemplate::from_gguf(&file, &tokenizer)?;
         let pool = Pool::new(threads)?;
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
         let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - plan.kv_bytes));
-        let cache = KvCache::new(groups, spare.unwrap_or(u64::MAX).max(plan.kv_bytes));
+        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(plan.kv_bytes));
+        let cache = KvCache::new(groups, limit);
         if interrupt.stop() {
             return Err(Error::Cancelled);
         }
@@ -253,7 +267,9 @@ impl Model {
         info.load_seconds = start.elapsed().as_secs_f64();
         let engine = Mutex::new(Engine { pool, buffers });
         let turns = Turns::default();
-        Ok(Model { inner: Arc::new(Inner { file, spec, weights, tokenizer, cache, plan, info, cpu, turns, engine }) })
+        Ok(Model {
+            inner: Arc::new(Inner { file, spec, weights, tokenizer, template, cache, plan, info, cpu, turns, engine }),
+        })
     }
 
     /// Facts about the model.
@@ -264,6 +280,11 @@ impl Model {
     /// The file.
     pub fn gguf(&self) -> &Gguf {
         &self.inner.file
+    }
+
+    /// The chat template, when the file has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.inner.template.as_ref()
     }
 
     /// The tokenizer.

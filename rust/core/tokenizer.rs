@@ -22,7 +22,7 @@ pub use detokenize::Detokenizer;
 use bpe::{Bpe, Merges};
 use pretokenize::PreTokenizer;
 use special::{Finder, Part};
-use spm::Fallback;
+use spm::{Fallback, Neighbours};
 use vocabulary::{Kind, Vocabulary};
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -54,8 +54,8 @@ pub struct Tokenizer {
 }
 
 enum Encoder {
-    Bpe { pre: &'static PreTokenizer, merges: Merges, built: OnceLock<Result<Bpe, String>> },
-    Spm { fallback: Fallback },
+    Bpe { pre: &'static PreTokenizer, merges: Merges, built: Box<OnceLock<Result<Bpe, String>>> },
+    Spm { fallback: Fallback, neighbours: OnceLock<Neighbours> },
 }
 
 impl Tokenizer {
@@ -94,7 +94,7 @@ impl Tokenizer {
 
         let (encoder, kind, add_bos_default) = if spm {
             let fallback = Fallback::new(&vocabulary, unknown);
-            (Encoder::Spm { fallback }, "llama-spm".to_owned(), true)
+            (Encoder::Spm { fallback, neighbours: OnceLock::new() }, "llama-spm".to_owned(), true)
         } else {
             let name = file.str(PRE)?.unwrap_or("default");
             let Some(pre) = PreTokenizer::named(name) else {
@@ -104,7 +104,7 @@ impl Tokenizer {
                 return Err(Error::UnsupportedModel(what));
             };
             let merges = bpe::merges(file, &vocabulary)?;
-            (Encoder::Bpe { pre, merges, built: OnceLock::new() }, format!("gpt2/{name}"), pre.add_bos)
+            (Encoder::Bpe { pre, merges, built: Box::default() }, format!("gpt2/{name}"), pre.add_bos)
         };
         let name = file.bytes("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
         let phi3 =
@@ -174,7 +174,8 @@ impl Tokenizer {
         interrupt: &dyn Interrupt,
     ) -> Result<()> {
         match &self.encoder {
-            Encoder::Spm { fallback } => {
+            Encoder::Spm { fallback, neighbours } => {
+                let neighbours = neighbours.get_or_init(|| Neighbours::new(&self.vocabulary));
                 let prefix = if self.add_space_prefix && after_special { spm::SPACE } else { "" };
                 let mut escaped = String::with_capacity(prefix.len() + text.len() + text.len() / 2);
                 escaped.push_str(prefix);
@@ -182,7 +183,7 @@ impl Tokenizer {
                     escaped.push_str(if index == 0 { "" } else { spm::SPACE });
                     escaped.push_str(word);
                 }
-                spm::encode(&self.vocabulary, fallback, &escaped, ids, interrupt)
+                spm::encode(&self.vocabulary, neighbours, fallback, &escaped, ids, interrupt)
             }
             Encoder::Bpe { pre, merges, built } => {
                 let build = || Bpe::new(&self.vocabulary, merges, pre).map_err(|error| error.to_string());
@@ -239,12 +240,12 @@ impl Tokenizer {
     }
 
     /// Turns tokens into text as they come; the pieces join to [`decode`](Tokenizer::decode) of all.
-    pub fn detokenizer(&self, special: bool) -> Detokenizer<'_> {
+    pub fn detokenizer(&self, special: bool) -> Detokenizer<&Tokenizer> {
         Detokenizer::new(self, special, self.add_space_prefix)
     }
 
     /// Like [`detokenizer`](Tokenizer::detokenizer) for tokens that continue a text: a leading space is kept.
-    pub fn continuation(&self, special: bool) -> Detokenizer<'_> {
+    pub fn continuation(&self, special: bool) -> Detokenizer<&Tokenizer> {
         Detokenizer::new(self, special, false)
     }
 

@@ -1,5 +1,7 @@
 //! From tokens back to text, piece by piece.
 
+use std::ops::Deref;
+
 use super::Tokenizer;
 use crate::Result;
 
@@ -7,8 +9,8 @@ use crate::Result;
 /// valid UTF-8, and all of it together is what [`Tokenizer::decode`] makes of all the tokens. At most three bytes, the start of an
 /// unfinished character, are held back.
 #[derive(Debug)]
-pub struct Detokenizer<'t> {
-    tokenizer: &'t Tokenizer,
+pub struct Detokenizer<T> {
+    tokenizer: T,
     special: bool,
     /// The text begins here, so a space that encoding put in front is taken off.
     at_start: bool,
@@ -16,8 +18,8 @@ pub struct Detokenizer<'t> {
     held: Vec<u8>,
 }
 
-impl<'t> Detokenizer<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer, special: bool, at_start: bool) -> Detokenizer<'t> {
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
+    pub(crate) fn new(tokenizer: T, special: bool, at_start: bool) -> Detokenizer<T> {
         Detokenizer { tokenizer, special, at_start, held: Vec::new() }
     }
 

@@ -19,7 +19,7 @@ use crate::gemv::Group;
 use crate::isa::integers::Integers;
 use crate::isa::{SimdKernel, dispatch_simd};
 use crate::matmul::{Job, Line};
-use crate::unpack::{Blocks, SIGNED, SuperBlocks};
+use crate::unpack::{Blocks, SIGNED, Sink, SuperBlocks};
 
 /// Vectors of rows in a panel.
 const PANEL: usize = 2;
@@ -110,6 +110,19 @@ fn room<I: Integers>(panel: &mut Vec<Line>, blocks: usize, vectors: usize) -> *m
     panel.as_mut_ptr().cast()
 }
 
+/// Stores the weights of a block for one vector of rows.
+struct Store(*mut u8);
+
+impl<I: Integers> Sink<I> for Store {
+    #[inline(always)]
+    fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        for (i, bytes) in bytes.into_iter().enumerate() {
+            // SAFETY: whoever made this has room for a block.
+            unsafe { isa.store(self.0.add((4 * j + i) * PANEL * 4 * I::ROWS), bytes) };
+        }
+    }
+}
+
 /// Unpacks the panel that begins at `row`.
 struct UnpackBlocks<'j, 'a, F> {
     job: &'j Job<'a>,
@@ -133,11 +146,7 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
                 // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
                 unsafe {
                     let panel = panel.add((b * BLOCK_VECTORS + v) * vector);
-                    F::unpack(isa, block, |half, w| {
-                        for (i, w) in w.into_iter().enumerate() {
-                            isa.store(panel.add((4 * half + i) * PANEL * vector), w);
-                        }
-                    });
+                    F::unpack(isa, block, &mut Store(panel));
                     isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), isa.halves(block.at(F::SCALE_AT)));
                     if let Some(at) = F::MIN_AT {
                         isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), isa.halves(block.at(at)));
@@ -188,11 +197,7 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                     if F::MINIMA {
                         isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), isa.halves(block.at(F::MIN_AT)));
                     }
-                    F::unpack(isa, block, |j, w| {
-                        for (i, w) in w.into_iter().enumerate() {
-                            isa.store(panel.add((4 * j + i) * PANEL * vector), w);
-                        }
-                    });
+                    F::unpack(isa, block, &mut Store(panel));
                 }
             }
         }
@@ -245,6 +250,47 @@ unsafe fn write<I: Integers, const T: usize>(
     }
 }
 
+/// The vectors of a panel from the place `at` of a block on.
+///
+/// # Safety
+/// `panel` is a block of a panel, and `at` a place in it.
+#[inline(always)]
+unsafe fn words<I: Integers>(isa: I, panel: *const u8, at: usize) -> [I::Words; PANEL] {
+    // SAFETY: by the contract.
+    unsafe { [isa.load(panel.add(at * 4 * I::ROWS)), isa.load(panel.add((at + 1) * 4 * I::ROWS))] }
+}
+
+/// As [`words`], one vector of floats.
+///
+/// # Safety
+/// As for [`words`].
+#[inline(always)]
+unsafe fn floats<I: Integers>(isa: I, panel: *const u8, at: usize) -> I::Floats {
+    // SAFETY: by the contract.
+    unsafe { isa.load_floats(panel.add(at * 4 * I::ROWS).cast()) }
+}
+
+/// The sums of the activations times the pairs of a block.
+///
+/// # Safety
+/// `panel` is a block of a panel, and 16 sums are readable at each of `sums`.
+#[inline(always)]
+unsafe fn pairs<I: Integers, const T: usize>(isa: I, panel: *const u8, sums: [*const u8; T]) -> [[I::Words; PANEL]; T] {
+    let mut total = [[isa.splat(0); PANEL]; T];
+    for p in 0..8 {
+        // SAFETY: by the contract.
+        let w = unsafe { words(isa, panel, SUPER_PAIRS + p * PANEL) };
+        for t in 0..T {
+            // SAFETY: by the contract.
+            let sum = unsafe { isa.splat_at(sums[t].add(4 * p)) };
+            for v in 0..PANEL {
+                total[t][v] = isa.pair_dot(total[t][v], w[v], sum);
+            }
+        }
+    }
+    total
+}
+
 /// Multiplies a panel of [`Blocks`] with bytes up to `PEAK`.
 struct BlockTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
     job: &'j Job<'a>,
@@ -286,8 +332,7 @@ impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
                 while s < 8 {
                     let mut dot = isum.map(|row| row.map(|isum| isa.begin(isum)));
                     for i in s..s + steps {
-                        let w: [I::Words; PANEL] =
-                            core::array::from_fn(|v| isa.load(panel.add((i * PANEL + v) * vector)));
+                        let w = words(isa, panel, i * PANEL);
                         for t in 0..T {
                             let x = isa.splat_at(x[t].add(32 * b + 4 * i));
                             for v in 0..PANEL {
@@ -302,17 +347,16 @@ impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
                     }
                     s += steps;
                 }
-                let floats = |at: usize, v: usize| isa.load_floats(panel.add((at + v) * vector).cast());
                 for t in 0..T {
                     let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
                     for v in 0..PANEL {
-                        let d = isa.mul(floats(BLOCK_SCALES, v), d_a);
+                        let d = isa.mul(floats(isa, panel, BLOCK_SCALES + v), d_a);
                         acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
                     }
                     if MIN {
                         let sum = isa.to_floats(isa.splat_at(x[t].add(sums + 4 * b)));
                         for v in 0..PANEL {
-                            acc[t][v] = isa.fma(sum, isa.mul(floats(BLOCK_MINIMA, v), d_a), acc[t][v]);
+                            acc[t][v] = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), acc[t][v]);
                         }
                     }
                 }
@@ -356,32 +400,15 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 256 {
             // SAFETY: the panel and the records have k / 256 blocks.
             unsafe {
-                let load = |at: usize| -> [I::Words; PANEL] {
-                    core::array::from_fn(|v| isa.load(panel.add((at + v) * vector)))
-                };
-                let floats = |at: usize, v: usize| isa.load_floats(panel.add((at + v) * vector).cast());
-                // The sums of the activations times the pairs.
-                let pairs = || {
-                    let mut total = [[isa.splat(0); PANEL]; T];
-                    for p in 0..8 {
-                        let w = load(SUPER_PAIRS + p * PANEL);
-                        for t in 0..T {
-                            let sum = isa.splat_at(x[t].add(sums + 32 * b + 4 * p));
-                            for v in 0..PANEL {
-                                total[t][v] = isa.pair_dot(total[t][v], w[v], sum);
-                            }
-                        }
-                    }
-                    total
-                };
-                let mut isum = if !MIN && self.offset { pairs() } else { [[isa.splat(0); PANEL]; T] };
+                let x_sums = x.map(|x| x.add(sums + 32 * b));
+                let mut isum = if !MIN && self.offset { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
                 for j in 0..16 {
-                    let scale = load(SUPER_SUB_SCALES + j * PANEL);
+                    let scale = words(isa, panel, SUPER_SUB_SCALES + j * PANEL);
                     let mut s = 0;
                     while s < 4 {
                         let mut dot = [[isa.begin_scaled(); PANEL]; T];
                         for i in 4 * j + s..4 * j + s + steps {
-                            let w = load(i * PANEL);
+                            let w = words(isa, panel, i * PANEL);
                             for t in 0..T {
                                 let x = isa.splat_at(x[t].add(256 * b + 4 * i));
                                 for v in 0..PANEL {
@@ -400,16 +427,16 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
                 for t in 0..T {
                     let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
                     for v in 0..PANEL {
-                        let d = isa.mul(floats(SUPER_SCALES, v), d_a);
+                        let d = isa.mul(floats(isa, panel, SUPER_SCALES + v), d_a);
                         acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
                     }
                 }
                 if MIN {
-                    let msum = pairs();
+                    let msum = pairs::<I, T>(isa, panel, x_sums);
                     for t in 0..T {
                         let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
                         for v in 0..PANEL {
-                            let dmin = isa.mul(floats(SUPER_MINIMA, v), d_a);
+                            let dmin = isa.mul(floats(isa, panel, SUPER_MINIMA + v), d_a);
                             acc[t][v] = isa.fnma(isa.to_floats(msum[t][v]), dmin, acc[t][v]);
                         }
                     }

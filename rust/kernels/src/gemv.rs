@@ -7,7 +7,7 @@ use crate::activation::Activation;
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
-use crate::unpack::{Blocks, Rows, SIGNED, SuperBlocks};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks};
 
 /// Most tokens that are multiplied this way.
 pub(crate) const MOST_TOKENS: usize = 4;
@@ -59,6 +59,36 @@ impl Group {
     }
 }
 
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; four, two or one token together.
+macro_rules! each_group {
+    ($isa:ident, $job:expr, $multiply:ident) => {{
+        let job = $job;
+        for row in job.rows.clone().step_by(I::ROWS) {
+            let group = Group::at(job, row, I::ROWS);
+            let mut token = 0;
+            while token < job.tokens {
+                // SAFETY: the job is checked; the group and the tokens are its own.
+                unsafe {
+                    match job.tokens - token {
+                        1 => {
+                            $multiply::<I, F, 1>($isa, job, &group, token);
+                            token += 1;
+                        }
+                        2 | 3 => {
+                            $multiply::<I, F, 2>($isa, job, &group, token);
+                            token += 2;
+                        }
+                        _ => {
+                            $multiply::<I, F, 4>($isa, job, &group, token);
+                            token += 4;
+                        }
+                    }
+                }
+            }
+        }
+    }};
+}
+
 /// The product of the job with a format of [`Blocks`].
 pub(crate) struct BlocksGemv<'a, F>(pub(crate) Job<'a>, pub(crate) PhantomData<F>);
 
@@ -67,14 +97,7 @@ impl<F: Blocks> SimdKernel for BlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        // SAFETY: `blocks` is what the job was checked for.
-        each_group::<I>(&self.0, |group, token, tokens| unsafe {
-            match tokens {
-                4 => blocks::<I, F, 4>(isa, &self.0, group, token),
-                2 => blocks::<I, F, 2>(isa, &self.0, group, token),
-                _ => blocks::<I, F, 1>(isa, &self.0, group, token),
-            }
-        });
+        each_group!(isa, &self.0, blocks);
     }
 }
 
@@ -86,31 +109,45 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        // SAFETY: `super_blocks` is what the job was checked for.
-        each_group::<I>(&self.0, |group, token, tokens| unsafe {
-            match tokens {
-                4 => super_blocks::<I, F, 4>(isa, &self.0, group, token),
-                2 => super_blocks::<I, F, 2>(isa, &self.0, group, token),
-                _ => super_blocks::<I, F, 1>(isa, &self.0, group, token),
-            }
-        });
+        each_group!(isa, &self.0, super_blocks);
     }
 }
 
-/// Calls `f(group, first token, 4 or 2 or 1 tokens)`, all tokens of a group in turn, while its rows are in the cache.
-#[inline(always)]
-fn each_group<I: Integers>(job: &Job<'_>, mut f: impl FnMut(&Group, usize, usize)) {
-    for row in job.rows.clone().step_by(I::ROWS) {
-        let group = Group::at(job, row, I::ROWS);
-        let mut token = 0;
-        while token < job.tokens {
-            let tokens = match job.tokens - token {
-                1 => 1,
-                2 | 3 => 2,
-                _ => 4,
-            };
-            f(&group, token, tokens);
-            token += tokens;
+/// Multiplies the halves of a block with `T` tokens.
+struct Dot<I: Integers, const T: usize> {
+    isum: [I::Words; T],
+    /// The activations of the block.
+    x: [*const u8; T],
+    peak: u32,
+}
+
+impl<I: Integers, const T: usize> Sink<I> for Dot<I, T> {
+    #[inline(always)]
+    fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        for t in 0..T {
+            // SAFETY: whoever made this has whole blocks of activations.
+            self.isum[t] = unsafe { isa.dot16(self.isum[t], &bytes, self.x[t].add(16 * j), self.peak) };
+        }
+    }
+}
+
+/// As [`Dot`], for the sub-blocks of a super-block.
+struct ScaledDot<I: Integers, const T: usize> {
+    isum: [I::Words; T],
+    /// The activations of the block.
+    x: [*const u8; T],
+    scales: [I::Words; 4],
+    peak: u32,
+    signed: bool,
+}
+
+impl<I: Integers, const T: usize> Sink<I> for ScaledDot<I, T> {
+    #[inline(always)]
+    fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        let scale = isa.sub_scale(self.scales[j / 4], j % 4, self.peak, self.signed);
+        for t in 0..T {
+            // SAFETY: whoever made this has whole blocks of activations.
+            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, self.peak) };
         }
     }
 }
@@ -141,12 +178,10 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, 
         // SAFETY: the group's rows are inside the matrix and have k / 32 blocks; the records are those of k activations.
         unsafe {
             let sum: [I::Words; T] = x.map(|x| isa.splat_at(x.add(sums + 4 * b)));
-            let mut isum = sum.map(|sum| isa.sub_scaled(isa.splat(0), sum, offset));
-            F::unpack(isa, block, |half, w| {
-                for t in 0..T {
-                    isum[t] = isa.dot16(isum[t], &w, x[t].add(32 * b + 16 * half), F::PEAK);
-                }
-            });
+            let isum = sum.map(|sum| isa.sub_scaled(isa.splat(0), sum, offset));
+            let mut dot = Dot::<I, T> { isum, x: x.map(|x| x.add(32 * b)), peak: F::PEAK };
+            F::unpack(isa, block, &mut dot);
+            let isum = dot.isum;
             let d = isa.halves(block.at(F::SCALE_AT));
             let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
             for t in 0..T {
@@ -201,12 +236,10 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     }
                 }
             }
-            F::unpack(isa, block, |j, w| {
-                let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);
-                for t in 0..T {
-                    isum[t] = isa.dot16_scaled(isum[t], &w, x[t].add(256 * b + 16 * j), scale, F::PEAK);
-                }
-            });
+            let x_b = x.map(|x| x.add(256 * b));
+            let mut dot = ScaledDot::<I, T> { isum, x: x_b, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
+            F::unpack(isa, block, &mut dot);
+            let isum = dot.isum;
             let d = isa.halves(block.at(F::SCALE_AT));
             let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
             for t in 0..T {

@@ -83,7 +83,9 @@ pub struct MatmulScratch {
 /// A cache line, for the alignment of vectors.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
-pub(crate) struct Line([[u8; 32]; 2]);
+pub(crate) struct Line {
+    _bytes: [[u8; 32]; 2],
+}
 
 /// The arguments of [`matmul`], checked.
 #[derive(Clone)]

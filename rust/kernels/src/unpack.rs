@@ -50,6 +50,14 @@ impl Rows {
     }
 }
 
+/// Takes unpacked weights. A trait, not a closure: what a closure holds is compiled with the features of the level only if it
+/// happens to be inlined.
+pub(crate) trait Sink<I: Integers> {
+    /// Sub-block `j` of 16 weights: byte `b` of lane `r` of `bytes[i]` is weight `16 j + 4 i + b` of row `r`. Implementations are
+    /// `#[inline(always)]`.
+    fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]);
+}
+
 /// Formats of 32 weights with one scale, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum.
 pub(crate) trait Blocks: Weights {
     /// What is subtracted from the bytes of [`unpack`](Blocks::unpack).
@@ -64,11 +72,11 @@ pub(crate) trait Blocks: Weights {
     /// The integers (after subtraction) of a block.
     fn quants(block: &[u8]) -> [i8; 32];
 
-    /// Calls `emit(half, bytes)` for the two halves: byte `b` of lane `r` of `bytes[i]` is weight `16 half + 4 i + b` of row `r`.
+    /// Gives `sink` the two halves as sub-blocks 0 and 1.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, emit: impl FnMut(usize, [I::Words; 4]));
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
 }
 
 /// [`Blocks::PEAK`] of signed bytes.
@@ -97,11 +105,11 @@ pub(crate) trait SuperBlocks: Weights {
     /// `rows` are `I::ROWS` readable rows with a block each.
     unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]);
 
-    /// Calls `emit(j, bytes)` once for each sub-block `j`: byte `b` of lane `r` of `bytes[i]` is weight `16 j + 4 i + b` of row `r`.
+    /// Gives `sink` each of the 16 sub-blocks once, in any order.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, emit: impl FnMut(usize, [I::Words; 4]));
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
 }
 
 /// A decoded super-block, for the scalar level.

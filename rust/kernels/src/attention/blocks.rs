@@ -5,7 +5,7 @@ use crate::LANES;
 use crate::isa::floats::Floats;
 
 /// Sixteen f32 values, a whole cache line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [f32; LANES]);
 
@@ -102,6 +102,7 @@ fn scores_in<I: Floats, K: Chunk, const Q: usize, const V: usize>(
 }
 
 /// What a block of queries takes from the values of a tile.
+#[derive(Default)]
 pub(super) struct Weights {
     /// Weights of the keys, per query.
     pub(super) p: [[Line; VECTORS]; QUERIES],
@@ -115,7 +116,7 @@ impl Weights {
     /// `sums = sums * factor`, then `fma(p, value, sums)` for the keys of each query's range in order. `values` is
     /// `(TILE, lines)`, `sums` is `(count, lines)`.
     #[inline(always)]
-    pub(super) fn apply<I: Floats, C: Chunk>(mut self, isa: I, values: &[C], count: usize, sums: &mut [Line]) {
+    pub(super) fn apply<I: Floats, C: Chunk>(&mut self, isa: I, values: &[C], count: usize, sums: &mut [Line]) {
         let lines = values.len() / TILE;
         // The keys that all see go through the registers together; each query's others before and after on their own.
         let ranges = &self.ranges[..count];

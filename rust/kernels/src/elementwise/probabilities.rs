@@ -21,7 +21,7 @@ fn largest<I: Floats>(isa: I, x: &[f32]) -> (f32, bool) {
     (isa.largest(largest), nan != 0)
 }
 
-/// `e^(x - max)` summed, and written in place of `x` when it is given as a mutable row.
+/// The largest value and the sum of `e^(x - max)`; NaN when a value is.
 struct SumExp<'a> {
     x: &'a [f32],
 }

@@ -178,13 +178,16 @@ pub(super) fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8;
 #[inline(always)]
 pub(super) unsafe fn unpack_scales_and_minima<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
     // SAFETY: the 12 bytes are readable.
-    let [a, b, c] = core::array::from_fn(|i| unsafe { isa.word(rows.at(4 * i)) });
-    let top = |word| isa.field::<2, 0x30>(word);
-    let scales = [isa.field::<0, 0x3f>(a), isa.or(isa.field::<0, 0x0f>(c), top(a))];
-    let minima = [isa.field::<0, 0x3f>(b), isa.or(isa.field::<4, 0x0f>(c), top(b))];
-    let twice = |[low, high]: [I::Words; 2]| {
-        let ((a, b), (c, d)) = (isa.double_bytes(low), isa.double_bytes(high));
-        [a, b, c, d]
-    };
-    (twice(scales), twice(minima))
+    let (a, b, c) = unsafe { (isa.word(rows), isa.word(rows.at(4)), isa.word(rows.at(8))) };
+    let (scales, minima) = (isa.field::<0, 0x3f>(a), isa.field::<0, 0x3f>(b));
+    let upper_scales = isa.or(isa.field::<0, 0x0f>(c), isa.field::<2, 0x30>(a));
+    let upper_minima = isa.or(isa.field::<4, 0x0f>(c), isa.field::<2, 0x30>(b));
+    (twice(isa, scales, upper_scales), twice(isa, minima, upper_minima))
+}
+
+/// Every byte of `low`, then of `high`, twice.
+#[inline(always)]
+fn twice<I: Integers>(isa: I, low: I::Words, high: I::Words) -> [I::Words; 4] {
+    let ((a, b), (c, d)) = (isa.double_bytes(low), isa.double_bytes(high));
+    [a, b, c, d]
 }

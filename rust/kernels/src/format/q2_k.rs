@@ -16,7 +16,7 @@ use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q2_K: 256 weights in 84 bytes, 4-bit scales and minima of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -134,15 +134,15 @@ impl SuperBlocks for Q2_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for h in 0..2 {
             for l in 0..2 {
                 // SAFETY: the crumbs are 64 bytes of each block.
                 let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * l)) };
-                emit(8 * h + l, isa.fields::<0, 0x03>(packed));
-                emit(8 * h + 2 + l, isa.fields::<2, 0x03>(packed));
-                emit(8 * h + 4 + l, isa.fields::<4, 0x03>(packed));
-                emit(8 * h + 6 + l, isa.fields::<6, 0x03>(packed));
+                sink.take(isa, 8 * h + l, isa.fields::<0, 0x03>(packed));
+                sink.take(isa, 8 * h + 2 + l, isa.fields::<2, 0x03>(packed));
+                sink.take(isa, 8 * h + 4 + l, isa.fields::<4, 0x03>(packed));
+                sink.take(isa, 8 * h + 6 + l, isa.fields::<6, 0x03>(packed));
             }
         }
     }

@@ -10,7 +10,6 @@
 //! weight i = d * (scale[i / 16] - 32) * (bits - 4)
 //! ```
 
-use core::array;
 use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
@@ -19,7 +18,7 @@ use super::search::{fit_signed_by_descent, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q3_K: 256 weights in 110 bytes, signed 6-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -151,20 +150,36 @@ impl SuperBlocks for Q3_K {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
         // SAFETY: the scales are 12 bytes of each block.
-        let [low, high, top] = array::from_fn(|i| unsafe { isa.word(rows.at(offset_of!(Block, scales) + 4 * i)) });
+        let (low, high, top) = unsafe {
+            let scales = rows.at(offset_of!(Block, scales));
+            (isa.word(scales), isa.word(scales.at(4)), isa.word(scales.at(8)))
+        };
+        let bits = isa.or_each(
+            [
+                isa.field::<0, 0x0f>(low),
+                isa.field::<0, 0x0f>(high),
+                isa.field::<4, 0x0f>(low),
+                isa.field::<4, 0x0f>(high),
+            ],
+            [
+                isa.field_up::<4, 0x30>(top),
+                isa.field_up::<2, 0x30>(top),
+                isa.field::<0, 0x30>(top),
+                isa.field::<2, 0x30>(top),
+            ],
+        );
         let zero = isa.splat(i32::from_ne_bytes([SCALE_ZERO as u8; 4]));
-        let scale = |low, top| isa.sub_bytes(isa.or(low, top), zero);
         let scales = [
-            scale(isa.field::<0, 0x0f>(low), isa.field_up::<4, 0x30>(top)),
-            scale(isa.field::<0, 0x0f>(high), isa.field_up::<2, 0x30>(top)),
-            scale(isa.field::<4, 0x0f>(low), isa.field::<0, 0x30>(top)),
-            scale(isa.field::<4, 0x0f>(high), isa.field::<2, 0x30>(top)),
+            isa.sub_bytes(bits[0], zero),
+            isa.sub_bytes(bits[1], zero),
+            isa.sub_bytes(bits[2], zero),
+            isa.sub_bytes(bits[3], zero),
         ];
         (scales, scales)
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for l in 0..2 {
             // SAFETY: the masks are 32 bytes of each block.
             let mask = unsafe { isa.chunk(rows.at(offset_of!(Block, hmask) + 16 * l)) };
@@ -172,14 +187,11 @@ impl SuperBlocks for Q3_K {
                 // SAFETY: the crumbs are 64 bytes of each block.
                 let low = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * l)) };
                 // Bit 4 h + s of the mask becomes bit 2 of the weights of field s.
-                let mask = mask.map(|word| if h == 0 { word } else { isa.field::<4, 0x0f>(word) });
-                let mut emit = |s: usize, low: [I::Words; 4], high: [I::Words; 4]| {
-                    emit(8 * h + 2 * s + l, array::from_fn(|i| isa.or(low[i], high[i])));
-                };
-                emit(0, isa.fields::<0, 0x03>(low), mask.map(|word| isa.field_up::<2, 0x04>(word)));
-                emit(1, isa.fields::<2, 0x03>(low), mask.map(|word| isa.field_up::<1, 0x04>(word)));
-                emit(2, isa.fields::<4, 0x03>(low), isa.fields::<0, 0x04>(mask));
-                emit(3, isa.fields::<6, 0x03>(low), isa.fields::<1, 0x04>(mask));
+                let mask = if h == 0 { mask } else { isa.high_nibbles(mask) };
+                sink.take(isa, 8 * h + l, isa.or_each(isa.fields::<0, 0x03>(low), isa.fields_up::<2, 0x04>(mask)));
+                sink.take(isa, 8 * h + 2 + l, isa.or_each(isa.fields::<2, 0x03>(low), isa.fields_up::<1, 0x04>(mask)));
+                sink.take(isa, 8 * h + 4 + l, isa.or_each(isa.fields::<4, 0x03>(low), isa.fields::<0, 0x04>(mask)));
+                sink.take(isa, 8 * h + 6 + l, isa.or_each(isa.fields::<6, 0x03>(low), isa.fields::<1, 0x04>(mask)));
             }
         }
     }

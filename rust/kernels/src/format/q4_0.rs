@@ -14,7 +14,7 @@ use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Visitor, Weights};
+use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
 
 /// Q4_0: 32 weights in 18 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -83,10 +83,10 @@ impl Blocks for Q4_0 {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
-        emit(0, isa.low_nibbles(packed));
-        emit(1, isa.high_nibbles(packed));
+        sink.take(isa, 0, isa.low_nibbles(packed));
+        sink.take(isa, 1, isa.high_nibbles(packed));
     }
 }

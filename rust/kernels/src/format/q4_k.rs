@@ -16,7 +16,7 @@ use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q4_K: 256 weights in 144 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -110,13 +110,13 @@ impl SuperBlocks for Q4_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for c in 0..4 {
             for l in 0..2 {
                 // SAFETY: the nibbles are 128 bytes of each block.
                 let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
-                emit(4 * c + l, isa.low_nibbles(packed));
-                emit(4 * c + 2 + l, isa.high_nibbles(packed));
+                sink.take(isa, 4 * c + l, isa.low_nibbles(packed));
+                sink.take(isa, 4 * c + 2 + l, isa.high_nibbles(packed));
             }
         }
     }

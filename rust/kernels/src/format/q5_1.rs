@@ -8,7 +8,6 @@
 //! weight = d * bits + m
 //! ```
 
-use core::array;
 use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
@@ -16,7 +15,7 @@ use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Visitor, Weights};
+use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
 
 /// Q5_1: 32 weights in 24 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
@@ -90,11 +89,10 @@ impl Blocks for Q5_1 {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         // SAFETY: the fields are 4 and 16 bytes of each block.
         let (high, packed) = unsafe { (isa.word(rows.at(offset_of!(Block, qh))), isa.chunk(rows.at(offset_of!(Block, qs)))) };
-        let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
-        emit(0, array::from_fn(|i| isa.or(low[i], isa.fifth_bits(high, i))));
-        emit(1, array::from_fn(|i| isa.or(upper[i], isa.fifth_bits(high, 4 + i))));
+        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
+        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
     }
 }

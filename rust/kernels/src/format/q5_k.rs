@@ -12,12 +12,14 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::layout::{
+    Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
+};
 use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q5_K: 256 weights in 176 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -115,22 +117,23 @@ impl SuperBlocks for Q5_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for l in 0..2 {
-            // SAFETY: the fifth bits are 32 bytes of each block.
-            let high = unsafe { isa.chunk(rows.at(offset_of!(Block, qh) + 16 * l)) };
-            let mut pair = |c: usize, first: [I::Words; 4], second: [I::Words; 4]| {
-                // SAFETY: the nibbles are 128 bytes of each block.
-                let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
-                let (low, upper) = (isa.low_nibbles(packed), isa.high_nibbles(packed));
-                emit(4 * c + l, array::from_fn(|i| isa.or(low[i], first[i])));
-                emit(4 * c + 2 + l, array::from_fn(|i| isa.or(upper[i], second[i])));
+            // SAFETY: the fields are 32 and 128 bytes of each block.
+            let (high, packed) = unsafe {
+                let qs = rows.at(offset_of!(Block, qs) + 16 * l);
+                let packed = [isa.chunk(qs), isa.chunk(qs.at(32)), isa.chunk(qs.at(64)), isa.chunk(qs.at(96))];
+                (isa.chunk(rows.at(offset_of!(Block, qh) + 16 * l)), packed)
             };
-            // Bit j of a byte becomes bit 4 of a weight of sub-blocks 2 j and 2 j + 1.
-            pair(0, high.map(|word| isa.field_up::<4, 0x10>(word)), high.map(|word| isa.field_up::<3, 0x10>(word)));
-            pair(1, high.map(|word| isa.field_up::<2, 0x10>(word)), high.map(|word| isa.field_up::<1, 0x10>(word)));
-            pair(2, isa.fields::<0, 0x10>(high), isa.fields::<1, 0x10>(high));
-            pair(3, isa.fields::<2, 0x10>(high), isa.fields::<3, 0x10>(high));
+            // Bit s of a byte becomes bit 4 of a weight of the sub-block of 32 s.
+            sink.take(isa, l, isa.or_each(isa.low_nibbles(packed[0]), isa.fields_up::<4, 0x10>(high)));
+            sink.take(isa, 2 + l, isa.or_each(isa.high_nibbles(packed[0]), isa.fields_up::<3, 0x10>(high)));
+            sink.take(isa, 4 + l, isa.or_each(isa.low_nibbles(packed[1]), isa.fields_up::<2, 0x10>(high)));
+            sink.take(isa, 6 + l, isa.or_each(isa.high_nibbles(packed[1]), isa.fields_up::<1, 0x10>(high)));
+            sink.take(isa, 8 + l, isa.or_each(isa.low_nibbles(packed[2]), isa.fields::<0, 0x10>(high)));
+            sink.take(isa, 10 + l, isa.or_each(isa.high_nibbles(packed[2]), isa.fields::<1, 0x10>(high)));
+            sink.take(isa, 12 + l, isa.or_each(isa.low_nibbles(packed[3]), isa.fields::<2, 0x10>(high)));
+            sink.take(isa, 14 + l, isa.or_each(isa.high_nibbles(packed[3]), isa.fields::<3, 0x10>(high)));
         }
     }
 }

@@ -8,7 +8,6 @@
 //! weight i = d * scale[i / 16] * (bits - 32)
 //! ```
 
-use core::array;
 use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
@@ -17,7 +16,7 @@ use super::search::{TINY, fit_signed, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
 
 /// Q6_K: 256 weights in 210 bytes, signed 8-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -134,7 +133,7 @@ impl SuperBlocks for Q6_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for h in 0..2 {
             for l in 0..2 {
                 // SAFETY: the fields are 128 and 64 bytes of each block.
@@ -145,13 +144,10 @@ impl SuperBlocks for Q6_K {
                         isa.chunk(rows.at(offset_of!(Block, qh) + 32 * h + 16 * l)),
                     )
                 };
-                let mut emit = |s: usize, low: [I::Words; 4], high: [I::Words; 4]| {
-                    emit(8 * h + 2 * s + l, array::from_fn(|i| isa.or(low[i], high[i])));
-                };
-                emit(0, isa.low_nibbles(a), high.map(|word| isa.field_up::<4, 0x30>(word)));
-                emit(1, isa.low_nibbles(b), high.map(|word| isa.field_up::<2, 0x30>(word)));
-                emit(2, isa.high_nibbles(a), isa.fields::<0, 0x30>(high));
-                emit(3, isa.high_nibbles(b), isa.fields::<2, 0x30>(high));
+                sink.take(isa, 8 * h + l, isa.or_each(isa.low_nibbles(a), isa.fields_up::<4, 0x30>(high)));
+                sink.take(isa, 8 * h + 2 + l, isa.or_each(isa.low_nibbles(b), isa.fields_up::<2, 0x30>(high)));
+                sink.take(isa, 8 * h + 4 + l, isa.or_each(isa.high_nibbles(a), isa.fields::<0, 0x30>(high)));
+                sink.take(isa, 8 * h + 6 + l, isa.or_each(isa.high_nibbles(b), isa.fields::<2, 0x30>(high)));
             }
         }
     }

@@ -13,7 +13,7 @@ use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, SIGNED, Visitor, Weights};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, Visitor, Weights};
 
 /// Q8_0: 32 weights in 34 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -73,11 +73,12 @@ impl Blocks for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, mut emit: impl FnMut(usize, [I::Words; 4])) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         for half in 0..2 {
             // SAFETY: the integers are 32 bytes of each block.
-            let bytes = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * half)) };
-            emit(half, bytes.map(|word| isa.signed_bytes(word)));
+            let [a, b, c, d] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * half)) };
+            let bytes = [isa.signed_bytes(a), isa.signed_bytes(b), isa.signed_bytes(c), isa.signed_bytes(d)];
+            sink.take(isa, half, bytes);
         }
     }
 }

@@ -94,9 +94,6 @@ pub(crate) trait Integers: Copy {
     /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
 
-    /// `a + b`.
-    fn add(self, a: Self::Words, b: Self::Words) -> Self::Words;
-
     /// `a - b * factor`; `factor` is zero or a power of two.
     fn sub_scaled(self, a: Self::Words, b: Self::Words, factor: i32) -> Self::Words;
 
@@ -221,7 +218,36 @@ pub(crate) trait Integers: Copy {
 
     /// [`field`](Integers::field) of four words.
     #[inline(always)]
-    fn fields<const SHIFT: u32, const MASK: u8>(self, words: [Self::Words; 4]) -> [Self::Words; 4] {
-        words.map(|word| self.field::<SHIFT, MASK>(word))
+    fn fields<const SHIFT: u32, const MASK: u8>(self, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.field::<SHIFT, MASK>(a),
+            self.field::<SHIFT, MASK>(b),
+            self.field::<SHIFT, MASK>(c),
+            self.field::<SHIFT, MASK>(d),
+        ]
+    }
+
+    /// [`field_up`](Integers::field_up) of four words.
+    #[inline(always)]
+    fn fields_up<const SHIFT: u32, const MASK: u8>(self, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.field_up::<SHIFT, MASK>(a),
+            self.field_up::<SHIFT, MASK>(b),
+            self.field_up::<SHIFT, MASK>(c),
+            self.field_up::<SHIFT, MASK>(d),
+        ]
+    }
+
+    /// Bitwise or of four words.
+    #[inline(always)]
+    fn or_each(self, a: [Self::Words; 4], b: [Self::Words; 4]) -> [Self::Words; 4] {
+        [self.or(a[0], b[0]), self.or(a[1], b[1]), self.or(a[2], b[2]), self.or(a[3], b[3])]
+    }
+
+    /// The four words of [`fifth_bits`](Integers::fifth_bits) for 16 weights, `half` of 32.
+    #[inline(always)]
+    fn sixteen_fifth_bits(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
+        let i = 4 * half;
+        [self.fifth_bits(w, i), self.fifth_bits(w, i + 1), self.fifth_bits(w, i + 2), self.fifth_bits(w, i + 3)]
     }
 }

@@ -189,11 +189,6 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn add(self, a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
     fn sub_scaled(self, a: __m256i, b: __m256i, factor: i32) -> __m256i {
         if factor == 0 {
             return a;

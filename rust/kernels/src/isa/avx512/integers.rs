@@ -184,11 +184,6 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn add(self, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-
-    #[inline(always)]
     fn sub_scaled(self, a: __m512i, b: __m512i, factor: i32) -> __m512i {
         if factor == 0 {
             return a;
