@@ -246,4 +246,3 @@ pub fn peak_rss_bytes() -> Option<u64> {
         None
     }
 }
-

@@ -5,14 +5,15 @@
 
 pub mod arch;
 mod buffers;
+mod damage;
 mod forward;
+mod info;
 pub mod spec;
 pub mod tensors;
 mod turns;
 pub mod weights;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +34,7 @@ use turns::Turns;
 use weights::Weights;
 
 pub use crate::kv_cache::Sequence;
+pub use info::ModelInfo;
 
 /// Most tokens that are computed at once.
 const MAX_CHUNK: usize = 1 << 16;
@@ -92,57 +94,6 @@ pub struct BatchItem<'a> {
     pub logits: Logits,
     /// Receives `(rows, vocabulary)` logits; what was in it is replaced.
     pub out: &'a mut Vec<f32>,
-}
-
-/// Facts about a model.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ModelInfo {
-    /// The file.
-    pub path: PathBuf,
-    /// `general.architecture`.
-    pub architecture: String,
-    /// `general.name`, or the name of the file.
-    pub name: String,
-    /// Number of weights in use.
-    pub parameters: u64,
-    /// Size of the file or files.
-    pub file_bytes: u64,
-    /// Bits per weight of all tensors together.
-    pub bits_per_weight: f64,
-    /// Number of layers.
-    pub layers: usize,
-    /// Length of the hidden state.
-    pub width: usize,
-    /// Query heads of the first layer.
-    pub heads: usize,
-    /// Key and value heads of the first layer.
-    pub kv_heads: usize,
-    /// Length of a key.
-    pub head_size: usize,
-    /// Width of the feed-forward part of the first layer.
-    pub feed_forward: usize,
-    /// Window of the layers that have one.
-    pub sliding_window: Option<usize>,
-    /// Number of tokens.
-    pub vocabulary: usize,
-    /// Positions that the model was trained for.
-    pub trained_context: usize,
-    /// Positions per sequence.
-    pub context: usize,
-    /// Number of weights by type of tensor.
-    pub types: BTreeMap<&'static str, u64>,
-    /// Tensors of the file that are not used.
-    pub ignored_tensors: Vec<String>,
-    /// Kind of the tokenizer, `"gpt2/smollm"`.
-    pub tokenizer: String,
-    /// The file has a chat template.
-    pub has_template: bool,
-    /// The SIMD level.
-    pub level: Level,
-    /// Number of threads.
-    pub threads: usize,
-    /// Seconds that loading took.
-    pub load_seconds: f64,
 }
 
 /// A model. Cheap to clone, usable from any thread; concurrent calls take turns.
@@ -264,6 +215,7 @@ impl Model {
             return Err(Error::Cancelled);
         }
         let mut info = ModelInfo::new(&file, &spec, &weights, &tokenizer, &plan, cpu.level(), threads)?;
+        info.has_template = template.is_some();
         info.load_seconds = start.elapsed().as_secs_f64();
         let engine = Mutex::new(Engine { pool, buffers });
         let turns = Turns::default();
@@ -282,14 +234,14 @@ impl Model {
         &self.inner.file
     }
 
-    /// The chat template, when the file has one.
-    pub fn template(&self) -> Option<&ChatTemplate> {
-        self.inner.template.as_ref()
-    }
-
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.inner.tokenizer
+    }
+
+    /// The chat template, when the file has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.inner.template.as_ref()
     }
 
     /// The hyper-parameters.
@@ -482,49 +434,4 @@ fn plan_chunk(batch: &[BatchItem<'_>], next: &mut (usize, usize), limit: usize) 
         *next = if done { (next.0 + 1, 0) } else { (next.0, end) };
     }
     segments
-}
-
-impl ModelInfo {
-    fn new(
-        file: &Gguf,
-        spec: &ModelSpec,
-        weights: &Weights,
-        tokenizer: &Tokenizer,
-        plan: &MemoryPlan,
-        level: Level,
-        threads: usize,
-    ) -> Result<ModelInfo> {
-        let first = spec.layers.first().ok_or_else(|| file.error("the model has no layers"))?;
-        let mut types = BTreeMap::new();
-        for tensor in file.tensors() {
-            *types.entry(tensor.ty.name()).or_insert(0) += tensor.elements();
-        }
-        let all: u64 = types.values().sum();
-        let stem = || file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(ModelInfo {
-            path: file.path().to_path_buf(),
-            architecture: spec.architecture.name.to_owned(),
-            name: file.str("general.name")?.filter(|name| !name.is_empty()).map_or_else(stem, str::to_owned),
-            parameters: weights.parameters,
-            file_bytes: file.file_bytes(),
-            bits_per_weight: plan.weights_bytes as f64 * 8.0 / all.max(1) as f64,
-            layers: spec.layers.len(),
-            width: spec.width,
-            heads: first.heads,
-            kv_heads: first.kv_heads,
-            head_size: first.key_dim,
-            feed_forward: first.feed_forward,
-            sliding_window: spec.groups.iter().flatten().copied().min(),
-            vocabulary: spec.vocabulary,
-            trained_context: spec.context,
-            context: plan.context,
-            types,
-            ignored_tensors: weights.ignored.clone(),
-            tokenizer: tokenizer.kind().to_owned(),
-            has_template: file.get("tokenizer.chat_template").is_some(),
-            level,
-            threads,
-            load_seconds: 0.0,
-        })
-    }
 }

@@ -14,6 +14,7 @@ use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
 
 use super::arch::Gate;
 use super::buffers::{ATTENTION_ROWS, Buffers, LOGIT_ROWS, Worker, kind_index};
+use super::damage::diagnosis;
 use super::spec::{LayerSpec, ModelSpec};
 use super::weights::{LayerWeights, Linear, Weights};
 use crate::gguf::Gguf;
@@ -102,7 +103,7 @@ pub(super) fn chunk(
     }
     let mut pass = Pass { context, pool, rows };
     pass.embed(buffers, &ids)?;
-    pass.check(buffers, "the embedding")?;
+    pass.check(buffers, "the embedding", "token_embd.")?;
     let layers = context.spec.layers.len();
     for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
         pass.attention_part(buffers, spec, weights, sequences, index + 1 == layers)?;
@@ -110,7 +111,7 @@ pub(super) fn chunk(
             return Ok(());
         }
         pass.feed_forward_part(buffers, spec, weights)?;
-        pass.check(buffers, &format!("layer {index}"))?;
+        pass.check(buffers, &format!("layer {index}"), &format!("blk.{index}."))?;
     }
     pass.output(buffers, outs)
 }
@@ -556,28 +557,27 @@ impl Pass<'_> {
         })?;
         match bad.into_inner() {
             usize::MAX => Ok(()),
-            row => Err(Error::NotFinite(format!(
-                "the logits of position {} are not finite: the weights are damaged",
-                self.rows[start + row].position
-            ))),
+            row => {
+                let position = self.rows[start + row].position;
+                Err(Error::NotFinite(match self.context.check {
+                    // The layers are the business of the checks between them, but keys and values reach no hidden state.
+                    true => diagnosis(self.context.file, position, "the output", &["output", "token_embd.", "blk."]),
+                    false => format!("the logits of position {position} are not finite: the weights are damaged"),
+                }))
+            }
         }
     }
 
     /// In a checking pass: an error when hidden states after `place` are not finite.
-    fn check(&self, buffers: &Buffers, place: &str) -> Result<()> {
-        let width = self.context.spec.width;
-        if !self.context.check {
+    fn check(&self, buffers: &Buffers, place: &str, prefix: &str) -> Result<()> {
+        let Context { spec, file, check, .. } = self.context;
+        if !check {
             return Ok(());
         }
-        for (row, values) in self.rows.iter().zip(buffers.x.chunks_exact(width)) {
-            if !all_finite(values) {
-                return Err(Error::NotFinite(format!(
-                    "the computation of position {} is not finite after {place}: its weights are damaged",
-                    row.position
-                )));
-            }
+        match self.rows.iter().zip(buffers.x.chunks_exact(spec.width)).find(|(_, values)| !all_finite(values)) {
+            Some((row, _)) => Err(Error::NotFinite(diagnosis(file, row.position, place, &[prefix]))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -603,7 +603,7 @@ impl<'a> Records<'a> {
     }
 }
 
-fn all_finite(values: &[f32]) -> bool {
+pub(super) fn all_finite(values: &[f32]) -> bool {
     // Without a branch per value, so that the compiler vectorises it.
     let worst = values.iter().fold(0, |worst, value| (value.to_bits() & 0x7fff_ffff).max(worst));
     worst < 0x7f80_0000

@@ -1,0 +1,211 @@
+//! Small random models, written when a test asks for them.
+
+use std::path::Path;
+
+use fastq_core::gguf::{Array, TensorType, Value, Writer};
+use fastq_core::{LoadOptions, Model, Never};
+use fastq_kernels::Format;
+use fastq_kernels::testing::Rng;
+
+/// A model to write.
+#[derive(Clone, Debug)]
+pub struct Tiny {
+    pub architecture: &'static str,
+    pub layers: usize,
+    pub width: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head: usize,
+    pub feed_forward: usize,
+    pub context: usize,
+    pub window: usize,
+    pub biases: bool,
+    pub tied: bool,
+    /// Types of the matrices, in turn.
+    pub formats: &'static [Format],
+    /// Keys added or replaced.
+    pub keys: Vec<(String, Value)>,
+    /// Tensors left out.
+    pub without: Vec<String>,
+    /// A tensor whose first values become NaN.
+    pub damaged: Option<String>,
+}
+
+pub const VOCABULARY: usize = 300;
+
+/// A llama with matrices of all types, two query heads per kv head and biases.
+pub fn llama() -> Tiny {
+    Tiny {
+        architecture: "llama",
+        layers: 3,
+        width: 256,
+        heads: 4,
+        kv_heads: 2,
+        head: 64,
+        feed_forward: 256,
+        context: 512,
+        window: 0,
+        biases: true,
+        tied: false,
+        formats: Format::ALL,
+        keys: Vec::new(),
+        without: Vec::new(),
+        damaged: None,
+    }
+}
+
+/// A gemma3 of odd sizes with a window of 20 in six of seven layers.
+pub fn gemma() -> Tiny {
+    Tiny {
+        architecture: "gemma3",
+        layers: 7,
+        width: 96,
+        heads: 3,
+        kv_heads: 1,
+        head: 32,
+        feed_forward: 160,
+        context: 1024,
+        window: 20,
+        biases: false,
+        tied: true,
+        formats: &[Format::Q4_0, Format::F16, Format::Q8_0, Format::Q5_1, Format::Q4_1, Format::F32, Format::Q5_0],
+        keys: Vec::new(),
+        without: Vec::new(),
+        damaged: None,
+    }
+}
+
+impl Tiny {
+    pub fn write(&self, path: &Path) {
+        let a = self.architecture;
+        let number = |value: usize| Value::from(u32::try_from(value).expect("small"));
+        let mut tokens: Vec<Vec<u8>> = vec![b"<unk>".to_vec(), b"<s>".to_vec(), b"</s>".to_vec()];
+        tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>").into_bytes()));
+        tokens.extend((tokens.len()..VOCABULARY).map(|i| format!("t{i}").into_bytes()));
+        let types: Vec<i32> =
+            (0..VOCABULARY).map(|i| [2, 3, 3].get(i).copied().unwrap_or(if i < 259 { 6 } else { 1 })).collect();
+        let scores: Vec<f32> = (0..VOCABULARY).map(|i| -(i as f32)).collect();
+        let tensors = self.tensors();
+        let mut writer = Writer::new();
+        let mut keys: Vec<(String, Value)> = vec![
+            ("general.architecture".into(), a.into()),
+            ("general.name".into(), "tiny".into()),
+            (format!("{a}.context_length"), number(self.context)),
+            (format!("{a}.embedding_length"), number(self.width)),
+            (format!("{a}.block_count"), number(self.layers)),
+            (format!("{a}.feed_forward_length"), number(self.feed_forward)),
+            (format!("{a}.attention.head_count"), number(self.heads)),
+            (format!("{a}.attention.head_count_kv"), number(self.kv_heads)),
+            (format!("{a}.attention.key_length"), number(self.head)),
+            (format!("{a}.attention.value_length"), number(self.head)),
+            (format!("{a}.attention.layer_norm_rms_epsilon"), Value::from(1e-5f32)),
+            ("tokenizer.ggml.model".into(), "llama".into()),
+            ("tokenizer.ggml.tokens".into(), Value::Array(Array::from_strings(&tokens))),
+            ("tokenizer.ggml.scores".into(), Value::Array(Array::from(scores.as_slice()))),
+            ("tokenizer.ggml.token_type".into(), Value::Array(Array::from(types.as_slice()))),
+            ("tokenizer.ggml.bos_token_id".into(), number(1)),
+            ("tokenizer.ggml.eos_token_id".into(), number(2)),
+            ("tokenizer.ggml.unknown_token_id".into(), number(0)),
+        ];
+        if self.window > 0 {
+            keys.push((format!("{a}.attention.sliding_window"), number(self.window)));
+        }
+        keys.extend(self.keys.iter().cloned());
+        for (key, value) in keys {
+            writer.set(&key, value).expect("a valid key");
+        }
+        for (name, shape, format, data) in &tensors {
+            let ty = TensorType::from_name(format.name()).expect("a type of the file");
+            writer.tensor(name, shape, ty, data).expect("a valid tensor");
+        }
+        writer.write(path, &Never).expect("the model is written");
+    }
+
+    fn tensors(&self) -> Vec<(String, Vec<u64>, Format, Vec<u8>)> {
+        let (d, f) = (self.width, self.feed_forward);
+        let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
+        let gemma = self.architecture == "gemma3";
+        // Name, k, rows (none: a vector).
+        let mut list: Vec<(String, usize, Option<usize>)> =
+            vec![("token_embd.weight".into(), d, Some(VOCABULARY)), ("output_norm.weight".into(), d, None)];
+        if !self.tied {
+            list.push(("output.weight".into(), d, Some(VOCABULARY)));
+        }
+        for layer in 0..self.layers {
+            let b = format!("blk.{layer}.");
+            for (name, k, rows) in [
+                ("attn_norm.weight", d, None),
+                ("attn_q.weight", d, Some(q)),
+                ("attn_k.weight", d, Some(kv)),
+                ("attn_v.weight", d, Some(kv)),
+                ("attn_output.weight", q, Some(d)),
+                ("ffn_norm.weight", d, None),
+                ("ffn_gate.weight", d, Some(f)),
+                ("ffn_up.weight", d, Some(f)),
+                ("ffn_down.weight", f, Some(d)),
+            ] {
+                list.push((b.clone() + name, k, rows));
+            }
+            if gemma {
+                for (name, k) in [
+                    ("attn_q_norm.weight", self.head),
+                    ("attn_k_norm.weight", self.head),
+                    ("post_attention_norm.weight", d),
+                    ("post_ffw_norm.weight", d),
+                ] {
+                    list.push((b.clone() + name, k, None));
+                }
+            }
+            if self.biases {
+                for (name, k) in [
+                    ("attn_q.bias", q),
+                    ("attn_k.bias", kv),
+                    ("attn_v.bias", kv),
+                    ("attn_output.bias", d),
+                    ("ffn_gate.bias", f),
+                    ("ffn_up.bias", f),
+                    ("ffn_down.bias", d),
+                ] {
+                    list.push((b.clone() + name, k, None));
+                }
+            }
+        }
+        let mut rng = Rng::new(7);
+        let mut turn = self.formats.iter().cycle();
+        list.into_iter()
+            .filter(|(name, ..)| !self.without.contains(name))
+            .map(|(name, k, rows)| {
+                let format = if rows.is_some() { *turn.next().expect("a cycle") } else { Format::F32 };
+                let mut values: Vec<f32> = (0..k * rows.unwrap_or(1))
+                    .map(|_| match (rows, name.ends_with("bias")) {
+                        (Some(_), _) => rng.bell() * 1.5 / (k as f32).sqrt(),
+                        (None, true) => rng.bell() * 0.2,
+                        (None, false) => 1.0 + rng.bell() * 0.1,
+                    })
+                    .collect();
+                if self.damaged.as_ref() == Some(&name) {
+                    values[..k].fill(f32::NAN);
+                }
+                let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows.unwrap_or(1)];
+                format.quantize(&values, &mut data);
+                let shape = [Some(k as u64), rows.map(|rows| rows as u64)].into_iter().flatten().collect();
+                (name, shape, format, data)
+            })
+            .collect()
+    }
+
+    /// Writes and loads.
+    pub fn load(&self, options: &LoadOptions) -> fastq_core::Result<Model> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("tiny.gguf");
+        self.write(&path);
+        // The map outlives the file; `mmap: false` in tests that check for changes.
+        Model::load(&path, &LoadOptions { mmap: false, ..options.clone() }, &Never)
+    }
+}
+
+/// Tokens that differ from text to text.
+pub fn tokens(seed: u64, len: usize) -> Vec<u32> {
+    let mut rng = Rng::new(seed);
+    (0..len).map(|_| rng.below(VOCABULARY) as u32).collect()
+}

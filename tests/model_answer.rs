@@ -1,0 +1,118 @@
+//! One answer: the bits of the logits are the same for every level, number of threads, batch, chunk and spread over calls.
+
+#[path = "model/tiny.rs"]
+mod tiny;
+
+use fastq_core::{BatchItem, LoadOptions, Logits, Model, Never};
+use fastq_kernels::Level;
+use tiny::{Tiny, tokens};
+
+fn options(level: Option<Level>, threads: usize, prefill_chunk: usize) -> LoadOptions {
+    LoadOptions { level, threads: Some(threads), prefill_chunk, ..LoadOptions::default() }
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Logits of all positions, one text per call.
+fn alone(model: &Model, texts: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    texts
+        .iter()
+        .map(|text| {
+            let (mut sequence, mut out) = (model.new_sequence(), Vec::new());
+            let item = BatchItem { sequence: &mut sequence, tokens: text, logits: Logits::All, out: &mut out };
+            model.forward(&mut [item], &Never).expect("logits");
+            assert_eq!(out.len(), text.len() * model.vocabulary());
+            bits(&out)
+        })
+        .collect()
+}
+
+/// The same, `batch` texts per call.
+fn together(model: &Model, texts: &[Vec<u32>], batch: usize) -> Vec<Vec<u32>> {
+    let mut all = Vec::new();
+    for texts in texts.chunks(batch) {
+        let mut sequences: Vec<_> = texts.iter().map(|_| model.new_sequence()).collect();
+        let mut outs = vec![Vec::new(); texts.len()];
+        let mut items: Vec<_> = texts
+            .iter()
+            .zip(&mut sequences)
+            .zip(&mut outs)
+            .map(|((tokens, sequence), out)| BatchItem { sequence, tokens, logits: Logits::All, out })
+            .collect();
+        model.forward(&mut items, &Never).expect("logits");
+        all.extend(outs.iter().map(|out| bits(out)));
+    }
+    all
+}
+
+/// One call per part of each text, the last logits only: rows `parts` of [`alone`].
+fn in_steps(model: &Model, texts: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
+    let mut sequences: Vec<_> = texts.iter().map(|_| model.new_sequence()).collect();
+    let mut steps = vec![Vec::new(); texts.len()];
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    // A prefill of different lengths, then single tokens.
+    for step in 0..longest {
+        let mut outs = vec![Vec::new(); texts.len()];
+        let mut items = Vec::new();
+        let mut indices = Vec::new();
+        for (index, ((text, sequence), out)) in texts.iter().zip(&mut sequences).zip(&mut outs).enumerate() {
+            let prefix = text.len() / 2 + 1;
+            let range = if step == 0 { 0..prefix } else { prefix + step - 1..prefix + step };
+            if range.end <= text.len() {
+                indices.push(index);
+                items.push(BatchItem { sequence, tokens: &text[range], logits: Logits::Last, out });
+            }
+        }
+        model.forward(&mut items, &Never).expect("logits");
+        drop(items);
+        for index in indices {
+            assert_eq!(outs[index].len(), model.vocabulary());
+            steps[index].push(bits(&outs[index]));
+        }
+    }
+    steps
+}
+
+fn one_answer(tiny: &Tiny) {
+    let texts: Vec<Vec<u32>> = [70, 1, 33, 64, 5, 130, 17].iter().map(|&len| tokens(len as u64, len)).collect();
+    let expected = alone(&tiny.load(&options(Some(Level::Scalar), 1, 512)).expect("loads"), &texts);
+    let different: std::collections::HashSet<_> = expected.iter().map(|row| &row[row.len() - 300..]).collect();
+    assert_eq!(different.len(), texts.len(), "the logits depend on the text");
+    for threads in [1, 2, 3] {
+        for chunk in [1, 17, 512] {
+            let model = tiny.load(&options(None, threads, chunk)).expect("loads");
+            for batch in [1, 2, 7] {
+                let found = together(&model, &texts, batch);
+                assert!(found == expected, "{threads} threads, chunk {chunk}, batch {batch} at {:?}", model.level());
+            }
+        }
+    }
+    for level in Level::available() {
+        let model = tiny.load(&options(Some(level), 2, 17)).expect("loads");
+        assert!(together(&model, &texts, 7) == expected, "{}", level.name());
+        let vocabulary = model.vocabulary();
+        for (index, steps) in in_steps(&model, &texts).into_iter().enumerate() {
+            let prefix = texts[index].len() / 2 + 1;
+            for (step, found) in steps.into_iter().enumerate() {
+                let row = prefix - 1 + step;
+                assert!(
+                    found == expected[index][row * vocabulary..][..vocabulary],
+                    "{}: text {index} row {row}",
+                    level.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn llama_has_one_answer() {
+    one_answer(&tiny::llama());
+}
+
+#[test]
+fn gemma_has_one_answer() {
+    one_answer(&tiny::gemma());
+}

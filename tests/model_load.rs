@@ -1,0 +1,172 @@
+//! Loading: what is wrong with a file is said before anything is computed; plans that do not fit are refused.
+
+#[path = "model/tiny.rs"]
+mod tiny;
+
+use fastq_core::gguf::{Array, Value};
+use fastq_core::kv_cache::{GroupLayout, LayerKv};
+use fastq_core::machine::FreeMemory;
+use fastq_core::memory::Needs;
+use fastq_core::{BatchItem, Error, LoadOptions, Logits, Model, Never};
+use tiny::{Tiny, tokens};
+
+fn options() -> LoadOptions {
+    LoadOptions { threads: Some(1), ..LoadOptions::default() }
+}
+
+/// The error of loading a model with one key changed.
+fn with(mut tiny: Tiny, key: &str, value: impl Into<Value>) -> String {
+    tiny.keys.push((key.into(), value.into()));
+    tiny.load(&options()).expect_err(key).to_string()
+}
+
+#[test]
+fn wrong_keys_are_named_with_range_and_value() {
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("llama.block_count", 0u32.into(), "llama.block_count must be from 1 to 512, found 0"),
+        ("llama.block_count", 513u32.into(), "from 1 to 512, found 513"),
+        ("llama.block_count", (-1i32).into(), "llama.block_count"),
+        ("llama.block_count", "2".into(), "llama.block_count"),
+        ("llama.block_count", 4u32.into(), "tensor blk.3.attn_norm.weight is missing: expected one of shape [256]"),
+        ("llama.embedding_length", u32::MAX.into(), "from 1 to 1048576, found 4294967295"),
+        ("llama.embedding_length", 128u32.into(), "must have shape [128, 300], found [256, 300]"),
+        ("llama.feed_forward_length", 0u32.into(), "feed_forward_length must be from 1"),
+        ("llama.attention.head_count", 0u32.into(), "attention.head_count must be from 1 to 16384, found 0"),
+        ("llama.attention.head_count_kv", 3u32.into(), "must divide the 4 heads of layer 0, found 3"),
+        ("llama.attention.head_count_kv", 64u32.into(), "must divide the 4 heads"),
+        (
+            "llama.attention.head_count",
+            Value::Array(Array::from([4u32].as_slice())),
+            "one element for each of 3 layers, found 1",
+        ),
+        ("llama.attention.key_length", 0u32.into(), "key_length must be from 1 to 4096, found 0"),
+        ("llama.attention.key_length", (1u32 << 30).into(), "key_length must be from 1 to 4096"),
+        ("llama.rope.dimension_count", 0u32.into(), "rope.dimension_count must be from 2 to 64, found 0"),
+        ("llama.rope.dimension_count", 7u32.into(), "even number up to the head size 64, found 7"),
+        ("llama.rope.dimension_count", 66u32.into(), "rope.dimension_count must be from 2 to 64, found 66"),
+        ("llama.rope.freq_base", f32::NAN.into(), "rope.freq_base must be a finite number above 0, found NaN"),
+        ("llama.rope.freq_base", f32::INFINITY.into(), "finite number above 0, found inf"),
+        (
+            "llama.attention.layer_norm_rms_epsilon",
+            0f32.into(),
+            "layer_norm_rms_epsilon must be a finite number above 0, found 0",
+        ),
+        ("llama.context_length", 0u32.into(), "context_length must be from 1 to 1073741824, found 0"),
+        ("llama.vocab_size", 7u32.into(), "vocab_size must be the number of tokens 300, found 7"),
+        ("llama.expert_count", u32::MAX.into(), "expert_count must be from 0 to 4096"),
+        ("llama.expert_count", 8u32.into(), "8 experts is not supported"),
+        ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0"),
+        ("llama.rope.scaling.type", "longrope".into(), "rope scaling \"longrope\" is not supported"),
+        (
+            "general.architecture",
+            "not-an-arch".into(),
+            "architecture \"not-an-arch\" is not supported; this version runs llama, gemma3",
+        ),
+        ("general.architecture", 1u32.into(), "general.architecture"),
+    ];
+    for (key, value, expected) in cases {
+        let error = with(tiny::llama(), key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn missing_tensors_and_wrong_types_are_named() {
+    let mut tiny = tiny::gemma();
+    tiny.without = vec!["blk.2.attn_q_norm.weight".into()];
+    let error = tiny.load(&options()).expect_err("a norm is missing").to_string();
+    assert!(error.contains("tensor blk.2.attn_q_norm.weight is missing: expected one of shape [32]"), "{error}");
+    let mut tiny = tiny::llama();
+    tiny.without = vec!["output.weight".into()];
+    let model = tiny.load(&options()).expect("the output is then the embedding");
+    assert_eq!(model.info().parameters + 256 * 300, tiny::llama().load(&options()).expect("loads").info().parameters);
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let mut tiny = tiny::llama();
+    tiny.formats = &[fastq_kernels::Format::F32];
+    tiny.damaged = Some("blk.1.ffn_up.weight".into());
+    let model = tiny.load(&options()).expect("the numbers are not looked at");
+    let (mut sequence, mut out) = (model.new_sequence(), Vec::new());
+    let tokens = tokens(1, 10);
+    let item = BatchItem { sequence: &mut sequence, tokens: &tokens, logits: Logits::Last, out: &mut out };
+    let error = model.forward(&mut [item], &Never).expect_err("not finite");
+    assert!(
+        matches!(&error, Error::NotFinite(what) if what.contains("tensor blk.1.ffn_up.weight holds") && what.contains("after layer 1")),
+        "{error}"
+    );
+    assert!(sequence.is_empty() && out.is_empty());
+}
+
+#[test]
+fn the_options_are_checked() {
+    for (bad, expected) in [
+        (LoadOptions { context: Some(0), ..options() }, "context must be from 1"),
+        (LoadOptions { prefill_chunk: 0, ..options() }, "prefill_chunk must be from 1"),
+        (LoadOptions { threads: Some(0), ..options() }, "threads must be between 1 and 1024, found 0"),
+    ] {
+        let error = tiny::llama().load(&bad).expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_model_without_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("none.gguf");
+    assert!(matches!(Model::load(&missing, &options(), &Never), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_what_would() {
+    let layer = LayerKv { kv_heads: 8, key_dim: 128, value_dim: 128 };
+    let groups = [GroupLayout::new(None, [layer; 4]), GroupLayout::new(Some(512), [layer; 20])];
+    let needs = Needs {
+        weights_bytes: 1 << 30,
+        weights_mapped: true,
+        groups: &groups,
+        scratch_bytes: 1 << 20,
+        chunk: 512,
+        trained_context: 131_072,
+    };
+    let free = |mib: u64| Some(FreeMemory { bytes: mib << 20, bound: "free memory" });
+    let all = needs.plan(None, None).expect("nothing is known, nothing refused");
+    assert_eq!(all.context, 131_072);
+    // 4 layers × 8 heads × 256 values × 2 bytes per position; 20 layers keep pages for the window, the chunk and a rollback.
+    assert_eq!(all.kv[0].bytes, 131_072 * 4 * 8 * 256 * 2);
+    assert_eq!(all.kv[1].pages, 17 + 9);
+    assert_eq!(all.total_bytes, all.kv_bytes + (1 << 20));
+    // By default the context is what fits beside the weights.
+    let some = needs.plan(None, free(1700)).expect("a shorter context");
+    assert!(some.context < 131_072 && some.context.is_multiple_of(64));
+    assert!(some.total_bytes + needs.weights_bytes <= 1700 << 20);
+    let wider = Needs { trained_context: some.context + 64, ..needs };
+    assert!(
+        wider.plan(Some(some.context + 64), None).expect("unchecked").total_bytes + needs.weights_bytes > 1700 << 20
+    );
+    // What is asked for is refused with advice that holds.
+    let error = needs.plan(Some(131_072), free(1000)).expect_err("too large").to_string();
+    assert!(
+        error.contains("kv cache needs 2.1 GiB for context=131072") && error.contains("available 1000.0 MiB"),
+        "{error}"
+    );
+    let advice: usize = error
+        .split("context=")
+        .nth(2)
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .expect("a context that would fit");
+    needs.plan(Some(advice), free(1000)).expect("it fits");
+    needs.plan(Some(advice + 64), free(1000)).expect_err("and no more");
+    let error = needs.plan(Some(64), free(1)).expect_err("nothing fits").to_string();
+    assert!(error.contains("no context fits"), "{error}");
+}
+
+#[test]
+fn a_huge_trained_context_is_cut_to_the_memory() {
+    let mut tiny = tiny::llama();
+    tiny.keys.push(("llama.context_length".into(), (1u32 << 30).into()));
+    let model = tiny.load(&options()).expect("loads");
+    assert!(model.context() >= 512 && model.context() < 1 << 30, "{}", model.context());
+    assert_eq!(model.kv_used_bytes(), 0);
+}
