@@ -402,6 +402,9 @@ class Model:
     def tokenize(self, text: str, *, bos: bool = True, special: bool = True) -> list[int]:
         """Token ids of a text.
 
+        Bytes that a byte-level vocabulary has no token for are left out, as llama.cpp does: a few control characters
+        and rare scripts in some models.
+
         Args:
             text: Any text.
             bos: Add what the file asks for at the ends (BOS, for some models EOS).

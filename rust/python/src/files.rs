@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
+use crate::options::{natural, optional};
 
 /// Level, available levels and default threads.
 #[pyfunction]
@@ -53,13 +54,14 @@ pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDic
 
 /// The memory plan of a file.
 #[pyfunction]
-pub(crate) fn plan(
-    py: Python<'_>,
+pub(crate) fn plan<'py>(
+    py: Python<'py>,
     path: PathBuf,
-    context: Option<usize>,
+    context: Option<&Bound<'py, PyAny>>,
     mmap: bool,
-    prefill_chunk: usize,
-) -> PyResult<Bound<'_, PyDict>> {
+    prefill_chunk: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
         model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, ..LoadOptions::default() })

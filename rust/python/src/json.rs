@@ -43,7 +43,11 @@ fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Valu
         return Ok(Value::String(text.to_str()?.to_owned()));
     }
     if value.cast::<PyInt>().is_ok() {
-        return Ok(Value::Number(value.extract::<i64>()?.into()));
+        return match (value.extract::<i64>(), value.extract::<u64>()) {
+            (Ok(number), _) => Ok(number.into()),
+            (_, Ok(number)) => Ok(number.into()),
+            _ => Err(PyTypeError::new_err(format!("{place}: expected an integer of 64 bits, found {value}"))),
+        };
     }
     if let Ok(number) = value.cast::<PyFloat>() {
         return serde_json::Number::from_f64(number.value()).map(Value::Number).ok_or_else(|| {
