@@ -44,7 +44,9 @@ impl Activation {
         assert!(k.is_multiple_of(self.block()), "{k} activations are not whole blocks of {}", self.block());
         let bytes = match self {
             Activation::F32 => k.checked_mul(4),
-            Activation::Block32 | Activation::Super256 => k.checked_mul(2).map(|_| self.sums_at(k) + self.sums_bytes(k)),
+            Activation::Block32 | Activation::Super256 => {
+                k.checked_mul(2).map(|_| self.sums_at(k) + self.sums_bytes(k))
+            }
         };
         bytes.and_then(|bytes| bytes.checked_next_multiple_of(64)).expect("the size of an activation record fits usize")
     }

@@ -7,10 +7,10 @@ use crate::activation::Activation;
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
-use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales};
 
 /// Most tokens that are multiplied this way.
-pub(crate) const MOST_TOKENS: usize = 4;
+pub(crate) const MOST_TOKENS: usize = 8;
 
 /// Rows that are computed together: `I::ROWS` from `start`, of which `write` are wanted.
 ///
@@ -59,7 +59,8 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; four, two or one token together.
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight
+/// (where there are 32 registers), four, two or one token together.
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
@@ -77,6 +78,10 @@ macro_rules! each_group {
                         2 | 3 => {
                             $multiply::<I, F, 2>($isa, job, &group, token);
                             token += 2;
+                        }
+                        8.. if I::TILE >= 6 => {
+                            $multiply::<I, F, 8>($isa, job, &group, token);
+                            token += 8;
                         }
                         _ => {
                             $multiply::<I, F, 4>($isa, job, &group, token);
@@ -182,13 +187,12 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, 
             let mut dot = Dot::<I, T> { isum, x: x.map(|x| x.add(32 * b)), peak: F::PEAK };
             F::unpack(isa, block, &mut dot);
             let isum = dot.isum;
-            let d = isa.halves(block.at(F::SCALE_AT));
+            let (d, m) = F::scales(isa, block);
             let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
             for t in 0..T {
                 acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
             }
-            if let Some(at) = F::MIN_AT {
-                let m = isa.halves(block.at(at));
+            if F::MINIMUM {
                 for t in 0..T {
                     acc[t] = isa.fma(isa.to_floats(sum[t]), isa.mul(m, d_a[t]), acc[t]);
                 }
@@ -220,7 +224,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
         prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
         // SAFETY: the group's rows are inside the matrix and have k / 256 blocks; the records are those of k activations.
         unsafe {
-            let (factors, minima) = F::scales(isa, block);
+            let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block);
             let mut isum = [isa.splat(0); T];
             let mut msum = isum;
             if F::OFFSET != 0 || F::MINIMA {
@@ -240,13 +244,11 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             let mut dot = ScaledDot::<I, T> { isum, x: x_b, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
             F::unpack(isa, block, &mut dot);
             let isum = dot.isum;
-            let d = isa.halves(block.at(F::SCALE_AT));
             let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
             for t in 0..T {
                 acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {
-                let dmin = isa.halves(block.at(F::MIN_AT));
                 for t in 0..T {
                     acc[t] = isa.fnma(isa.to_floats(msum[t]), isa.mul(dmin, d_a[t]), acc[t]);
                 }

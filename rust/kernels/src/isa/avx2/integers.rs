@@ -106,6 +106,26 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn lower_halves(self, w: __m256i) -> __m256 {
+        unsafe {
+            // Unsigned saturation keeps values below 2^16; packing works within 128-bit halves.
+            let lower = _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(lower, lower));
+            _mm256_cvtph_ps(_mm256_castsi256_si128(words))
+        }
+    }
+
+    #[inline(always)]
+    fn upper_halves(self, w: __m256i) -> __m256 {
+        unsafe { self.lower_halves(_mm256_srli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn between(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(_mm256_srli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, rows: Rows) {
         for r in 0..8 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(rows.block.wrapping_add(r * rows.stride).cast()) };
@@ -141,7 +161,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
         let byte = (i / 2) as i8;
         let bytes = self.shuffle(w, [byte; 4]);
-        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe {
             let bits = _mm256_set1_epi32(bits);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
@@ -237,11 +257,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     #[inline(always)]
     fn end(self, dot: __m256i, acc: __m256i, _peak: u32) -> __m256i {
-        if VNNI {
-            dot
-        } else {
-            unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) }
-        }
+        if VNNI { dot } else { unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) } }
     }
 
     #[inline(always)]

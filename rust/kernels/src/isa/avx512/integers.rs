@@ -109,6 +109,21 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn lower_halves(self, w: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(w)) }
+    }
+
+    #[inline(always)]
+    fn upper_halves(self, w: __m512i) -> __m512 {
+        unsafe { self.lower_halves(_mm512_srli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn between(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_slli_epi32::<16>(b)) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, rows: Rows) {
         for r in 0..16 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(rows.block.wrapping_add(r * rows.stride).cast()) };
@@ -144,7 +159,7 @@ impl Integers for Avx512 {
     fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
         let byte = (i / 2) as i8;
         let bytes = self.shuffle(w, [byte; 4]);
-        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
     }
 
