@@ -93,7 +93,7 @@ fn all_cases() {
             let start = Instant::now();
             let result = open(&cases.join(text("file")));
             let seconds = start.elapsed().as_secs_f64();
-            assert!(seconds < 2.0, "{name} took {seconds:.1} s");
+            assert!(seconds < 10.0, "{name} took {seconds:.1} s");
             let strict = case["strict"].as_bool().expect("a bool");
             let refused_here = text("stage") == "parse" && text("expect") == "error";
             match result {

@@ -166,10 +166,10 @@ fn targets_that_are_no_files() {
     let fifo = folder.path().join("fifo");
     make_fifo(&fifo);
     let link = folder.path().join("link");
-    symlink("/dev/null", &link).unwrap();
+    symlink("fifo", &link).unwrap(); // no real device: a broken check would replace it
     let source = open(&put(&folder, "m.gguf", &sample().bytes()));
     let write = |path: &Path| Writer::copy_of(&source).unwrap().write(path, &Never);
-    for path in [folder.path(), &fifo, Path::new("/dev/null"), &link, Path::new("/")] {
+    for path in [folder.path(), &fifo, &link, Path::new("/")] {
         assert!(matches!(write(path), Err(Error::Argument(_))), "{}", path.display());
     }
     let missing = write(&folder.path().join("missing/out.gguf"));

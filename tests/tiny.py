@@ -1,12 +1,12 @@
-"""Writes small GGUF models with random weights: any shape of the architectures `llama` and `gemma3`, in every block format.
+"""Writes small GGUF models with random weights: any shape of `llama` and `gemma3`, in every block format.
 
     python tests/tiny.py OUT.gguf --architecture gemma3 --format Q4_K --layers 7 --window 8
     python tests/tiny.py OUT.gguf --shape llama-3.2-1b --format Q4_K_M       # 16 layers of width 2048, in seconds
 
 Needs numpy and the standard library only. The same options and seed give the same bytes.
 
-Weights of quantized formats are random block bytes with a sensible scale, not quantized numbers: every bit of a block is
-exercised, and writing costs no quantization.
+Weights of quantized formats are random block bytes with a sensible scale, not quantized numbers: every bit of a block
+is exercised, and writing costs no quantization.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 # GGUF value types
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9
 ALIGNMENT = 32
-# Types of tokens in `tokenizer.ggml.token_type`
-NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}\n{% endfor %}"
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 )
 
 
-# ---------------------------------------------------------------------------------------------------------------- formats
+# -------------------------------------------------------------------------------------------------------------- formats
 @dataclass(frozen=True)
 class Format:
     """A tensor type: its id in the file, weights per block, bytes per block, and where random bytes need a scale."""
@@ -78,8 +78,8 @@ FORMATS: dict[str, Format] = {
 }
 # What llama-quantize takes when a row is no multiple of 256.
 FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15,
-              "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12,
+              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
 
 
 def fitting(name: str, k: int) -> Format:
@@ -93,7 +93,9 @@ def fitting(name: str, k: int) -> Format:
 def random_blocks(rng: np.random.Generator, form: Format, count: int, rms: float) -> Bytes:
     """Random blocks `(count, form.size)` whose weights have about this root mean square."""
     if form.d is None:
-        return encode_floats(form, rng.standard_normal(count, dtype=np.float32) * np.float32(rms)).reshape(count, form.size)
+        return encode_floats(form, rng.standard_normal(count, dtype=np.float32) * np.float32(rms)).reshape(
+            count, form.size
+        )
     blocks = rng.integers(0, 256, size=(count, form.size), dtype=np.uint8)
     d = np.exp(rng.uniform(-0.5, 0.5, count)) * (rms / form.rms)
     if form.signed:
@@ -115,7 +117,7 @@ def encode_floats(form: Format, x: Floats) -> Bytes:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").view(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------------------------- options
+# -------------------------------------------------------------------------------------------------------------- options
 @dataclass(frozen=True, kw_only=True)
 class Tiny:
     """What to write. `None` leaves a value to the architecture or to the other options."""
@@ -172,8 +174,8 @@ class Tiny:
 
 def llama_1b(**changes: Any) -> Tiny:
     """The shape of Llama-3.2-1B; the tied embedding is Q6_K in the 4-bit types, as llama-quantize makes it."""
-    shape = Tiny(layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, vocab_size=128256, rope_base=500000.0,
-                 rope_factors=True, context=131072, format="Q4_K_M")  # fmt: skip
+    shape = Tiny(layers=16, width=2048, heads=32, kv_heads=8, head_dim=64, ffn=8192, vocab_size=128256,
+                 rope_base=500000.0, rope_factors=True, context=131072, format="Q4_K_M")  # fmt: skip
     shape = dataclasses.replace(shape, **changes)
     if shape.embedding_format is None and shape.format not in ("Q8_0", "F32", "F16", "BF16"):
         shape = dataclasses.replace(shape, embedding_format="Q6_K")
@@ -183,107 +185,7 @@ def llama_1b(**changes: Any) -> Tiny:
 SHAPES: dict[str, Callable[..., Tiny]] = {"tiny": Tiny, "llama-3.2-1b": llama_1b}
 
 
-# ------------------------------------------------------------------------------------------------------------- vocabulary
-TEXT = (
-    "the and of to in he er on re at ing is it that was for are with his they this have from one had by word but not what "
-    "all were we when your can said there use an each which she do how their if will up other about out many then them "
-    "some her would make like him into time has look two more write go see number no way could people my than first water "
-    "been call who oil its now find long down day did get come made may part time day night light model token engine"
-)
-WORDS = TEXT.split()
-# Characters of two, three and four bytes: their tokens are whole characters, and pieces of one.
-CHARACTERS = "éüñßøΩжя中文日本語한—…€🙂🚀"
-
-
-def byte_letters() -> dict[int, str]:
-    """The printable stand-ins of GPT-2 for the 256 bytes."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = {b: chr(b) for b in plain}
-    for n, b in enumerate(b for b in range(256) if b not in letters):
-        letters[b] = chr(256 + n)
-    return letters
-
-
-@dataclass
-class Vocabulary:
-    tokens: list[str]
-    types: list[int]
-    merges: list[str] | None = None
-    scores: list[float] | None = None
-    bos: int = 0
-    eos: int = 0
-    unknown: int | None = None
-
-    def add(self, token: str, kind: int = NORMAL, score: float = 0.0) -> int:
-        self.tokens.append(token)
-        self.types.append(kind)
-        if self.scores is not None:
-            self.scores.append(score)
-        return len(self.tokens) - 1
-
-    def pad_to(self, size: int | None) -> None:
-        if size is None:
-            return
-        if size < len(self.tokens):
-            raise ValueError(f"vocab_size {size} is below the {len(self.tokens)} tokens that are needed")
-        space = "Ġ" if self.merges is not None else "▁"
-        while len(self.tokens) < size:
-            self.add(f"{space}w{len(self.tokens)}", NORMAL, -1e6)
-
-
-def bpe_vocabulary(size: int | None) -> Vocabulary:
-    """Byte-level BPE: 256 bytes, words, characters of several bytes, four control tokens."""
-    letters = byte_letters()
-    v = Vocabulary([letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
-    known = set(v.tokens)
-    assert v.merges is not None
-    for word in [*WORDS, *(" " + w for w in WORDS), "  ", "    ", "\n\n", *CHARACTERS[:-1]]:
-        spelled = "".join(letters[b] for b in word.encode())
-        for end in range(2, len(spelled) + 1):
-            if spelled[:end] not in known:
-                known.add(spelled[:end])
-                v.add(spelled[:end])
-                v.merges.append(f"{spelled[: end - 1]} {spelled[end - 1]}")
-    v.pad_to(None if size is None else size - 4)
-    v.bos = v.add("<|begin_of_text|>", CONTROL)
-    v.eos = v.add("<|end_of_text|>", CONTROL)
-    v.add("<|im_start|>", CONTROL)
-    v.add("<|im_end|>", CONTROL)
-    return v
-
-
-def spm_vocabulary(size: int | None, gemma: bool) -> Vocabulary:
-    """SentencePiece with byte fallback; the control tokens stand where llama and gemma have them."""
-    v = Vocabulary([], [], scores=[])
-    if gemma:
-        for token in ("<pad>", "<eos>", "<bos>"):
-            v.add(token, CONTROL, -1000.0)
-        v.unknown, v.eos, v.bos = v.add("<unk>", UNKNOWN, -1000.0), 1, 2
-    else:
-        v.unknown = v.add("<unk>", UNKNOWN)
-        v.bos, v.eos = v.add("<s>", CONTROL), v.add("</s>", CONTROL)
-    for b in range(256):
-        v.add(f"<0x{b:02X}>", BYTE)
-    known = set(v.tokens)
-    pieces = ["▁", "▁▁", "▁▁▁▁", "\n", *map(chr, range(33, 127)), *CHARACTERS[:-1]]
-    for word in [*WORDS, *("▁" + w for w in WORDS)]:
-        pieces += [word[:end] for end in range(2, len(word) + 1)]
-    for piece in pieces:
-        if piece not in known:
-            known.add(piece)
-            v.add(piece, NORMAL, -float(len(v.tokens)))
-    v.pad_to(None if size is None else size - 2)
-    v.add("<start_of_turn>" if gemma else "<|im_start|>", CONTROL)
-    v.add("<end_of_turn>" if gemma else "<|im_end|>", CONTROL)
-    return v
-
-
-def vocabulary_of(shape: Tiny) -> Vocabulary:
-    kind = shape.vocabulary or ("spm" if shape.architecture == "gemma3" else "bpe")
-    return bpe_vocabulary(shape.vocab_size) if kind == "bpe" else spm_vocabulary(shape.vocab_size, shape.architecture == "gemma3")
-
-
-# --------------------------------------------------------------------------------------------------------------- metadata
+# ------------------------------------------------------------------------------------------------------------- metadata
 @dataclass(frozen=True)
 class Pair:
     key: str
@@ -291,6 +193,15 @@ class Pair:
     value: Any
     item: int | None = None
     """Type of the items when `kind` is ARRAY."""
+
+
+def vocabulary_of(shape: Tiny) -> Vocabulary:
+    kind = shape.vocabulary or ("spm" if shape.architecture == "gemma3" else "bpe")
+    return (
+        bpe_vocabulary(shape.vocab_size)
+        if kind == "bpe"
+        else spm_vocabulary(shape.vocab_size, shape.architecture == "gemma3")
+    )
 
 
 def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
@@ -349,7 +260,7 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
     return pairs
 
 
-# ---------------------------------------------------------------------------------------------------------------- tensors
+# -------------------------------------------------------------------------------------------------------------- tensors
 @dataclass(frozen=True)
 class Tensor:
     name: str
@@ -453,7 +364,7 @@ def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator
             left, at = left - len(piece), 0
 
 
-# ----------------------------------------------------------------------------------------------------------------- writer
+# --------------------------------------------------------------------------------------------------------------- writer
 def _string(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
@@ -468,51 +379,78 @@ def _value(kind: int, value: Any, item: int | None = None) -> bytes:
         if item == STRING:
             return head + b"".join(map(_string, value))
         return head + struct.pack(f"<{len(value)}{'i' if item == I32 else 'f'}", *value)
-    return struct.pack({U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
+    return struct.pack({U16: "<H", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
 
 
 def _padding(n: int) -> bytes:
     return bytes(-n % ALIGNMENT)
 
 
-def write_to(file: BinaryIO, shape: Tiny) -> None:
-    """Writes the model as GGUF v3."""
-    shape.check()
-    vocab = vocabulary_of(shape)
-    pairs, tensors = metadata(shape, vocab), tensors_of(shape, len(vocab.tokens))
+def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
+    """Writes a GGUF v3 file with these tensors; a tensor's number decides its random weights."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(p.key) + struct.pack("<I", p.kind) + _value(p.kind, p.value, p.item) for p in pairs)
     offset = 0
-    for t in tensors:
+    for _, t in tensors:
         dims = [t.k] if t.rows is None else [t.k, t.rows]
         head += _string(t.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.form.type_id, offset)
         offset += t.bytes() + len(_padding(t.bytes()))
     file.write(head + _padding(len(head)))
-    for index, t in enumerate(tensors):
-        file.writelines(tensor_data(t, np.random.default_rng([shape.seed, index]), shape.seed))
+    for number, t in tensors:
+        file.writelines(tensor_data(t, np.random.default_rng([seed, number]), seed))
         file.write(_padding(t.bytes()))
 
 
-def write(path: str | os.PathLike[str], shape: Tiny = Tiny()) -> Path:
-    """Writes the model to a file, which appears whole or not at all."""
-    path = Path(path)
+def contents(shape: Tiny) -> tuple[list[Pair], list[tuple[int, Tensor]]]:
+    """Metadata and numbered tensors of a model."""
+    shape.check()
+    vocab = vocabulary_of(shape)
+    return metadata(shape, vocab), list(enumerate(tensors_of(shape, len(vocab.tokens))))
+
+
+def _write_whole(path: Path, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
+    """Writes a file that appears whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(partial, "wb") as file:
-            write_to(file, shape)
+            write_file(file, pairs, tensors, seed)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return path
+
+
+def write(path: str | os.PathLike[str], shape: Tiny | None = None) -> Path:
+    """Writes a model to one file."""
+    shape = shape or Tiny()
+    _write_whole(Path(path), *contents(shape), shape.seed)
+    return Path(path)
+
+
+def write_split(stem: str | os.PathLike[str], shape: Tiny, shards: int) -> list[Path]:
+    """Writes the same model to `STEM-00001-of-0000N.gguf` and so on; the first file holds the metadata."""
+    pairs, tensors = contents(shape)
+    paths = []
+    for number in range(shards):
+        path = Path(f"{os.fspath(stem)}-{number + 1:05d}-of-{shards:05d}.gguf")
+        split = [
+            Pair("split.no", U16, number),
+            Pair("split.count", U16, shards),
+            Pair("split.tensors.count", I32, len(tensors)),
+        ]
+        part = tensors[number * len(tensors) // shards : (number + 1) * len(tensors) // shards]
+        _write_whole(path, (pairs if number == 0 else []) + split, part, shape.seed)
+        paths.append(path)
+    return paths
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--shape", choices=SHAPES, default="tiny", help="what the other options start from")
+    shorter = {"architecture": ["--arch"], "format": ["--type"]}
     kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
     for field in dataclasses.fields(Tiny):
-        flags = ["--" + field.name.replace("_", "-")] + {"architecture": ["--arch"], "format": ["--type"]}.get(field.name, [])
+        flags = ["--" + field.name.replace("_", "-"), *shorter.get(field.name, [])]
         kind = str(field.type).split(" ")[0]
         if kind == "bool":
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)

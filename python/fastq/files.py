@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from fastq import _fastq
 from fastq.results import CpuInfo, FileInfo, MemoryPlan, TensorInfo
@@ -50,23 +51,26 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
     return FileInfo(**record)
 
 
-def plan(path: str | os.PathLike[str], *, context: int | None = None, prefill_chunk: int = 512) -> MemoryPlan:
+def plan(
+    path: str | os.PathLike[str], *, context: int | None = None, mmap: bool = True, prefill_chunk: int = 512
+) -> MemoryPlan:
     """What a model will need in memory, computed from the file alone.
 
     Args:
         path: A GGUF file.
         context: Tokens of prompt and answer together; by default what ``Model(path)`` would use.
+        mmap: Plan for a mapped file; ``False`` counts the weights as memory.
         prefill_chunk: Prompt tokens computed at once; working memory grows with it.
 
     Returns:
-        Bytes of weights, KV cache and working memory, beside what the machine has free. A plan that does not fit is
-        returned, not raised: see ``fits`` and ``largest_context``.
+        Bytes of weights, KV cache and working memory, beside what the machine has free.
 
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: The file is malformed.
-        UnsupportedModelError: The architecture is not known.
-        ValueError: ``context`` is 0 or above what the model was trained for.
+        UnsupportedModelError: The architecture or a tensor type is not known.
+        MemoryError: It does not fit; the message names what is needed, what is free, and a context that would fit.
+        ValueError: ``context`` or ``prefill_chunk`` is out of range.
 
     Example:
         >>> import fastq
@@ -74,7 +78,7 @@ def plan(path: str | os.PathLike[str], *, context: int | None = None, prefill_ch
         >>> p.kv_bytes == 2 * 30 * 3 * 64 * 2048 * 2  # keys and values, layers, heads, head size, tokens, f16
         True
     """
-    return MemoryPlan(**_fastq.plan(os.fspath(path), context, prefill_chunk))
+    return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk))
 
 
 def default_model() -> str:
@@ -91,6 +95,6 @@ def default_model() -> str:
         >>> fastq.default_model().endswith(".gguf")
         True
     """
-    import sys
-
-    return _fastq.default_model(sys.executable)
+    # The interpreter whose pip is used; this one is known to exist.
+    os.environ.setdefault("FASTQ_PYTHON", sys.executable)
+    return _fastq.default_model()

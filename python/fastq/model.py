@@ -24,7 +24,7 @@ _log = logging.getLogger("fastq")
 class Stream:
     """A running generation: an iterator of pieces of text, each valid UTF-8, that join to the whole text.
 
-    Attributes of the finished text are in :attr:`result`. Another thread may call :meth:`cancel`.
+    The record of the whole answer is in :attr:`result`. Any thread may call :meth:`cancel`.
     """
 
     _stream: _fastq.Stream
@@ -49,7 +49,11 @@ class Stream:
 
     @property
     def result(self) -> Completion:
-        """The text so far with its tokens and timings; complete once the iterator has ended."""
+        """Text, tokens, finish reason and timings of a stream that has ended or was cancelled.
+
+        Raises:
+            ValueError: The stream is still under way.
+        """
         return _completion(self._stream.completion())
 
 
@@ -198,7 +202,7 @@ class Model:
             logit_bias: Added to the logits of token ids.
             seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
             stop: A string, or several, at which the text ends; not part of it.
-            ignore_eos: Go on after end tokens, up to ``max_tokens``.
+            ignore_eos: Never choose an end token, so that the text goes on to ``max_tokens``.
 
         Returns:
             The completion; for a list, a list of them.

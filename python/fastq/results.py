@@ -173,23 +173,23 @@ class MemoryPlan:
 
     Attributes:
         context: Context the plan is for, in tokens.
-        weights_bytes: Tensor data; mapped from the file, so the system can drop and re-read it.
-        kv_bytes: KV cache of one sequence of ``context`` tokens.
+        context_trained: Context the model was trained for, in tokens.
+        weights_bytes: Tensor data.
+        weights_mapped: The weights are mapped: file cache, which the system may drop and read again.
+        kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
         scratch_bytes: Activations and working memory.
-        total_bytes: The sum.
-        available_bytes: What the machine can give now (the cgroup's limit included).
-        fits: Whether KV cache and working memory fit what is available.
-        largest_context: The largest context that fits, in tokens, at most the trained one.
+        total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
+        available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
     """
 
     context: int
+    context_trained: int
     weights_bytes: int
+    weights_mapped: bool
     kv_bytes: int
     scratch_bytes: int
     total_bytes: int
-    available_bytes: int
-    fits: bool
-    largest_context: int
+    available_bytes: int | None
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,442 @@
 //! The paged, reference-counted KV cache.
+//!
+//! A page holds [`TILE`] positions of all layers of a group. Layers that see the whole text form one group, layers with a sliding
+//! window another, whose pages are released as soon as they lie wholly before the window. Within a page, the keys of a head
+//! come first, transposed, `(key_dim, TILE)`, then its values `(TILE, value_dim)`, both f16.
+//!
+//! A [`Sequence`] owns references to its pages. A fork shares them; the one page that both may still write, the partial last
+//! one, is copied by whoever writes first. A forward call is a transaction: until it commits, a rollback restores the sequence,
+//! window pages included.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastq_kernels::attention::TILE;
+
+use crate::memory::{Zeroed, human};
+use crate::{Error, Result};
+
+/// Released pages that a group keeps for its next page instead of giving them back to the system.
+const IDLE_PAGES: usize = 8;
+
+/// What one layer stores per position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LayerKv {
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Length of a key.
+    pub key_dim: usize,
+    /// Length of a value.
+    pub value_dim: usize,
+}
+
+impl LayerKv {
+    /// f16 values per page.
+    fn page_len(self) -> usize {
+        self.kv_heads * (self.key_dim + self.value_dim) * TILE
+    }
+}
+
+/// The layers that share pages.
+#[derive(Clone, Debug)]
+pub struct GroupLayout {
+    /// How many positions a query sees, itself included; `None` for all.
+    pub window: Option<usize>,
+    layers: Vec<(LayerKv, usize)>,
+    page_len: usize,
+}
+
+impl GroupLayout {
+    /// A group of `layers` that see `window` positions.
+    pub fn new(window: Option<usize>, layers: impl IntoIterator<Item = LayerKv>) -> GroupLayout {
+        let mut page_len = 0;
+        let layers = layers
+            .into_iter()
+            .map(|layer| {
+                let start = page_len;
+                page_len += layer.page_len();
+                (layer, start)
+            })
+            .collect();
+        GroupLayout { window, layers, page_len }
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> u64 {
+        (self.page_len * size_of::<u16>()) as u64
+    }
+
+    /// The most pages that one sequence of `context` positions holds when a forward call takes chunks of `chunk` tokens: all of
+    /// the text, or the window of the next chunk and the window that a rollback needs.
+    pub fn pages(&self, context: usize, chunk: usize) -> usize {
+        // `span` neighbouring positions touch at most this many pages.
+        let touched = |span: usize| if span == 0 { 0 } else { (span - 1).div_ceil(TILE) + 1 };
+        let all = context.div_ceil(TILE);
+        match self.window {
+            None => all,
+            Some(window) => {
+                let chunk = chunk.min(context).max(1);
+                let window = window.min(context).max(1);
+                all.min(touched(window - 1 + chunk) + touched(window - 1))
+            }
+        }
+    }
+
+    /// First position that a query at `position` sees.
+    pub fn start(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Where the keys and values of a head start in a page.
+    fn offsets(&self, layer: usize, head: usize) -> (usize, usize) {
+        let (kv, start) = self.layers[layer];
+        assert!(head < kv.kv_heads, "kv head {head} of {}", kv.kv_heads);
+        let keys = start + head * (kv.key_dim + kv.value_dim) * TILE;
+        (keys, keys + kv.key_dim * TILE)
+    }
+}
+
+/// The memory of all sequences of a model.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    groups: Vec<GroupLayout>,
+    limit: u64,
+    used: AtomicU64,
+    idle: Vec<Mutex<Vec<Zeroed<u16>>>>,
+}
+
+impl KvCache {
+    /// A cache for the groups that never holds more than `limit` bytes.
+    pub fn new(groups: Vec<GroupLayout>, limit: u64) -> KvCache {
+        let idle = groups.iter().map(|_| Mutex::new(Vec::new())).collect();
+        KvCache { shared: Arc::new(Shared { groups, limit, used: AtomicU64::new(0), idle }) }
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[GroupLayout] {
+        &self.shared.groups
+    }
+
+    /// Bytes allocated now, idle pages included.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes it may hold.
+    pub fn limit_bytes(&self) -> u64 {
+        self.shared.limit
+    }
+
+    /// An empty sequence; allocates nothing yet.
+    pub fn sequence(&self) -> Sequence {
+        let groups = self.shared.groups.iter().map(|_| GroupPages::default()).collect();
+        Sequence { shared: Arc::clone(&self.shared), len: 0, groups, begun: None }
+    }
+}
+
+fn lock(mutex: &Mutex<Vec<Zeroed<u16>>>) -> MutexGuard<'_, Vec<Zeroed<u16>>> {
+    // A list of free buffers is whole after every operation.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// A page of zeros.
+    fn allocate(self: &Arc<Self>, group: usize) -> Result<Arc<Page>> {
+        let idle = lock(&self.idle[group]).pop();
+        let buffer = match idle {
+            Some(mut buffer) => {
+                buffer.fill(0);
+                buffer
+            }
+            None => {
+                let bytes = self.groups[group].page_bytes();
+                let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+                self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|used| {
+                    Error::Memory(format!(
+                        "the kv cache is full: {} of {} in use; free or shorten other sequences, or load the model with a larger context",
+                        human(used),
+                        human(self.limit)
+                    ))
+                })?;
+                Zeroed::new(self.groups[group].page_len).ok_or_else(|| {
+                    self.used.fetch_sub(bytes, Ordering::Relaxed);
+                    Error::Memory(format!("the system refused {} for the kv cache", human(bytes)))
+                })?
+            }
+        };
+        Ok(Arc::new(Page { buffer: Some(buffer), group, shared: Arc::clone(self) }))
+    }
+}
+
+/// [`TILE`] positions of one group; goes back to the cache when the last sequence lets go of it.
+#[derive(Debug)]
+struct Page {
+    /// Present until the page is dropped.
+    buffer: Option<Zeroed<u16>>,
+    group: usize,
+    shared: Arc<Shared>,
+}
+
+impl Page {
+    fn pointer(&self) -> *mut u16 {
+        self.buffer.as_ref().map_or(std::ptr::null_mut(), Zeroed::pointer)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        let Some(buffer) = self.buffer.take() else { return };
+        let mut idle = lock(&self.shared.idle[self.group]);
+        if idle.len() < IDLE_PAGES {
+            idle.push(buffer);
+        } else {
+            drop(idle);
+            drop(buffer);
+            self.shared.used.fetch_sub(self.shared.groups[self.group].page_bytes(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The pages of one sequence in one group.
+#[derive(Clone, Default, Debug)]
+struct GroupPages {
+    /// Index of `pages[0]`: pages before it were released.
+    first: usize,
+    pages: VecDeque<Arc<Page>>,
+    /// Pages that the open transaction released and a rollback puts back in front, oldest first.
+    held: Vec<Arc<Page>>,
+}
+
+impl GroupPages {
+    fn end(&self) -> usize {
+        self.first + self.pages.len()
+    }
+}
+
+/// State at the start of a transaction.
+#[derive(Clone, Debug)]
+struct Begun {
+    len: usize,
+    /// First and end page of every group.
+    pages: Vec<(usize, usize)>,
+}
+
+/// One text in the cache. Dropping it frees its pages.
+#[derive(Debug)]
+pub struct Sequence {
+    shared: Arc<Shared>,
+    len: usize,
+    groups: Vec<GroupPages>,
+    begun: Option<Begun>,
+}
+
+impl Sequence {
+    /// Number of positions.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was computed yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A second sequence with the same content. Pages are shared until one of the two writes into them.
+    pub fn fork(&self) -> Sequence {
+        Sequence { shared: Arc::clone(&self.shared), len: self.len, groups: self.groups.clone(), begun: None }
+    }
+
+    /// Forgets the positions from `len` on.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the sequence is shorter, or when layers with a sliding window no longer have the positions
+    /// before `len`. The sequence is then unchanged.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        if len > self.len {
+            return Err(Error::Argument(format!("cannot truncate a sequence of {} positions to {len}", self.len)));
+        }
+        if len > 0 && len < self.len {
+            for (pages, layout) in self.groups.iter().zip(&self.shared.groups) {
+                let kept = pages.first * TILE;
+                if kept > layout.start(len) {
+                    return Err(Error::Argument(format!(
+                        "cannot truncate to {len} positions: layers with a sliding window of {} keep only positions from {kept} on; \
+                         start again from an empty sequence or from a fork made earlier",
+                        layout.window.unwrap_or(0)
+                    )));
+                }
+            }
+        }
+        self.len = len;
+        for pages in &mut self.groups {
+            let keep = len.div_ceil(TILE).saturating_sub(pages.first);
+            pages.pages.truncate(keep);
+            if len == 0 {
+                pages.first = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of pages held in each group.
+    pub fn pages(&self) -> Vec<usize> {
+        self.groups.iter().map(|group| group.pages.len() + group.held.len()).collect()
+    }
+
+    /// Whether the sequence belongs to `cache`.
+    pub fn belongs_to(&self, cache: &KvCache) -> bool {
+        Arc::ptr_eq(&self.shared, &cache.shared)
+    }
+
+    /// Starts a transaction.
+    pub(crate) fn begin(&mut self) {
+        let pages = self.groups.iter().map(|group| (group.first, group.end())).collect();
+        self.begun = Some(Begun { len: self.len, pages });
+    }
+
+    /// Makes room for the next `count` positions: releases pages before the window, copies a shared partial page, allocates.
+    pub(crate) fn prepare(&mut self, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.release();
+        let (page, partial) = (self.len / TILE, !self.len.is_multiple_of(TILE));
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            if partial && let Some(last) = group.pages.get_mut(page - group.first) {
+                if Arc::get_mut(last).is_none() {
+                    let copy = self.shared.allocate(index)?;
+                    // SAFETY: both pages have the length of the group; the new one is not shared yet, and a page is only written
+                    // by its sole owner, so nobody writes the old one.
+                    unsafe {
+                        copy.pointer().copy_from_nonoverlapping(last.pointer(), self.shared.groups[index].page_len)
+                    };
+                    *last = copy;
+                }
+            }
+            let end = (self.len + count).div_ceil(TILE);
+            if group.pages.is_empty() {
+                group.first = page.max(group.first);
+            }
+            while group.end() < end {
+                group.pages.push_back(self.shared.allocate(index)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts `count` positions that were written.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.len += count;
+    }
+
+    /// Ends the transaction and keeps what it did.
+    pub(crate) fn commit(&mut self) {
+        self.begun = None;
+        for group in &mut self.groups {
+            group.held.clear();
+        }
+        self.release();
+    }
+
+    /// Ends the transaction and restores the state at its start.
+    pub(crate) fn rollback(&mut self) {
+        let Some(begun) = self.begun.take() else { return };
+        self.len = begun.len;
+        for (group, (first, end)) in self.groups.iter_mut().zip(begun.pages) {
+            group.pages.truncate(end.saturating_sub(group.first));
+            for page in group.held.drain(..).rev() {
+                group.pages.push_front(page);
+            }
+            group.first = first;
+        }
+    }
+
+    /// Lets go of pages that lie wholly before the window of the next position. Those that a rollback needs are held.
+    fn release(&mut self) {
+        for (index, (group, layout)) in self.groups.iter_mut().zip(&self.shared.groups).enumerate() {
+            let needed = layout.start(self.len) / TILE;
+            while group.first < needed {
+                let Some(page) = group.pages.pop_front() else { break };
+                if self.begun.as_ref().is_some_and(|begun| group.first < begun.pages[index].1) {
+                    group.held.push(page);
+                }
+                group.first += 1;
+            }
+        }
+    }
+
+    /// Writes the key and value of one head at a position that [`Sequence::prepare`] made room for.
+    ///
+    /// # Safety
+    /// No other thread reads the group or writes the same position and head during the call.
+    ///
+    /// # Panics
+    /// When the position has no page or a length differs from the layout.
+    pub(crate) unsafe fn write(&self, at: HeadIndex, position: usize, key: &[u16], value: &[u16]) {
+        let layout = &self.shared.groups[at.group];
+        let (kv, _) = layout.layers[at.layer];
+        assert!(key.len() == kv.key_dim && value.len() == kv.value_dim, "head lengths");
+        let (keys, values) = layout.offsets(at.layer, at.head);
+        let group = &self.groups[at.group];
+        let page = group.pages[position / TILE - group.first].pointer();
+        let slot = position % TILE;
+        // SAFETY: the offsets are inside the page by construction of the layout; nobody else touches these values.
+        unsafe {
+            for (d, &bits) in key.iter().enumerate() {
+                page.add(keys + d * TILE + slot).write(bits);
+            }
+            page.add(values + slot * kv.value_dim).copy_from_nonoverlapping(value.as_ptr(), kv.value_dim);
+        }
+    }
+
+    /// Appends the key and value pages of one head that hold `start..end` and returns the index of the first.
+    ///
+    /// # Safety
+    /// Nobody writes to the group while the slices live.
+    ///
+    /// # Panics
+    /// When a position has no page.
+    pub(crate) unsafe fn head<'a>(
+        &'a self,
+        at: HeadIndex,
+        start: usize,
+        end: usize,
+        keys: &mut Vec<&'a [u16]>,
+        values: &mut Vec<&'a [u16]>,
+    ) -> usize {
+        let layout = &self.shared.groups[at.group];
+        let (kv, _) = layout.layers[at.layer];
+        let (key_start, value_start) = layout.offsets(at.layer, at.head);
+        let group = &self.groups[at.group];
+        for page in group.pages.range(start / TILE - group.first..end.div_ceil(TILE) - group.first) {
+            // SAFETY: the offsets are inside the page, which lives as long as `self`; nobody writes.
+            unsafe {
+                keys.push(std::slice::from_raw_parts(page.pointer().add(key_start), kv.key_dim * TILE));
+                values.push(std::slice::from_raw_parts(page.pointer().add(value_start), kv.value_dim * TILE));
+            }
+        }
+        start / TILE
+    }
+}
+
+/// A head in the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HeadIndex {
+    /// Group of the layer.
+    pub(crate) group: usize,
+    /// Layer within the group.
+    pub(crate) layer: usize,
+    /// Key/value head.
+    pub(crate) head: usize,
+}

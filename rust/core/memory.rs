@@ -1,1 +1,251 @@
 //! What a model will need, what the machine has free, and the comparison of the two before anything is allocated.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::kv_cache::GroupLayout;
+use crate::machine::FreeMemory;
+use crate::{Error, Result};
+
+/// The memory a model needs for one sequence of a full context.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MemoryPlan {
+    /// Bytes of the weights in the file.
+    pub weights_bytes: u64,
+    /// The weights are mapped: they are file cache that the system may drop and read again, so they need not be free.
+    pub weights_mapped: bool,
+    /// The cache, by kind of layer.
+    pub kv: Vec<KvPlan>,
+    /// Bytes of the cache for one sequence of `context` positions.
+    pub kv_bytes: u64,
+    /// Bytes of working memory.
+    pub scratch_bytes: u64,
+    /// Bytes that must be free: cache, working memory, and the weights unless they are mapped.
+    pub total_bytes: u64,
+    /// Bytes that are free; `None` where the system does not tell.
+    pub available_bytes: Option<u64>,
+    /// Positions per sequence.
+    pub context: usize,
+    /// Positions that the model was trained for.
+    pub trained_context: usize,
+}
+
+/// The cache of the layers of one kind.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KvPlan {
+    /// Positions that the layers see; `None` for all.
+    pub window: Option<usize>,
+    /// Number of layers.
+    pub layers: usize,
+    /// The most pages that one sequence holds.
+    pub pages: usize,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Bytes of the pages.
+    pub bytes: u64,
+}
+
+/// What a plan is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs<'a> {
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// They are mapped.
+    pub weights_mapped: bool,
+    /// The cache.
+    pub groups: &'a [GroupLayout],
+    /// Working memory in bytes.
+    pub scratch_bytes: u64,
+    /// Tokens that are computed at once.
+    pub chunk: usize,
+    /// Positions that the model was trained for.
+    pub trained_context: usize,
+}
+
+/// Contexts are rounded down to a multiple of this when they are chosen to fit.
+const CONTEXT_STEP: usize = 64;
+
+impl Needs<'_> {
+    fn kv(&self, context: usize) -> Vec<KvPlan> {
+        let plan = |group: &GroupLayout| {
+            let pages = group.pages(context, self.chunk);
+            let bytes = (pages as u64).saturating_mul(group.page_bytes());
+            KvPlan { window: group.window, layers: group.layers(), pages, page_bytes: group.page_bytes(), bytes }
+        };
+        self.groups.iter().map(plan).collect()
+    }
+
+    fn total(&self, context: usize) -> u64 {
+        let owned = if self.weights_mapped { 0 } else { self.weights_bytes };
+        let kv = self.kv(context).iter().fold(0, |sum: u64, group| sum.saturating_add(group.bytes));
+        owned.saturating_add(self.scratch_bytes).saturating_add(kv)
+    }
+
+    /// The largest context, up to the trained one and in steps, whose total is at most `bytes`.
+    fn fitting(&self, bytes: u64) -> Option<usize> {
+        if self.total(self.trained_context) <= bytes {
+            return Some(self.trained_context);
+        }
+        let (mut low, mut high) = (0, self.trained_context / CONTEXT_STEP + 1);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.total(middle * CONTEXT_STEP) <= bytes { low = middle } else { high = middle }
+        }
+        (low > 0).then_some(low * CONTEXT_STEP)
+    }
+
+    /// The plan for `context` positions, or by default for as many as the model was trained for and the memory holds (pages are
+    /// only allocated when they are written, so a long context costs nothing until it is used). By default the weights
+    /// should fit beside the cache even when they are mapped: dropping and reading them again is slow.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] when the plan needs more than `free`; the message says which context would fit.
+    pub fn plan(&self, context: Option<usize>, free: Option<FreeMemory>) -> Result<MemoryPlan> {
+        let chosen = match (context, free) {
+            (Some(context), _) => context,
+            (None, None) => self.trained_context,
+            (None, Some(free)) => {
+                let beside =
+                    if self.weights_mapped { free.bytes.saturating_sub(self.weights_bytes) } else { free.bytes };
+                let enough = 512.min(self.trained_context);
+                match self.fitting(beside).filter(|context| *context >= enough) {
+                    Some(context) => context,
+                    None => self.fitting(free.bytes).unwrap_or(self.trained_context.min(CONTEXT_STEP)),
+                }
+            }
+        };
+        let kv = self.kv(chosen);
+        let kv_bytes = kv.iter().fold(0, |sum: u64, group| sum.saturating_add(group.bytes));
+        let total_bytes = self.total(chosen);
+        if let Some(free) = free
+            && total_bytes > free.bytes
+        {
+            let weights = match self.weights_mapped {
+                true => String::new(),
+                false => format!(", weights {}", human(self.weights_bytes)),
+            };
+            let advice = match self.fitting(free.bytes).filter(|fitting| *fitting < chosen) {
+                Some(fitting) => format!("context={fitting} would fit"),
+                None if !self.weights_mapped => {
+                    "no context fits; map the file instead of reading it (mmap=True)".into()
+                }
+                None => "no context fits; use a smaller prefill chunk or free memory".into(),
+            };
+            return Err(Error::Memory(format!(
+                "kv cache needs {} for context={chosen}, working memory {}{weights}, available {} ({}); {advice}",
+                human(kv_bytes),
+                human(self.scratch_bytes),
+                human(free.bytes),
+                free.bound,
+            )));
+        }
+        Ok(MemoryPlan {
+            weights_bytes: self.weights_bytes,
+            weights_mapped: self.weights_mapped,
+            kv,
+            kv_bytes,
+            scratch_bytes: self.scratch_bytes,
+            total_bytes,
+            available_bytes: free.map(|free| free.bytes),
+            context: chosen,
+            trained_context: self.trained_context,
+        })
+    }
+}
+
+/// `3.2 GiB`.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Types that any bytes are a value of.
+///
+/// # Safety
+/// All-zero bytes are a value, and the type has no destructor.
+pub(crate) unsafe trait Plain: Copy {}
+// SAFETY: zero is a number.
+unsafe impl Plain for u8 {}
+// SAFETY: zero is a number.
+unsafe impl Plain for u16 {}
+// SAFETY: zero is a number.
+unsafe impl Plain for f32 {}
+
+/// A fixed buffer of zeros at a multiple of 64 bytes. Refusal by the system is reported, not an abort; pages that are never
+/// touched cost nothing.
+#[derive(Debug)]
+pub(crate) struct Zeroed<T: Plain> {
+    base: NonNull<u8>,
+    layout: Layout,
+    pointer: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its memory, and numbers belong to no thread.
+unsafe impl<T: Plain> Send for Zeroed<T> {}
+// SAFETY: as above; shared access through `&self` only reads.
+unsafe impl<T: Plain> Sync for Zeroed<T> {}
+
+impl<T: Plain> Zeroed<T> {
+    const ALIGN: usize = 64;
+
+    /// A buffer of `len` zeros; `None` when the system refuses.
+    pub(crate) fn new(len: usize) -> Option<Zeroed<T>> {
+        // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand.
+        let bytes = len.checked_mul(size_of::<T>())?.checked_add(Self::ALIGN)?;
+        let layout = Layout::from_size_align(bytes, 16).ok()?;
+        // SAFETY: the layout has at least `ALIGN` bytes.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skip = base.as_ptr().align_offset(Self::ALIGN);
+        // SAFETY: `skip` is below `ALIGN`, which was added to the size.
+        let pointer = unsafe { base.add(skip) }.cast();
+        Some(Zeroed { base, layout, pointer, len })
+    }
+
+    /// A buffer of `len` zeros for working memory.
+    pub(crate) fn scratch(len: usize) -> Result<Zeroed<T>> {
+        Zeroed::new(len).ok_or_else(|| {
+            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+            Error::Memory(format!("the system refused {} of working memory", human(bytes)))
+        })
+    }
+
+    /// Bytes in use for values.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.len * size_of::<T>()) as u64
+    }
+
+    /// Start of the values.
+    pub(crate) fn pointer(&self) -> *mut T {
+        self.pointer.as_ptr()
+    }
+}
+
+impl<T: Plain> Deref for Zeroed<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: `len` values, initialised with zeros.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Zeroed<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> Drop for Zeroed<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}

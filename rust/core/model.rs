@@ -1,5 +1,530 @@
-//! A loaded model.
-/// A loaded model.
-pub struct Model {}
-/// Options.
-pub struct LoadOptions {}
+//! A loaded model: a mapped file, what it computes, and the memory it computes in.
+//!
+//! Loading is parsing, checking and mapping; no weight is copied. [`Model::forward`] appends tokens to sequences of the cache and
+//! computes logits. Calls from several threads take turns.
+
+pub mod arch;
+mod buffers;
+mod forward;
+pub mod spec;
+pub mod tensors;
+mod turns;
+pub mod weights;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use fastq_kernels::{Cpu, Level};
+
+use crate::gguf::{Gguf, OpenOptions};
+use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
+use crate::machine::Machine;
+use crate::memory::{MemoryPlan, Needs};
+use crate::pool::Pool;
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Interrupt, Result};
+use buffers::{BufferSizes, Buffers};
+use forward::{Context, Segment};
+use spec::{MAX_CONTEXT, ModelSpec};
+use turns::Turns;
+use weights::Weights;
+
+pub use crate::kv_cache::Sequence;
+
+/// Most tokens that are computed at once.
+const MAX_CHUNK: usize = 1 << 16;
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Positions per sequence; by default what the model was trained for, or less if that does not fit the memory.
+    pub context: Option<usize>,
+    /// Threads; by default what the machine grants ([`Machine::threads`]).
+    pub threads: Option<usize>,
+    /// Map the file (the default) or read it into memory.
+    pub mmap: bool,
+    /// SIMD level; by default the best, or the one that `FASTQ_LEVEL` names.
+    pub level: Option<Level>,
+    /// Tokens that are computed at once, 1 to 65,536.
+    pub prefill_chunk: usize,
+    /// Refuse what does not fit the free memory.
+    pub check_memory: bool,
+    /// The most bytes that the KV cache of all sequences together may take; by default what is free.
+    pub kv_limit: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> LoadOptions {
+        LoadOptions {
+            context: None,
+            threads: None,
+            mmap: true,
+            level: None,
+            prefill_chunk: 512,
+            check_memory: true,
+            kv_limit: None,
+        }
+    }
+}
+
+/// Which logits a [`BatchItem`] wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Logits {
+    /// None: the tokens only fill the cache.
+    None,
+    /// Those after the last token.
+    Last,
+    /// Those after every token.
+    All,
+}
+
+/// The next tokens of one sequence.
+#[derive(Debug)]
+pub struct BatchItem<'a> {
+    /// Where they are appended; positions continue from its length.
+    pub sequence: &'a mut Sequence,
+    /// The tokens; at least one.
+    pub tokens: &'a [u32],
+    /// Which logits to compute.
+    pub logits: Logits,
+    /// Receives `(rows, vocabulary)` logits; what was in it is replaced.
+    pub out: &'a mut Vec<f32>,
+}
+
+/// Facts about a model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModelInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// `general.name`, or the name of the file.
+    pub name: String,
+    /// Number of weights in use.
+    pub parameters: u64,
+    /// Size of the file or files.
+    pub file_bytes: u64,
+    /// Bits per weight of all tensors together.
+    pub bits_per_weight: f64,
+    /// Number of layers.
+    pub layers: usize,
+    /// Length of the hidden state.
+    pub width: usize,
+    /// Query heads of the first layer.
+    pub heads: usize,
+    /// Key and value heads of the first layer.
+    pub kv_heads: usize,
+    /// Length of a key.
+    pub head_size: usize,
+    /// Width of the feed-forward part of the first layer.
+    pub feed_forward: usize,
+    /// Window of the layers that have one.
+    pub sliding_window: Option<usize>,
+    /// Number of tokens.
+    pub vocabulary: usize,
+    /// Positions that the model was trained for.
+    pub trained_context: usize,
+    /// Positions per sequence.
+    pub context: usize,
+    /// Number of weights by type of tensor.
+    pub types: BTreeMap<&'static str, u64>,
+    /// Tensors of the file that are not used.
+    pub ignored_tensors: Vec<String>,
+    /// Kind of the tokenizer, `"gpt2/smollm"`.
+    pub tokenizer: String,
+    /// The file has a chat template.
+    pub has_template: bool,
+    /// The SIMD level.
+    pub level: Level,
+    /// Number of threads.
+    pub threads: usize,
+    /// Seconds that loading took.
+    pub load_seconds: f64,
+}
+
+/// A model. Cheap to clone, usable from any thread; concurrent calls take turns.
+#[derive(Clone, Debug)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: Gguf,
+    spec: ModelSpec,
+    weights: Weights,
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    cache: KvCache,
+    plan: MemoryPlan,
+    info: ModelInfo,
+    cpu: Cpu,
+    turns: Turns,
+    /// Locked by whoever has the turn.
+    engine: Mutex<Engine>,
+}
+
+#[derive(Debug)]
+struct Engine {
+    pool: Pool,
+    buffers: Buffers,
+}
+
+/// A file that is checked and planned but for which nothing was allocated.
+struct Prepared {
+    spec: ModelSpec,
+    weights: Weights,
+    groups: Vec<GroupLayout>,
+    sizes: BufferSizes,
+    plan: MemoryPlan,
+    threads: usize,
+}
+
+fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
+    if !(1..=MAX_CHUNK).contains(&options.prefill_chunk) {
+        let found = options.prefill_chunk;
+        return Err(Error::Argument(format!("prefill_chunk must be from 1 to {MAX_CHUNK}, found {found}")));
+    }
+    if let Some(context) = options.context
+        && !(1..=MAX_CONTEXT).contains(&context)
+    {
+        return Err(Error::Argument(format!("context must be from 1 to {MAX_CONTEXT}, found {context}")));
+    }
+    let spec = ModelSpec::read(file)?;
+    let weights = Weights::load(file, &spec)?;
+    let groups: Vec<GroupLayout> = spec
+        .groups
+        .iter()
+        .enumerate()
+        .map(|(index, window)| {
+            let layers = spec.layers.iter().filter(|layer| layer.group == index);
+            GroupLayout::new(
+                *window,
+                layers.map(|l| LayerKv { kv_heads: l.kv_heads, key_dim: l.key_dim, value_dim: l.value_dim }),
+            )
+        })
+        .collect();
+    let machine = Machine::this();
+    let threads = options.threads.unwrap_or_else(|| machine.threads());
+    let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
+    let needs = Needs {
+        weights_bytes: file.tensors().iter().map(|tensor| tensor.bytes).sum(),
+        weights_mapped: options.mmap,
+        groups: &groups,
+        scratch_bytes: sizes.bytes() + weights.owned_bytes,
+        chunk: options.prefill_chunk,
+        trained_context: spec.context,
+    };
+    let mut free = if options.check_memory { machine.free_memory() } else { None };
+    if let (false, Some(free)) = (options.mmap, &mut free) {
+        // The weights of a file that is not mapped are in memory by now.
+        free.bytes = free.bytes.saturating_add(needs.weights_bytes);
+    }
+    let plan = needs.plan(options.context, free)?;
+    Ok(Prepared { groups, sizes, plan, threads, spec, weights })
+}
+
+/// What a model will need and whether that is free, without allocating it. A plan that does not fit is an error.
+///
+/// # Errors
+/// [`Error::Memory`] naming the largest context that fits; otherwise as [`Model::load`].
+pub fn plan(file: &Gguf, options: &LoadOptions) -> Result<MemoryPlan> {
+    Ok(prepare(file, options)?.plan)
+}
+
+impl Model {
+    /// Opens a model file and checks all of it but the numbers in the tensors.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Io`], [`Error::ModelFile`], [`Error::UnsupportedModel`], [`Error::Tokenizer`] for what is
+    /// wrong with the file; [`Error::Memory`] when the plan does not fit; [`Error::Argument`] for an option outside its
+    /// range or a level this machine lacks; [`Error::Cancelled`].
+    pub fn load(path: &Path, options: &LoadOptions, interrupt: &dyn Interrupt) -> Result<Model> {
+        let start = Instant::now();
+        let level = |error: fastq_kernels::LevelError| Error::Argument(error.to_string());
+        let cpu = match options.level {
+            Some(chosen) => Cpu::new(chosen),
+            None => Cpu::detect(),
+        };
+        let cpu = cpu.map_err(level)?;
+        let file = Gguf::open(path, &OpenOptions { mmap: options.mmap, interrupt })?;
+        let Prepared { spec, weights, groups, sizes, plan, threads } = prepare(&file, options)?;
+        let tokenizer = Tokenizer::from_gguf(&file)?;
+        let template = ChatTemplate::from_gguf(&file, &tokenizer)?;
+        let pool = Pool::new(threads)?;
+        let buffers = Buffers::new(&sizes)?;
+        // Several sequences may use what one of full length leaves.
+        let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - plan.kv_bytes));
+        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(plan.kv_bytes));
+        let cache = KvCache::new(groups, limit);
+        if interrupt.stop() {
+            return Err(Error::Cancelled);
+        }
+        let mut info = ModelInfo::new(&file, &spec, &weights, &tokenizer, &plan, cpu.level(), threads)?;
+        info.load_seconds = start.elapsed().as_secs_f64();
+        let engine = Mutex::new(Engine { pool, buffers });
+        let turns = Turns::default();
+        Ok(Model {
+            inner: Arc::new(Inner { file, spec, weights, tokenizer, template, cache, plan, info, cpu, turns, engine }),
+        })
+    }
+
+    /// Facts about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+
+    /// The file.
+    pub fn gguf(&self) -> &Gguf {
+        &self.inner.file
+    }
+
+    /// The chat template, when the file has one.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.inner.template.as_ref()
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.tokenizer
+    }
+
+    /// The hyper-parameters.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.inner.spec
+    }
+
+    /// The memory plan.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.inner.plan
+    }
+
+    /// Number of threads, that of the caller included.
+    pub fn threads(&self) -> usize {
+        self.inner.info.threads
+    }
+
+    /// The SIMD level.
+    pub fn level(&self) -> Level {
+        self.inner.cpu.level()
+    }
+
+    /// Positions per sequence.
+    pub fn context(&self) -> usize {
+        self.inner.plan.context
+    }
+
+    /// Number of tokens, and of logits per row.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.spec.vocabulary
+    }
+
+    /// Bytes that the cache holds now.
+    pub fn kv_used_bytes(&self) -> u64 {
+        self.inner.cache.used_bytes()
+    }
+
+    /// Bytes of working memory that were allocated, without converted vectors.
+    pub fn scratch_used_bytes(&self) -> u64 {
+        let engine = self.inner.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.buffers.bytes()
+    }
+
+    /// Whether the mapped file is still the one that was opened; each forward call asks, too.
+    ///
+    /// # Errors
+    /// [`Error::ModelFile`] when it was changed, replaced or truncated.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.inner.file.check_unchanged()
+    }
+
+    /// An empty sequence.
+    pub fn new_sequence(&self) -> Sequence {
+        self.inner.cache.sequence()
+    }
+
+    /// Appends the tokens of every item to its sequence and computes the logits that are asked for. The bits do not depend on
+    /// what else is in the batch, nor on how the tokens are spread over calls.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a token outside the vocabulary, an item without tokens or a sequence of another model;
+    /// [`Error::ContextOverflow`] when a sequence would exceed the context; [`Error::Cancelled`]; [`Error::Memory`] when the cache
+    /// is full; [`Error::NotFinite`] when weights are damaged; [`Error::ModelFile`] when the file was changed. On every
+    /// error the sequences are as before the call and `out` is empty.
+    pub fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
+        let inner = &*self.inner;
+        for item in batch.iter_mut() {
+            item.out.clear();
+        }
+        for item in batch.iter() {
+            inner.check(item)?;
+        }
+        inner.file.check_unchanged()?;
+        let turn = inner.turns.take(interrupt)?;
+        let mut engine = inner.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match inner.attempt(&mut engine, batch, interrupt, false) {
+            // A second run finds the place.
+            Err(Error::NotFinite(what)) => match inner.attempt(&mut engine, batch, interrupt, true) {
+                Err(Error::NotFinite(place)) => Err(Error::NotFinite(place)),
+                _ => Err(Error::NotFinite(what)),
+            },
+            other => other,
+        };
+        drop(engine);
+        drop(turn);
+        result
+    }
+}
+
+impl Inner {
+    fn check(&self, item: &BatchItem<'_>) -> Result<()> {
+        let (vocabulary, context) = (self.spec.vocabulary, self.plan.context);
+        if !item.sequence.belongs_to(&self.cache) {
+            return Err(Error::Argument("a sequence belongs to another model".into()));
+        }
+        if item.tokens.is_empty() {
+            return Err(Error::Argument("an item of a batch must have at least one token, found none".into()));
+        }
+        if let Some(bad) = item.tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Error::Argument(format!("tokens must be below the vocabulary {vocabulary}, found {bad}")));
+        }
+        let (len, more) = (item.sequence.len(), item.tokens.len());
+        if len + more > context {
+            return Err(Error::ContextOverflow(format!(
+                "{more} tokens after {len} positions exceed the context of {context}; shorten the text or load the model with a larger context"
+            )));
+        }
+        Ok(())
+    }
+
+    /// One try: commits, or restores the sequences.
+    fn attempt(
+        &self,
+        engine: &mut Engine,
+        batch: &mut [BatchItem<'_>],
+        interrupt: &dyn Interrupt,
+        check: bool,
+    ) -> Result<()> {
+        for item in batch.iter_mut() {
+            item.sequence.begin();
+        }
+        let result = self.chunks(engine, batch, interrupt, check);
+        for item in batch.iter_mut() {
+            match result {
+                Ok(()) => item.sequence.commit(),
+                Err(_) => {
+                    item.sequence.rollback();
+                    item.out.clear();
+                }
+            }
+        }
+        result
+    }
+
+    fn chunks(
+        &self,
+        engine: &mut Engine,
+        batch: &mut [BatchItem<'_>],
+        interrupt: &dyn Interrupt,
+        check: bool,
+    ) -> Result<()> {
+        let Engine { pool, buffers } = engine;
+        let context = Context {
+            file: &self.file,
+            spec: &self.spec,
+            weights: &self.weights,
+            groups: self.cache.groups(),
+            cpu: self.cpu,
+            interrupt,
+            check,
+        };
+        let tokens: Vec<&[u32]> = batch.iter().map(|item| item.tokens).collect();
+        let mut next = (0, 0);
+        while next.0 < batch.len() {
+            let segments = plan_chunk(batch, &mut next, buffers.chunk);
+            for segment in &segments {
+                batch[segment.item].sequence.prepare(segment.tokens.len())?;
+            }
+            let mut sequences = Vec::with_capacity(batch.len());
+            let mut outs = Vec::with_capacity(batch.len());
+            for item in batch.iter_mut() {
+                sequences.push(&*item.sequence);
+                outs.push(&mut *item.out);
+            }
+            forward::chunk(context, pool, buffers, &segments, &sequences, &tokens, &mut outs)?;
+            for segment in &segments {
+                batch[segment.item].sequence.advance(segment.tokens.len());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next at most `limit` tokens of the batch; `next` is the item and its token to go on with.
+fn plan_chunk(batch: &[BatchItem<'_>], next: &mut (usize, usize), limit: usize) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    let mut room = limit;
+    while room > 0 && next.0 < batch.len() {
+        let item = &batch[next.0];
+        let start = next.1;
+        let end = item.tokens.len().min(start + room);
+        let done = end == item.tokens.len();
+        let wanted = match item.logits {
+            Logits::None => 0,
+            Logits::Last => usize::from(done),
+            Logits::All => end - start,
+        };
+        segments.push(Segment { item: next.0, tokens: start..end, position: item.sequence.len(), wanted });
+        room -= end - start;
+        *next = if done { (next.0 + 1, 0) } else { (next.0, end) };
+    }
+    segments
+}
+
+impl ModelInfo {
+    fn new(
+        file: &Gguf,
+        spec: &ModelSpec,
+        weights: &Weights,
+        tokenizer: &Tokenizer,
+        plan: &MemoryPlan,
+        level: Level,
+        threads: usize,
+    ) -> Result<ModelInfo> {
+        let first = spec.layers.first().ok_or_else(|| file.error("the model has no layers"))?;
+        let mut types = BTreeMap::new();
+        for tensor in file.tensors() {
+            *types.entry(tensor.ty.name()).or_insert(0) += tensor.elements();
+        }
+        let all: u64 = types.values().sum();
+        let stem = || file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ModelInfo {
+            path: file.path().to_path_buf(),
+            architecture: spec.architecture.name.to_owned(),
+            name: file.str("general.name")?.filter(|name| !name.is_empty()).map_or_else(stem, str::to_owned),
+            parameters: weights.parameters,
+            file_bytes: file.file_bytes(),
+            bits_per_weight: plan.weights_bytes as f64 * 8.0 / all.max(1) as f64,
+            layers: spec.layers.len(),
+            width: spec.width,
+            heads: first.heads,
+            kv_heads: first.kv_heads,
+            head_size: first.key_dim,
+            feed_forward: first.feed_forward,
+            sliding_window: spec.groups.iter().flatten().copied().min(),
+            vocabulary: spec.vocabulary,
+            trained_context: spec.context,
+            context: plan.context,
+            types,
+            ignored_tensors: weights.ignored.clone(),
+            tokenizer: tokenizer.kind().to_owned(),
+            has_template: file.get("tokenizer.chat_template").is_some(),
+            level,
+            threads,
+            load_seconds: 0.0,
+        })
+    }
+}

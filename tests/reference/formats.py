@@ -1,7 +1,7 @@
 """Plain NumPy decoders of the block formats. All take blocks `(n, size)` of uint8 and give float32 `(n, block)`.
 
-Layouts as in ggml's `ggml-common.h`. The results are bit-equal to those of the `gguf` package (tests/test_formats.py): products
-of an f16 scale with small integers are exact in float32, so only the sum with a minimum rounds.
+Layouts as in ggml's `ggml-common.h`. The results are bit-equal to those of the `gguf` package (tests/test_formats.py):
+products of an f16 scale with small integers are exact in float32, so only the sum with a minimum rounds.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m reference.forward MODEL.gguf 1 2 3          # in tests/: the likeliest next tokens after these
 
 Two steps of the engine that round on purpose can be switched on, so that a comparison may be sharp:
-`cache=np.float16` rounds keys and values as its cache does, `int8=True` rounds the activations before quantized matrices as
-its contract says (per block of 32 or 256: `d = amax / 127`, `q = round(x * 127 / amax)`).
+`cache=np.float16` rounds keys and values as its cache does, `int8=True` rounds the activations before quantized
+matrices as its contract says (per block of 32 or 256: `d = amax / 127`, `q = round(x * 127 / amax)`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Rope:
         """Rotates `(tokens, heads, head)`."""
         angle = positions[:, None, None] * self.frequencies
         cos, sin = np.cos(angle) * self.magnitude, np.sin(angle) * self.magnitude
-        out = x.copy()
+        out: Array = x.copy()
         n = self.frequencies.size
         first, second = (slice(0, n), slice(n, 2 * n)) if self.halves else (slice(0, 2 * n, 2), slice(1, 2 * n, 2))
         out[..., first] = x[..., first] * cos - x[..., second] * sin
@@ -102,7 +102,9 @@ def rounded_to_int8(x: Array, block: int) -> Array:
 class Twin:
     """A model in memory as float32 rows, computed in float64."""
 
-    def __init__(self, path: str | os.PathLike[str], *, cache: type[np.floating[Any]] | None = None, int8: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, cache: type[np.floating[Any]] | None = None, int8: bool = False
+    ) -> None:
         self.file = File(path)
         self.cache, self.int8 = cache, int8
         self.architecture = str(self.file.metadata["general.architecture"])

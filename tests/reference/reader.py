@@ -25,11 +25,11 @@ class Tensor:
     codec: Codec
     data: npt.NDArray[np.uint8]
 
-    def rows(self, which: npt.NDArray[np.int64] | slice = slice(None)) -> npt.NDArray[np.float32]:
+    def rows(self, which: npt.NDArray[np.int64] | slice | None = None) -> npt.NDArray[np.float32]:
         """Dequantized rows `(n, k)`; a tensor of one dimension is one row."""
         k = self.shape[-1]
         row_bytes = k // self.codec.block * self.codec.size
-        blocks = self.data.reshape(-1, row_bytes)[which].reshape(-1, self.codec.size)
+        blocks = self.data.reshape(-1, row_bytes)[slice(None) if which is None else which].reshape(-1, self.codec.size)
         return self.codec.decode(blocks).reshape(-1, k)
 
 

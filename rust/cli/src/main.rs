@@ -1,2 +1,7 @@
 //! The stand-alone `fastq` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(fastq_cli::main(std::env::args_os()))
+}

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastq_core::model::{BatchItem, Logits};
-use fastq_core::{Completion, Error, Generation, LoadOptions, Model, Prompt};
+use fastq_core::generate::chat_tokens;
+use fastq_core::sampler::random_seed;
+use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
 use fastq_kernels::{Level, LevelError};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::error::to_python;
 use crate::interrupt::detached;
 use crate::json;
 use crate::options::Options;
@@ -51,11 +52,10 @@ impl Engine {
         model.clone().ok_or_else(|| PyValueError::new_err(format!("model {} is closed", self.path.display())))
     }
 
-    fn options(&self, options: &Options) -> fastq_core::GenerationOptions {
+    /// The options with the seed of the call, of the model, or a random one.
+    fn options(&self, options: &Options) -> GenerationOptions {
         let mut result = options.inner.clone();
-        if let Some(seed) = options.seed.or(self.seed) {
-            result.sampler.seed = Some(seed);
-        }
+        result.sampler.seed = options.seed.or(self.seed).unwrap_or_else(random_seed);
         result
     }
 }
@@ -97,42 +97,25 @@ impl Engine {
         let options = self.options(&options);
         detached(py, None, move |interrupt| {
             let prompts = prompts.into_iter().map(Prompt::from).collect();
-            let mut generation = Generation::new(&model, prompts, &options, interrupt)?;
-            while !generation.finished() {
-                generation.step(interrupt)?;
-            }
-            let load_seconds = model.info().load_seconds;
-            Ok(generation.completions().into_iter().map(|c| completion(c, load_seconds)).collect())
+            let completions = Generation::new(&model, prompts, &options, interrupt)?.run(interrupt)?;
+            let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
+            Ok(completions.into_iter().map(|c| facts.completion(c)).collect())
         })
     }
 
     fn stream(&self, py: Python<'_>, prompt: PyPrompt, options: PyRef<'_, Options>) -> PyResult<Stream> {
         let model = self.model()?;
         let options = self.options(&options);
-        let load_seconds = model.info().load_seconds;
+        let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
         let generation =
             detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.into()], &options, interrupt))?;
-        Ok(Stream {
-            generation: Mutex::new(generation),
-            cancel: Arc::new(AtomicBool::new(false)),
-            load_seconds,
-        })
+        Ok(Stream { generation: Mutex::new(generation), cancel: AtomicBool::new(false), facts })
     }
 
     fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {
         let model = self.model()?;
-        let text = self.apply_template(py, messages, None, true, None)?;
-        // The template writes BOS itself where the model wants one; encoding must not add a second.
-        detached(py, None, move |interrupt| {
-            let tokenizer = model.tokenizer();
-            let mut tokens = tokenizer.encode(&text, false, true, interrupt)?;
-            if let (true, Some(bos)) = (tokenizer.add_bos(), tokenizer.bos())
-                && tokens.first() != Some(&bos)
-            {
-                tokens.insert(0, bos);
-            }
-            Ok(tokens)
-        })
+        let messages = json::list(messages, "messages")?;
+        detached(py, None, move |interrupt| chat_tokens(&model, &messages, None, &serde_json::Map::new(), interrupt))
     }
 
     #[pyo3(signature = (messages, tools, add_generation_prompt, variables))]
@@ -173,7 +156,6 @@ impl Engine {
         let model = self.model()?;
         let rows = ids.len();
         let logits = detached(py, None, move |interrupt| {
-            model.gguf().check_unchanged()?;
             let mut sequence = model.new_sequence();
             let mut out = Vec::new();
             let logits = if all { Logits::All } else { Logits::Last };
@@ -202,9 +184,9 @@ impl Engine {
         record.set_item("width", info.width)?;
         record.set_item("heads", info.heads)?;
         record.set_item("kv_heads", info.kv_heads)?;
-        record.set_item("head_dim", info.head_dim)?;
+        record.set_item("head_dim", info.head_size)?;
         record.set_item("vocabulary", info.vocabulary)?;
-        record.set_item("context_trained", info.context_trained)?;
+        record.set_item("context_trained", info.trained_context)?;
         record.set_item("context", info.context)?;
         let types = PyDict::new(py);
         for (name, count) in &info.types {
@@ -212,7 +194,7 @@ impl Engine {
         }
         record.set_item("types", types)?;
         record.set_item("tokenizer", &info.tokenizer)?;
-        record.set_item("chat_template", info.chat_template)?;
+        record.set_item("chat_template", info.has_template)?;
         record.set_item("level", info.level.name())?;
         record.set_item("threads", info.threads)?;
         record.set_item("load_seconds", info.load_seconds)?;
@@ -230,8 +212,8 @@ impl Engine {
 #[pyclass(frozen, module = "fastq._fastq")]
 pub(crate) struct Stream {
     generation: Mutex<Generation>,
-    cancel: Arc<AtomicBool>,
-    load_seconds: f64,
+    cancel: AtomicBool,
+    facts: Facts,
 }
 
 impl Stream {
@@ -271,23 +253,39 @@ impl Stream {
         self.cancel.store(true, Ordering::Relaxed);
     }
 
+    /// The answer of a stream that ended or was cancelled.
     fn completion(&self, py: Python<'_>) -> PyResult<PyCompletion> {
-        let record = py.detach(|| self.generation().completions().into_iter().next());
+        let record = py.detach(|| {
+            let mut generation = self.generation();
+            if self.cancel.load(Ordering::Relaxed) {
+                generation.cancel();
+            }
+            generation.completions().into_iter().next().flatten()
+        });
         match record {
-            Some(record) => Ok(completion(record, self.load_seconds)),
-            None => Err(to_python(py, Error::Internal("a stream without a prompt".to_owned()))),
+            Some(record) => Ok(self.facts.completion(record)),
+            None => Err(PyValueError::new_err("the stream has not ended: iterate to its end, or cancel() it")),
         }
     }
 }
 
-fn completion(c: Completion, load_seconds: f64) -> PyCompletion {
-    let timings = (
-        load_seconds,
-        c.timings.prefill_tokens,
-        c.timings.prefill_seconds,
-        c.timings.decode_tokens,
-        c.timings.decode_seconds,
-        fastq_core::memory::peak_rss_bytes(),
-    );
-    (c.text, c.tokens, c.finish_reason.name(), c.prompt_tokens, c.seed, timings)
+/// What a completion does not know itself.
+#[derive(Clone, Copy)]
+struct Facts {
+    load_seconds: f64,
+    seed: u64,
+}
+
+impl Facts {
+    fn completion(self, c: Completion) -> PyCompletion {
+        let timings = (
+            self.load_seconds,
+            c.timings.prefill_tokens,
+            c.timings.prefill_seconds,
+            c.timings.decode_tokens,
+            c.timings.decode_seconds,
+            fastq_core::machine::peak_rss_bytes().unwrap_or(0),
+        );
+        (c.text, c.tokens, c.finish_reason.name(), c.prompt_tokens, self.seed, timings)
+    }
 }

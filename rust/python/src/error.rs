@@ -42,9 +42,11 @@ fn own<A>(py: Python<'_>, name: &str, arguments: A) -> PyErr
 where
     A: pyo3::PyErrArguments + Send + Sync + 'static,
 {
-    match py.import("fastq.errors").and_then(|module| module.getattr(name)).and_then(|class| {
-        class.cast_into::<PyType>().map_err(PyErr::from)
-    }) {
+    match py
+        .import("fastq.errors")
+        .and_then(|module| module.getattr(name))
+        .and_then(|class| class.cast_into::<PyType>().map_err(PyErr::from))
+    {
         Ok(class) => PyErr::from_type(class, arguments),
         Err(error) => error,
     }

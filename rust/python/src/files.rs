@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use fastq_core::gguf::{Gguf, OpenOptions, Value};
-use fastq_core::{memory, pool};
+use fastq_core::gguf::{Gguf, OpenOptions, StringArray, Value};
+use fastq_core::machine::Machine;
+use fastq_core::{LoadOptions, model};
 use fastq_kernels::{Cpu, Level};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
 
@@ -18,14 +19,14 @@ pub(crate) fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let record = PyDict::new(py);
     record.set_item("level", cpu.level().name())?;
     record.set_item("available_levels", Level::available().iter().map(|level| level.name()).collect::<Vec<_>>())?;
-    record.set_item("threads", pool::default_threads())?;
+    record.set_item("threads", Machine::this().threads())?;
     Ok(record)
 }
 
 /// Metadata and tensor table of a file.
 #[pyfunction]
 pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-    let file = detached(py, None, |interrupt| Gguf::open(&path, &OpenOptions::default(), interrupt))?;
+    let file = detached(py, None, |interrupt| Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() }))?;
     let metadata = PyDict::new(py);
     for (key, value) in file.metadata() {
         metadata.set_item(key, to_object(py, value)?)?;
@@ -56,28 +57,60 @@ pub(crate) fn plan(
     py: Python<'_>,
     path: PathBuf,
     context: Option<usize>,
+    mmap: bool,
     prefill_chunk: usize,
 ) -> PyResult<Bound<'_, PyDict>> {
     let plan = detached(py, None, |interrupt| {
-        let file = Gguf::open(&path, &OpenOptions::default(), interrupt)?;
-        memory::plan(&file, context, prefill_chunk)
+        let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
+        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, ..LoadOptions::default() })
     })?;
     let record = PyDict::new(py);
     record.set_item("context", plan.context)?;
+    record.set_item("context_trained", plan.trained_context)?;
     record.set_item("weights_bytes", plan.weights_bytes)?;
+    record.set_item("weights_mapped", plan.weights_mapped)?;
     record.set_item("kv_bytes", plan.kv_bytes)?;
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;
     record.set_item("available_bytes", plan.available_bytes)?;
-    record.set_item("fits", plan.fits)?;
-    record.set_item("largest_context", plan.largest_context)?;
     Ok(record)
 }
 
-/// Path of the default model, fetched with `python -m pip` when it is not in the cache.
+/// Path of the default model, fetched with pip when it is not in the cache.
 #[pyfunction]
-pub(crate) fn default_model(py: Python<'_>, python: PathBuf) -> PyResult<PathBuf> {
-    detached(py, None, |interrupt| fastq_cli::default_model::path(Some(&python), interrupt))
+pub(crate) fn default_model(py: Python<'_>) -> PyResult<PathBuf> {
+    detached(py, None, |interrupt| fastq_cli::default_model::default_model(false, interrupt))
+}
+
+fn to_object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::U8(v) => v.into_pyobject(py)?.into_any(),
+        Value::I8(v) => v.into_pyobject(py)?.into_any(),
+        Value::U16(v) => v.into_pyobject(py)?.into_any(),
+        Value::I16(v) => v.into_pyobject(py)?.into_any(),
+        Value::U32(v) => v.into_pyobject(py)?.into_any(),
+        Value::I32(v) => v.into_pyobject(py)?.into_any(),
+        Value::U64(v) => v.into_pyobject(py)?.into_any(),
+        Value::I64(v) => v.into_pyobject(py)?.into_any(),
+        Value::F32(v) => v.into_pyobject(py)?.into_any(),
+        Value::F64(v) => v.into_pyobject(py)?.into_any(),
+        Value::Bool(v) => PyBool::new(py, *v).to_owned().into_any(),
+        Value::String(v) => text(py, v),
+        Value::Array(array) => match array.strings() {
+            Some(strings) => strings_to_list(py, strings)?.into_any(),
+            None => {
+                let list = PyList::empty(py);
+                for element in array.iter() {
+                    list.append(to_object(py, &element)?)?;
+                }
+                list.into_any()
+            }
+        },
+    })
+}
+
+fn strings_to_list<'py>(py: Python<'py>, strings: StringArray<'_>) -> PyResult<Bound<'py, PyList>> {
+    PyList::new(py, strings.iter().map(|string| text(py, string)).collect::<Vec<_>>())
 }
 
 /// A string as `str` where it is UTF-8, else as `bytes`.

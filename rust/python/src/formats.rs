@@ -21,7 +21,11 @@ pub(crate) fn quantize_array<'py>(
     let format = named(format)?;
     let (leading, rows, k) = shape(values.shape())?;
     let row_bytes = format.row_bytes(k).ok_or_else(|| {
-        PyValueError::new_err(format!("rows of {k} values are not a multiple of {}'s block of {}", format.name(), format.info().block))
+        PyValueError::new_err(format!(
+            "rows of {k} values are not a multiple of {}'s block of {}",
+            format.name(),
+            format.info().block
+        ))
     })?;
     let values = contiguous(&values);
     let out = py.detach(|| {

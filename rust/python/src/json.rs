@@ -46,9 +46,9 @@ fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Valu
         return Ok(Value::Number(value.extract::<i64>()?.into()));
     }
     if let Ok(number) = value.cast::<PyFloat>() {
-        return serde_json::Number::from_f64(number.value())
-            .map(Value::Number)
-            .ok_or_else(|| PyTypeError::new_err(format!("{place}: expected a finite number, found {}", number.value())));
+        return serde_json::Number::from_f64(number.value()).map(Value::Number).ok_or_else(|| {
+            PyTypeError::new_err(format!("{place}: expected a finite number, found {}", number.value()))
+        });
     }
     if value.cast::<PyList>().is_ok() || value.cast::<PyTuple>().is_ok() {
         let items = value.try_iter()?.enumerate();

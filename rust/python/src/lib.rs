@@ -34,6 +34,6 @@ mod _fastq {
 
 /// Runs the command line; the first argument is the program's name.
 #[pyfunction]
-fn main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> i32 {
+fn main(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
     py.detach(|| fastq_cli::main(arguments))
 }

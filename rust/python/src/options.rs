@@ -58,7 +58,8 @@ impl Options {
                     min_p,
                     typical_p,
                     repeat_penalty,
-                    repeat_last_n,
+                    // -1, "all", is a convention of llama.cpp that callers bring along.
+                    repeat_last_n: usize::try_from(repeat_last_n).unwrap_or(usize::MAX),
                     presence_penalty,
                     frequency_penalty,
                     logit_bias,

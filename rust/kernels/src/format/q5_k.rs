@@ -12,7 +12,9 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::layout::{
+    Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
+};
 use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;

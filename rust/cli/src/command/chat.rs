@@ -1,0 +1,350 @@
+//! `fastq chat`: a conversation in the terminal.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+use fastq_core::generate::{Completion, GenerationOptions, Kept, chat_tokens};
+use fastq_core::{Error, FinishReason, Generation, Interrupt, Model, Prompt};
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{Config, Editor};
+use serde_json::{Map, Value, json};
+
+use crate::default_model::set;
+use crate::options::{LoadArguments, SamplingArguments};
+use crate::report;
+use crate::signals::Computing;
+use crate::terminal::{self, Failure, Outcome};
+
+/// Talk with a model
+///
+/// Ctrl-C stops an answer, Ctrl-D ends the conversation, /help shows what else there is. The history of the lines typed is kept
+/// in the user's state folder. Without MODEL the default model answers: SmolLM2-135M-Instruct, fetched once with pip (94 MiB).
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// A GGUF file with a chat template
+    model: Option<PathBuf>,
+    /// System message
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Print a summary after every answer
+    #[arg(long)]
+    stats: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+const HELP: &str = r#"/help            this
+/system [TEXT]   show or set the system message; starts a new conversation
+/reset           start a new conversation
+/save FILE       write the conversation as JSON messages
+/quit            end (also Ctrl-D)
+"""              begins and ends a message of several lines; a line may also go on after a \ at its end
+Ctrl-C           stops an answer"#;
+
+/// What a line of input asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Input {
+    Message(String),
+    Help,
+    System(Option<String>),
+    Reset,
+    Save(String),
+    Quit,
+    Nothing,
+    Unknown(String),
+}
+
+impl Input {
+    /// Understands a complete message.
+    fn parse(text: &str) -> Input {
+        let trimmed = text.trim();
+        if !trimmed.starts_with('/') {
+            return if trimmed.is_empty() { Input::Nothing } else { Input::Message(text.to_owned()) };
+        }
+        let (command, rest) = trimmed.split_once(char::is_whitespace).unwrap_or((trimmed, ""));
+        let rest = rest.trim().to_owned();
+        match command {
+            "/help" | "/?" => Input::Help,
+            "/system" => Input::System((!rest.is_empty()).then_some(rest)),
+            "/reset" | "/clear" => Input::Reset,
+            "/save" => Input::Save(rest),
+            "/quit" | "/exit" | "/bye" => Input::Quit,
+            other => Input::Unknown(other.to_owned()),
+        }
+    }
+}
+
+/// Joins lines to messages.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    quoted: bool,
+}
+
+impl Lines {
+    /// Whether a message has begun and is not complete.
+    fn open(&self) -> bool {
+        self.quoted || !self.text.is_empty()
+    }
+
+    /// Takes a line; gives the message when it is complete, and whether it was quoted (then it is no command).
+    fn push(&mut self, line: &str) -> Option<(String, bool)> {
+        if self.quoted {
+            return match line.trim_end().strip_suffix("\"\"\"") {
+                Some(last) => {
+                    self.text.push_str(last);
+                    self.quoted = false;
+                    Some((std::mem::take(&mut self.text), true))
+                }
+                None => {
+                    self.text.push_str(line);
+                    self.text.push('\n');
+                    None
+                }
+            };
+        }
+        if let Some(rest) = line.trim_start().strip_prefix("\"\"\"").filter(|_| self.text.is_empty()) {
+            if let Some(whole) = rest.trim_end().strip_suffix("\"\"\"") {
+                return Some((whole.to_owned(), true));
+            }
+            self.quoted = true;
+            if !rest.is_empty() {
+                self.text = format!("{rest}\n");
+            }
+            return None;
+        }
+        if let Some(begun) = line.strip_suffix('\\') {
+            self.text.push_str(begun);
+            self.text.push('\n');
+            return None;
+        }
+        self.text.push_str(line);
+        Some((std::mem::take(&mut self.text), false))
+    }
+}
+
+/// A conversation: its messages, and the sequence that holds their keys and values.
+struct Conversation<'a> {
+    model: &'a Model,
+    options: GenerationOptions,
+    messages: Vec<Value>,
+    kept: Option<Kept>,
+}
+
+impl Conversation<'_> {
+    /// The system message, if there is one.
+    fn system(&self) -> Option<&str> {
+        self.messages.first().filter(|m| m["role"] == "system").and_then(|m| m["content"].as_str())
+    }
+
+    /// Starts anew. The kept sequence stays: what the next prompt has in common with it need not be computed again.
+    fn reset(&mut self, system: Option<String>) {
+        self.messages = system.map(|text| json!({ "role": "system", "content": text })).into_iter().collect();
+    }
+
+    /// Answers `text`, printing as it comes. An answer that was stopped stays in the conversation as far as it got; after an
+    /// error the conversation is as before.
+    fn say(&mut self, text: String) -> Outcome<Completion> {
+        let computing = Computing::begin();
+        self.messages.push(json!({ "role": "user", "content": text }));
+        let result = self.answer(&computing);
+        match &result {
+            Ok(completion) => self.messages.push(json!({ "role": "assistant", "content": completion.text })),
+            Err(_) => drop(self.messages.pop()),
+        }
+        result
+    }
+
+    fn answer(&mut self, interrupt: &dyn Interrupt) -> Outcome<Completion> {
+        let tokens = chat_tokens(self.model, &self.messages, None, &Map::new(), interrupt)?;
+        let kept = self.kept.take();
+        let mut generation = Generation::resume(self.model, kept, Prompt::Tokens(tokens), &self.options, interrupt)?;
+        while !generation.finished() {
+            match generation.step(interrupt) {
+                Ok(pieces) => terminal::print(&pieces.iter().map(|piece| piece.text.as_str()).collect::<String>())?,
+                Err(Error::Cancelled) => generation.cancel(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        terminal::print("\n")?;
+        self.kept = generation.take_kept();
+        let completion = generation.into_completions().pop();
+        completion.ok_or_else(|| Failure::Error("internal error: an answer without a completion; please report it".into()))
+    }
+}
+
+/// Where the lines typed are remembered: `fastq/history` in the user's state folder (XDG base directory specification).
+fn history_file() -> Option<PathBuf> {
+    let folder = if cfg!(windows) {
+        PathBuf::from(set("LOCALAPPDATA")?)
+    } else {
+        set("XDG_STATE_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/state")))?
+    };
+    Some(folder.join("fastq").join("history"))
+}
+
+/// Reads lines: with editing and history on a terminal, plainly otherwise.
+struct Reader {
+    editor: Editor<(), FileHistory>,
+    history: Option<PathBuf>,
+    terminal: bool,
+}
+
+impl Reader {
+    fn new() -> Outcome<Reader> {
+        let terminal = std::io::stdin().is_terminal();
+        let config = Config::builder().auto_add_history(true).build();
+        let history = FileHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, history)
+            .map_err(|e| Failure::Error(format!("cannot read from the terminal: {e}")))?;
+        let history = history_file().filter(|_| terminal);
+        if let Some(path) = &history {
+            // No history yet, or none that can be read: the conversation works without.
+            let _ = editor.load_history(path);
+        }
+        Ok(Reader { editor, history, terminal })
+    }
+
+    fn line(&mut self, more: bool) -> Result<String, ReadlineError> {
+        let prompt = match (self.terminal, more) {
+            (false, _) => "",
+            (true, false) => ">>> ",
+            (true, true) => "... ",
+        };
+        self.editor.readline(prompt)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(path) = &self.history {
+            let _ = path.parent().map(fs::create_dir_all);
+            if let Err(error) = self.editor.save_history(path) {
+                terminal::note(&format!("warning: cannot write the history to {}: {error}", path.display()));
+            }
+        }
+    }
+}
+
+pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
+    let model = {
+        let computing = Computing::begin();
+        arguments.load.load(arguments.model.as_deref(), &computing)?
+    };
+    if model.template().is_none() {
+        return Err(Failure::Error(format!(
+            "{}: the file has no chat template (tokenizer.chat_template); use fastq run --raw",
+            model.gguf().path().display()
+        )));
+    }
+    let options = arguments.sampling.options(None);
+    let mut conversation = Conversation { model: &model, options, messages: Vec::new(), kept: None };
+    conversation.reset(arguments.system);
+    let mut reader = Reader::new()?;
+    if reader.terminal {
+        terminal::note(&terminal::style("2", "/help for help, Ctrl-D to end"));
+    }
+    let mut lines = Lines::default();
+    loop {
+        let (text, quoted) = match reader.line(lines.open()) {
+            Ok(line) => match lines.push(&line) {
+                Some(message) => message,
+                None => continue,
+            },
+            Err(ReadlineError::Interrupted) => {
+                lines = Lines::default();
+                terminal::note("Ctrl-D or /quit to end");
+                continue;
+            }
+            Err(ReadlineError::Eof) => return Ok(0),
+            Err(error) => return Err(Failure::Error(format!("cannot read from the terminal: {error}"))),
+        };
+        let input = if quoted { Input::Message(text) } else { Input::parse(&text) };
+        match input {
+            Input::Message(text) => match conversation.say(text) {
+                Ok(completion) => {
+                    if completion.finish_reason == FinishReason::Length {
+                        terminal::note(&terminal::style("2", "(the answer reached its limit of tokens; /reset starts anew)"));
+                    }
+                    if arguments.stats {
+                        let reason = completion.finish_reason;
+                        let cached = completion.cached_tokens;
+                        let summary = format!("{reason} | {} | {cached} tokens kept", report::timings(&completion.timings));
+                        terminal::note(&terminal::style("2", &summary));
+                    }
+                }
+                Err(Failure::Closed) => return Err(Failure::Closed),
+                Err(Failure::Interrupted) => terminal::note("(stopped)"),
+                Err(Failure::Error(message) | Failure::Usage(message)) => {
+                    let error = terminal::style("1;31", "error:");
+                    terminal::note(&format!("{error} {}", terminal::one_line(&message)));
+                    // Into a pipe nobody reads the message and tries again.
+                    if !reader.terminal {
+                        return Ok(1);
+                    }
+                }
+            },
+            Input::Help => terminal::note(HELP),
+            Input::System(None) => terminal::note(conversation.system().unwrap_or("(no system message)")),
+            Input::System(text) => conversation.reset(text),
+            Input::Reset => {
+                let system = conversation.system().map(str::to_owned);
+                conversation.reset(system);
+            }
+            Input::Save(path) if path.is_empty() => terminal::note("/save needs the name of a file"),
+            Input::Save(path) => match save(&path, &conversation.messages) {
+                Ok(()) => terminal::note(&format!("{} messages in {path}", conversation.messages.len())),
+                Err(error) => terminal::note(&format!("cannot write {path}: {error}")),
+            },
+            Input::Quit => return Ok(0),
+            Input::Nothing => {}
+            Input::Unknown(command) => terminal::note(&format!("{command} is not known; /help shows what is")),
+        }
+    }
+}
+
+/// Writes the messages, refusing to replace a file.
+fn save(path: &str, messages: &[Value]) -> std::io::Result<()> {
+    let text = serde_json::to_string_pretty(messages).map_err(std::io::Error::other)?;
+    let mut file = fs::File::create_new(path)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_join_to_messages() {
+        let join = |input: &[&str]| -> Vec<(String, bool)> {
+            let mut lines = Lines::default();
+            let messages = input.iter().filter_map(|line| lines.push(line)).collect();
+            assert!(!lines.open());
+            messages
+        };
+        let plain = |text: &str| (text.to_owned(), false);
+        let quoted = |text: &str| (text.to_owned(), true);
+        assert_eq!(join(&["a", "b"]), [plain("a"), plain("b")]);
+        assert_eq!(join(&["a\\", "b"]), [plain("a\nb")]);
+        assert_eq!(join(&["\"\"\"a", "/b", "", "c\"\"\"", "d"]), [quoted("a\n/b\n\nc"), plain("d")]);
+        assert_eq!(join(&["\"\"\"", "a", "\"\"\""]), [quoted("a\n")]);
+        assert_eq!(join(&["\"\"\"one\"\"\""]), [quoted("one")]);
+        assert_eq!(join(&[""]), [plain("")]);
+    }
+
+    #[test]
+    fn commands_are_told_from_messages() {
+        assert_eq!(Input::parse("  "), Input::Nothing);
+        assert_eq!(Input::parse(" hello /quit"), Input::Message(" hello /quit".into()));
+        assert_eq!(Input::parse("/quit "), Input::Quit);
+        assert_eq!(Input::parse("/system  Be  terse. "), Input::System(Some("Be  terse.".into())));
+        assert_eq!(Input::parse("/system"), Input::System(None));
+        assert_eq!(Input::parse("/save a b"), Input::Save("a b".into()));
+        assert_eq!(Input::parse("/nonsense x"), Input::Unknown("/nonsense".into()));
+    }
+}

@@ -1,0 +1,177 @@
+//! Working memory of the forward pass: allocated once per model, sized for one chunk of tokens.
+
+use fastq_kernels::Activation;
+use fastq_kernels::attention::{AttentionScratch, Query};
+use fastq_kernels::matmul::MatmulScratch;
+
+use super::spec::{LayerSpec, ModelSpec};
+use super::weights::Weights;
+use crate::Result;
+use crate::memory::Zeroed;
+
+/// The most rows of logits that are computed at once when they belong to several sequences.
+pub(super) const LOGIT_ROWS: usize = 16;
+/// What the kernels keep per thread; an upper estimate of panels and score tiles.
+const KERNEL_SCRATCH: u64 = 1 << 20;
+
+/// Lengths of the buffers.
+#[derive(Clone, Debug)]
+pub(super) struct BufferSizes {
+    chunk: usize,
+    width: usize,
+    queries: usize,
+    keys: usize,
+    values: usize,
+    heads: usize,
+    feed_forward: usize,
+    /// Bytes of the longest record of each kind of activations in use, else 0.
+    records: [usize; Activation::ALL.len()],
+    /// Pairs of each rotation.
+    pairs: Vec<usize>,
+    logits: usize,
+    /// Values of one thread.
+    local: usize,
+    threads: usize,
+}
+
+/// Index of a kind of activations in [`Activation::ALL`].
+pub(super) fn kind_index(kind: Activation) -> usize {
+    match kind {
+        Activation::F32 => 0,
+        Activation::Block32 => 1,
+        Activation::Super256 => 2,
+    }
+}
+
+impl BufferSizes {
+    /// The sizes for chunks of `chunk` tokens.
+    pub(super) fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
+        let largest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+        let mut records = [0; Activation::ALL.len()];
+        for linear in weights.linears() {
+            let kind = linear.format.activation();
+            let bytes = &mut records[kind_index(kind)];
+            *bytes = kind.row_bytes(linear.k).max(*bytes);
+        }
+        let largest_group = largest(|layer| layer.heads / layer.kv_heads * layer.value_dim);
+        BufferSizes {
+            chunk,
+            width: spec.width,
+            queries: largest(|layer| layer.heads * layer.key_dim),
+            keys: largest(|layer| layer.kv_heads * layer.key_dim),
+            values: largest(|layer| layer.kv_heads * layer.value_dim),
+            heads: largest(|layer| layer.heads * layer.value_dim),
+            feed_forward: largest(|layer| layer.feed_forward),
+            records,
+            pairs: spec.ropes.iter().map(|rope| rope.dims / 2).collect(),
+            logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
+            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(largest(|layer| layer.key_dim)),
+            threads,
+        }
+    }
+
+    fn per_row(&self) -> usize {
+        let pairs: usize = self.pairs.iter().sum();
+        2 * self.width + self.queries + self.keys + self.values + self.heads + 2 * self.feed_forward + 2 * pairs
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        let rows = self.chunk as u64;
+        let records: usize = self.records.iter().sum();
+        let halves = 2 * (self.keys + self.values) as u64;
+        rows * (4 * self.per_row() as u64 + records as u64)
+            + 4 * self.logits as u64
+            + self.threads as u64 * (4 * self.local as u64 + halves + KERNEL_SCRATCH)
+    }
+}
+
+/// The most tokens of one attention piece.
+pub(super) const ATTENTION_ROWS: usize = 16;
+
+/// The buffers. All are `(rows, …)`, one row per token of the chunk.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// Tokens per chunk.
+    pub(super) chunk: usize,
+    /// Hidden state `(rows, width)`.
+    pub(super) x: Zeroed<f32>,
+    /// Output of a part before it is added `(rows, width)`.
+    pub(super) t: Zeroed<f32>,
+    /// `(rows, heads * key_dim)`.
+    pub(super) q: Zeroed<f32>,
+    /// `(rows, kv_heads * key_dim)`.
+    pub(super) k: Zeroed<f32>,
+    /// `(rows, kv_heads * value_dim)`.
+    pub(super) v: Zeroed<f32>,
+    /// Output of attention `(rows, heads * value_dim)`.
+    pub(super) a: Zeroed<f32>,
+    /// `(rows, feed_forward)`.
+    pub(super) gate: Zeroed<f32>,
+    /// `(rows, feed_forward)`.
+    pub(super) up: Zeroed<f32>,
+    /// Quantized activations, by kind.
+    pub(super) records: [Zeroed<u8>; Activation::ALL.len()],
+    /// Cosines and sines `(rows, pairs)` of each rotation.
+    pub(super) ropes: Vec<(Zeroed<f32>, Zeroed<f32>)>,
+    /// `(rows, vocabulary)`.
+    pub(super) logits: Zeroed<f32>,
+    /// One per thread.
+    pub(super) workers: Vec<Worker>,
+}
+
+/// Working memory of one thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) matmul: MatmulScratch,
+    pub(super) attention: AttentionScratch,
+    pub(super) queries: Vec<Query>,
+    /// Outputs of an attention piece; also a normalised row.
+    pub(super) local: Zeroed<f32>,
+    /// Keys and values of a row as f16.
+    pub(super) half: Zeroed<u16>,
+}
+
+impl Buffers {
+    /// Allocates.
+    pub(super) fn new(sizes: &BufferSizes) -> Result<Buffers> {
+        let rows = |width: usize| Zeroed::scratch(sizes.chunk * width);
+        let [a, b, c] = sizes.records;
+        let record = |bytes: usize| Zeroed::scratch(sizes.chunk * bytes);
+        Ok(Buffers {
+            chunk: sizes.chunk,
+            x: rows(sizes.width)?,
+            t: rows(sizes.width)?,
+            q: rows(sizes.queries)?,
+            k: rows(sizes.keys)?,
+            v: rows(sizes.values)?,
+            a: rows(sizes.heads)?,
+            gate: rows(sizes.feed_forward)?,
+            up: rows(sizes.feed_forward)?,
+            records: [record(a)?, record(b)?, record(c)?],
+            ropes: sizes.pairs.iter().map(|&pairs| Ok((rows(pairs)?, rows(pairs)?))).collect::<Result<_>>()?,
+            logits: Zeroed::scratch(sizes.logits)?,
+            workers: (0..sizes.threads)
+                .map(|_| {
+                    Ok(Worker {
+                        matmul: MatmulScratch::default(),
+                        attention: AttentionScratch::default(),
+                        queries: Vec::new(),
+                        local: Zeroed::scratch(sizes.local)?,
+                        half: Zeroed::scratch(sizes.keys + sizes.values)?,
+                    })
+                })
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// Bytes that were allocated, without what the kernels keep.
+    pub(super) fn bytes(&self) -> u64 {
+        let floats = [&self.x, &self.t, &self.q, &self.k, &self.v, &self.a, &self.gate, &self.up, &self.logits];
+        let floats = floats.into_iter().chain(self.ropes.iter().flat_map(|(cos, sin)| [cos, sin]));
+        let workers = self.workers.iter().map(|worker| worker.local.bytes() + worker.half.bytes() + KERNEL_SCRATCH);
+        floats.map(Zeroed::bytes).sum::<u64>()
+            + self.records.iter().map(Zeroed::bytes).sum::<u64>()
+            + workers.sum::<u64>()
+    }
+}

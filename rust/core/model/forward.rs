@@ -1,0 +1,610 @@
+//! The forward pass: one function for all architectures, which reads the [`ModelSpec`] and computes a chunk of tokens of several
+//! sequences.
+//!
+//! A row is one token of the chunk. Every row's bits depend on its sequence only: products, norms and attention treat rows
+//! alone, so neither the chunk, the other rows nor the threads change them.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fastq_kernels::activation::quantize_activations;
+use fastq_kernels::attention::{KvHead, Query, Scores, attention};
+use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, rope, scale, silu_mul, softcap, to_f16};
+use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
+
+use super::arch::Gate;
+use super::buffers::{ATTENTION_ROWS, Buffers, LOGIT_ROWS, Worker, kind_index};
+use super::spec::{LayerSpec, ModelSpec};
+use super::weights::{LayerWeights, Linear, Weights};
+use crate::gguf::Gguf;
+use crate::kv_cache::{GroupLayout, HeadIndex, Sequence};
+use crate::memory::{Zeroed, human};
+use crate::pool::{Disjoint, Pool};
+use crate::{Error, Interrupt, Result};
+
+/// Below this many values a region runs on the calling thread: handing it over costs more.
+const SERIAL_VALUES: usize = 16 * 1024;
+/// Multiply-adds of a piece of a matrix product: enough to be worth handing over, and little enough to stop soon.
+const PIECE_WORK: Range<usize> = 1 << 17..1 << 25;
+/// Weight rows of a piece are a multiple of this, the largest panel of the kernels.
+const PANEL: usize = 32;
+/// Values of a piece of logits.
+const LOGITS_PIECE: usize = 16 * 1024;
+/// From this many rows of one sequence on, logits are computed straight into the caller's vector.
+const DIRECT_ROWS: usize = 8;
+
+/// What a pass reads.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) file: &'a Gguf,
+    pub(super) spec: &'a ModelSpec,
+    pub(super) weights: &'a Weights,
+    pub(super) groups: &'a [GroupLayout],
+    pub(super) cpu: Cpu,
+    pub(super) interrupt: &'a dyn Interrupt,
+    /// Look for values that are not finite after every layer.
+    pub(super) check: bool,
+}
+
+/// Neighbouring tokens of one sequence in a chunk.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    /// Index of the sequence.
+    pub(super) item: usize,
+    /// Tokens of the item.
+    pub(super) tokens: Range<usize>,
+    /// Position of the first one.
+    pub(super) position: usize,
+    /// How many of the last ones want logits.
+    pub(super) wanted: usize,
+}
+
+/// One token of the chunk.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    item: usize,
+    position: usize,
+    /// Index into the rope tables of the chunk.
+    index: usize,
+    wanted: bool,
+}
+
+/// The kinds of activations that some matrices want.
+fn kinds(linears: &[&Linear]) -> Vec<Activation> {
+    let mut kinds: Vec<Activation> = linears.iter().map(|linear| linear.format.activation()).collect();
+    kinds.sort_unstable_by_key(|kind| kind_index(*kind));
+    kinds.dedup();
+    kinds
+}
+
+/// Computes the segments, whose sequences have room prepared, and appends the logits that are wanted to `outs`, one per item.
+pub(super) fn chunk(
+    context: Context<'_>,
+    pool: &mut Pool,
+    buffers: &mut Buffers,
+    segments: &[Segment],
+    sequences: &[&Sequence],
+    tokens: &[&[u32]],
+    outs: &mut [&mut Vec<f32>],
+) -> Result<()> {
+    let mut rows = Vec::with_capacity(buffers.chunk);
+    let mut ids = Vec::with_capacity(buffers.chunk);
+    for segment in segments {
+        let count = segment.tokens.len();
+        for i in 0..count {
+            let wanted = i + segment.wanted >= count;
+            rows.push(Row { item: segment.item, position: segment.position + i, index: rows.len(), wanted });
+        }
+        ids.extend_from_slice(&tokens[segment.item][segment.tokens.clone()]);
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut pass = Pass { context, pool, rows };
+    pass.embed(buffers, &ids)?;
+    pass.check(buffers, "the embedding")?;
+    let layers = context.spec.layers.len();
+    for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
+        pass.attention_part(buffers, spec, weights, sequences, index + 1 == layers)?;
+        if pass.rows.is_empty() {
+            return Ok(());
+        }
+        pass.feed_forward_part(buffers, spec, weights)?;
+        pass.check(buffers, &format!("layer {index}"))?;
+    }
+    pass.output(buffers, outs)
+}
+
+struct Pass<'a> {
+    context: Context<'a>,
+    pool: &'a mut Pool,
+    rows: Vec<Row>,
+}
+
+/// A matrix product of one region.
+struct Product<'a> {
+    matrix: Matrix<'a>,
+    x: &'a [u8],
+    out: OutTile<'a>,
+}
+
+impl<'a> Product<'a> {
+    /// `out = linear(records)` for `n` rows, without the bias.
+    fn new(
+        file: &'a Gguf,
+        linear: &Linear,
+        records: &'a [Zeroed<u8>; Activation::ALL.len()],
+        n: usize,
+        out: &'a mut [f32],
+    ) -> Product<'a> {
+        let kind = linear.format.activation();
+        let x = &records[kind_index(kind)][..n * kind.row_bytes(linear.k)];
+        Product { matrix: linear.matrix(file), x, out: OutTile::new(&mut out[..n * linear.rows], linear.rows) }
+    }
+}
+
+impl Pass<'_> {
+    /// Calls `work(row, worker)` for all rows, in parallel when `cost` values per row are worth it.
+    fn each_row(&mut self, cost: usize, work: impl Fn(usize, usize) + Sync) -> Result<()> {
+        let n = self.rows.len();
+        let threads = self.pool.threads();
+        if threads == 1 || n == 1 || n * cost < SERIAL_VALUES {
+            return self.pool.run(1, self.context.interrupt, |_, worker| (0..n).for_each(|row| work(row, worker)));
+        }
+        let per = n.div_ceil(threads * 4);
+        self.pool.run(n.div_ceil(per), self.context.interrupt, |piece, worker| {
+            (piece * per..n.min((piece + 1) * per)).for_each(|row| work(row, worker));
+        })
+    }
+
+    /// Computes several products on the same number of rows as one list of pieces.
+    fn products(&mut self, products: &[Product<'_>], tokens: usize, workers: &mut [Worker]) -> Result<()> {
+        let work: usize = products.iter().map(|p| p.matrix.rows * p.matrix.k * tokens).sum();
+        let target = match self.pool.threads() {
+            1 => PIECE_WORK.end,
+            threads => (work / (threads * 6)).clamp(PIECE_WORK.start, PIECE_WORK.end),
+        };
+        let mut pieces = Vec::new();
+        for (index, product) in products.iter().enumerate() {
+            let per = (target / (product.matrix.k * tokens)).next_multiple_of(PANEL).max(PANEL);
+            let rows = product.matrix.rows;
+            pieces.extend((0..rows).step_by(per).map(|start| (index, start..rows.min(start + per))));
+        }
+        let (cpu, workers) = (self.context.cpu, Disjoint::new(workers));
+        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
+            let (index, rows) = &pieces[piece];
+            let product = &products[*index];
+            // SAFETY: a worker number belongs to one thread at a time.
+            let scratch = unsafe { &mut workers.item(worker).matmul };
+            // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
+            unsafe { matmul(cpu, product.matrix, rows.clone(), product.x, tokens, product.out, scratch) };
+        })
+    }
+
+    /// Hidden states from token ids, and the rope tables of the rows.
+    fn embed(&mut self, buffers: &mut Buffers, ids: &[u32]) -> Result<()> {
+        let Context { spec, weights, file, cpu, .. } = self.context;
+        let (width, embedding) = (spec.width, &weights.embedding);
+        let matrix = embedding.matrix(file);
+        let row_bytes = matrix.data.len() / matrix.rows;
+        let positions: Vec<usize> = self.rows.iter().map(|row| row.position).collect();
+        let x = Disjoint::new(&mut buffers.x);
+        let ropes: Vec<_> = buffers.ropes.iter_mut().map(|(c, s)| (Disjoint::new(c), Disjoint::new(s))).collect();
+        // A sine costs about as much as 16 plain values.
+        let cost = width + weights.ropes.iter().map(|rope| 16 * rope.pairs()).sum::<usize>();
+        self.each_row(cost, |row, _| {
+            let start = ids[row] as usize * row_bytes;
+            // SAFETY: a row belongs to one piece.
+            let x = unsafe { x.slice(row * width..(row + 1) * width) };
+            embedding.format.dequantize(&matrix.data[start..start + row_bytes], x);
+            if let Some(factor) = spec.embedding_scale {
+                scale(cpu, x, factor);
+            }
+            for (table, (cos, sin)) in weights.ropes.iter().zip(&ropes) {
+                let range = row * table.pairs()..(row + 1) * table.pairs();
+                // SAFETY: a row belongs to one piece.
+                let (cos, sin) = unsafe { (cos.slice(range.clone()), sin.slice(range)) };
+                table.fill(positions[row], cos, sin);
+            }
+        })
+    }
+
+    /// `x += attention(norm(x))`. In the last layer the rows that want no logits end with their keys and values.
+    fn attention_part(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &LayerSpec,
+        weights: &LayerWeights,
+        sequences: &[&Sequence],
+        last: bool,
+    ) -> Result<()> {
+        let Context { file, spec: model, cpu, .. } = self.context;
+        let width = model.width;
+        let wanted = self.rows.iter().filter(|row| row.wanted).count();
+        let narrow = last && wanted < self.rows.len();
+        let inputs = match narrow && wanted == 0 {
+            true => kinds(&[&weights.key, &weights.value]),
+            false => kinds(&[&weights.query, &weights.key, &weights.value]),
+        };
+        self.norm_rows(buffers, &weights.attention_norm, &inputs)?;
+
+        let n = self.rows.len();
+        {
+            let Buffers { q, k, v, records, workers, .. } = &mut *buffers;
+            let mut list = Vec::with_capacity(3);
+            if !narrow {
+                list.push(Product::new(file, &weights.query, records, n, q));
+            }
+            list.push(Product::new(file, &weights.key, records, n, k));
+            list.push(Product::new(file, &weights.value, records, n, v));
+            self.products(&list, n, workers)?;
+        }
+        self.heads(buffers, spec, weights, sequences, !narrow, true)?;
+        if narrow {
+            // Only rows with logits go on. They move to the front of what is still needed of them.
+            let kept: Vec<usize> = (0..n).filter(|&row| self.rows[row].wanted).collect();
+            self.rows.retain(|row| row.wanted);
+            if kept.is_empty() {
+                return Ok(());
+            }
+            let kind = weights.query.format.activation();
+            let record = kind.row_bytes(width);
+            let records = &mut buffers.records[kind_index(kind)];
+            for (to, from) in kept.into_iter().enumerate() {
+                buffers.x.copy_within(from * width..(from + 1) * width, to * width);
+                records.copy_within(from * record..(from + 1) * record, to * record);
+            }
+            let n = self.rows.len();
+            let Buffers { q, records, workers, .. } = &mut *buffers;
+            self.products(&[Product::new(file, &weights.query, records, n, q)], n, workers)?;
+            self.heads(buffers, spec, weights, sequences, true, false)?;
+        }
+        self.attend(buffers, spec, sequences)?;
+
+        let n = self.rows.len();
+        let outputs = spec.heads * spec.value_dim;
+        let linear = &weights.attention_output;
+        let kinds = kinds(&[linear]);
+        {
+            let a = &buffers.a[..n * outputs];
+            let records = Records::new(&mut buffers.records);
+            // SAFETY: a row belongs to one piece.
+            self.each_row(outputs, |row, _| unsafe {
+                records.quantize(cpu, &kinds, row, &a[row * outputs..(row + 1) * outputs])
+            })?;
+        }
+        self.linear(buffers, linear)?;
+        self.add_rows(buffers, linear, weights.post_attention_norm.as_deref())
+    }
+
+    /// `x += down(gate(x) * up(x))`.
+    fn feed_forward_part(&mut self, buffers: &mut Buffers, spec: &LayerSpec, weights: &LayerWeights) -> Result<()> {
+        let Context { file, cpu, .. } = self.context;
+        self.norm_rows(buffers, &weights.feed_forward_norm, &kinds(&[&weights.gate, &weights.up]))?;
+        let (n, width) = (self.rows.len(), spec.feed_forward);
+        {
+            let Buffers { gate, up, records, workers, .. } = &mut *buffers;
+            let first = Product::new(file, &weights.gate, records, n, gate);
+            let second = Product::new(file, &weights.up, records, n, up);
+            self.products(&[first, second], n, workers)?;
+        }
+        {
+            let kinds = kinds(&[&weights.down]);
+            let Buffers { gate, up, records, .. } = &mut *buffers;
+            let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
+            self.each_row(4 * width, |row, _| {
+                let range = row * width..(row + 1) * width;
+                // SAFETY: a row belongs to one piece.
+                let (gate, up) = unsafe { (gate.slice(range.clone()), up.slice(range)) };
+                if let Some(bias) = &weights.gate.bias {
+                    add(cpu, gate, bias);
+                }
+                if let Some(bias) = &weights.up.bias {
+                    add(cpu, up, bias);
+                }
+                match spec.gate {
+                    Gate::Silu => silu_mul(cpu, gate, up),
+                    Gate::Gelu => gelu_mul(cpu, gate, up),
+                }
+                // SAFETY: as above.
+                unsafe { records.quantize(cpu, &kinds, row, gate) };
+            })?;
+        }
+        self.linear(buffers, &weights.down)?;
+        self.add_rows(buffers, &weights.down, weights.post_feed_forward_norm.as_deref())
+    }
+
+    /// Quantizes `norm(x)` for the kinds.
+    fn norm_rows(&mut self, buffers: &mut Buffers, weight: &[f32], kinds: &[Activation]) -> Result<()> {
+        let (cpu, width, epsilon) = (self.context.cpu, self.context.spec.width, self.context.spec.norm_epsilon);
+        let x = &buffers.x[..self.rows.len() * width];
+        let (records, workers) = (Records::new(&mut buffers.records), Disjoint::new(&mut buffers.workers));
+        self.each_row(2 * width, |row, worker| {
+            // SAFETY: a worker number belongs to one thread at a time.
+            let local = unsafe { &mut workers.item(worker).local[..width] };
+            rms_norm(cpu, &x[row * width..(row + 1) * width], Some(weight), epsilon, local);
+            // SAFETY: a row belongs to one piece.
+            unsafe { records.quantize(cpu, kinds, row, local) };
+        })
+    }
+
+    /// `t = linear(records)`.
+    fn linear(&mut self, buffers: &mut Buffers, linear: &Linear) -> Result<()> {
+        let n = self.rows.len();
+        let Buffers { t, records, workers, .. } = buffers;
+        self.products(&[Product::new(self.context.file, linear, records, n, t)], n, workers)
+    }
+
+    /// `x += norm(t + bias)`, where norm and bias are there.
+    fn add_rows(&mut self, buffers: &mut Buffers, linear: &Linear, norm: Option<&[f32]>) -> Result<()> {
+        let (cpu, width, epsilon) = (self.context.cpu, self.context.spec.width, self.context.spec.norm_epsilon);
+        let Buffers { x, t, workers, .. } = buffers;
+        let (x, t, workers) = (Disjoint::new(x), Disjoint::new(t), Disjoint::new(workers));
+        self.each_row(2 * width, |row, worker| {
+            let range = row * width..(row + 1) * width;
+            // SAFETY: a row belongs to one piece.
+            let (x, t) = unsafe { (x.slice(range.clone()), t.slice(range)) };
+            if let Some(bias) = &linear.bias {
+                add(cpu, t, bias);
+            }
+            match norm {
+                None => add(cpu, x, t),
+                Some(weight) => {
+                    // SAFETY: a worker number belongs to one thread at a time.
+                    let local = unsafe { &mut workers.item(worker).local[..width] };
+                    rms_norm(cpu, t, Some(weight), epsilon, local);
+                    add(cpu, x, local);
+                }
+            }
+        })
+    }
+
+    /// Bias, norm and rope of the heads, and the keys and values into the cache.
+    fn heads(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &LayerSpec,
+        weights: &LayerWeights,
+        sequences: &[&Sequence],
+        with_queries: bool,
+        with_keys: bool,
+    ) -> Result<()> {
+        let Context { spec: model, cpu, .. } = self.context;
+        let epsilon = model.norm_epsilon;
+        let (style, pairs) = (model.ropes[spec.rope].style, model.ropes[spec.rope].dims / 2);
+        let (queries, keys, values) =
+            (spec.heads * spec.key_dim, spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
+        let Buffers { q, k, v, ropes, workers, .. } = buffers;
+        let (cos, sin) = &ropes[spec.rope];
+        let (q, k, v, workers) = (Disjoint::new(q), Disjoint::new(k), Disjoint::new(v), Disjoint::new(workers));
+        let rows = &self.rows.clone();
+        self.each_row(2 * (queries + keys + values), |index, worker| {
+            let row = rows[index];
+            let angles = row.index * pairs..(row.index + 1) * pairs;
+            let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+            // SAFETY: a worker number belongs to one thread at a time.
+            let worker = unsafe { workers.item(worker) };
+            let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>| {
+                if let Some(bias) = bias {
+                    add(cpu, x, bias);
+                }
+                if let Some(norm) = norm {
+                    let local = &mut worker.local[..spec.key_dim];
+                    for head in x.chunks_exact_mut(spec.key_dim) {
+                        rms_norm(cpu, head, Some(norm), epsilon, local);
+                        head.copy_from_slice(local);
+                    }
+                }
+                rope(cpu, x, spec.key_dim, style, cos, sin);
+            };
+            if with_queries {
+                // SAFETY: a row belongs to one piece.
+                let q = unsafe { q.slice(index * queries..(index + 1) * queries) };
+                turn(q, weights.query.bias.as_deref(), weights.query_norm.as_deref());
+            }
+            if with_keys {
+                // SAFETY: a row belongs to one piece.
+                let (k, v) = unsafe {
+                    (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values))
+                };
+                turn(k, weights.key.bias.as_deref(), weights.key_norm.as_deref());
+                if let Some(bias) = &weights.value.bias {
+                    add(cpu, v, bias);
+                }
+                let (key_half, value_half) = worker.half[..keys + values].split_at_mut(keys);
+                to_f16(cpu, k, key_half);
+                to_f16(cpu, v, value_half);
+                for head in 0..spec.kv_heads {
+                    let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head };
+                    let key = &key_half[head * spec.key_dim..(head + 1) * spec.key_dim];
+                    let value = &value_half[head * spec.value_dim..(head + 1) * spec.value_dim];
+                    // SAFETY: the rows of a chunk have different positions or sequences, the pages were made unshared by
+                    // `prepare`, and nobody reads the cache in this region.
+                    unsafe { sequences[row.item].write(at, row.position, key, value) };
+                }
+            }
+        })
+    }
+
+    /// Attention of all rows; pieces are a few rows times one kv head with its query heads.
+    fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec, sequences: &[&Sequence]) -> Result<()> {
+        let Context { spec: model, cpu, groups, .. } = self.context;
+        let layout = &groups[spec.group];
+        let group = spec.heads / spec.kv_heads;
+        let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
+        let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
+        // Late positions see the most keys, so their pieces are handed out first.
+        let mut pieces: Vec<(Range<usize>, usize)> = Vec::new();
+        let mut start = 0;
+        while start < self.rows.len() {
+            let item = self.rows[start].item;
+            let same = self.rows[start..].iter().take(ATTENTION_ROWS).take_while(|row| row.item == item).count();
+            pieces.extend((0..spec.kv_heads).map(|head| (start..start + same, head)));
+            start += same;
+        }
+        pieces.sort_by_key(|(rows, _)| std::cmp::Reverse(self.rows[rows.start].position));
+
+        let rows = &self.rows;
+        let Buffers { q, a, workers, .. } = buffers;
+        let q = &q[..rows.len() * queries];
+        let (a, workers) = (Disjoint::new(a), Disjoint::new(workers));
+        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
+            let (range, head) = &pieces[piece];
+            let piece_rows = &rows[range.clone()];
+            let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
+            let (start, end) = (layout.start(first.position), last.position + 1);
+            let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head: *head };
+            let mut keys = Vec::new();
+            let mut values = Vec::new();
+            // SAFETY: nobody writes the cache in this region.
+            let first_page = unsafe { sequences[first.item].head(at, start, end, &mut keys, &mut values) };
+            let kv =
+                KvHead { first_page, keys: &keys, values: &values, key_dim: spec.key_dim, value_dim: spec.value_dim };
+            // SAFETY: a worker number belongs to one thread at a time.
+            let Worker { attention: scratch, queries: list, local, .. } = unsafe { workers.item(worker) };
+            list.clear();
+            for (i, row) in piece_rows.iter().enumerate() {
+                list.extend((0..group).map(|h| Query {
+                    q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
+                    out: (i * group + h) * spec.value_dim,
+                    start: layout.start(row.position),
+                    end: row.position + 1,
+                }));
+            }
+            let width = group * spec.value_dim;
+            let local = &mut local[..piece_rows.len() * width];
+            attention(cpu, kv, list, scores, q, local, scratch);
+            for (i, out) in local.chunks_exact(width).enumerate() {
+                let start = (range.start + i) * outputs + head * width;
+                // SAFETY: a row and head belong to one piece.
+                unsafe { a.slice(start..start + width) }.copy_from_slice(out);
+            }
+        })
+    }
+
+    /// Final norm, output matrix, soft cap.
+    fn output(&mut self, buffers: &mut Buffers, outs: &mut [&mut Vec<f32>]) -> Result<()> {
+        let Context { spec, weights, file, .. } = self.context;
+        let output = &weights.output;
+        let kind = output.format.activation();
+        self.norm_rows(buffers, &weights.output_norm, &[kind])?;
+        let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
+        let matrix = output.matrix(file);
+        let n = self.rows.len();
+        let run =
+            |rows: &[Row], start: usize| rows[start..].iter().take_while(|row| row.item == rows[start].item).count();
+        let mut start = 0;
+        while start < n {
+            let count = run(&self.rows, start);
+            let Buffers { logits, records, workers, .. } = &mut *buffers;
+            let x = |rows: Range<usize>| &records[kind_index(kind)][rows.start * record..rows.end * record];
+            if count >= DIRECT_ROWS || count == n {
+                let out = &mut *outs[self.rows[start].item];
+                let len = out.len();
+                let more = count * vocabulary;
+                out.try_reserve(more).map_err(|_| {
+                    let bytes = human(4 * more as u64);
+                    Error::Memory(format!("the system refused {bytes} for {count} rows of logits; ask for fewer"))
+                })?;
+                out.resize(len + more, 0.0);
+                let tile = OutTile::new(&mut out[len..], vocabulary);
+                self.products(&[Product { matrix, x: x(start..start + count), out: tile }], count, workers)?;
+                self.finish_logits(&mut out[len..], start)?;
+                start += count;
+                continue;
+            }
+            let mut end = start + count;
+            let limit = LOGIT_ROWS.min(logits.len() / vocabulary);
+            while end < n && run(&self.rows, end) < DIRECT_ROWS && end + run(&self.rows, end) - start <= limit {
+                end += run(&self.rows, end);
+            }
+            let rows = end - start;
+            let logits = &mut logits[..rows * vocabulary];
+            let tile = OutTile::new(logits, vocabulary);
+            self.products(&[Product { matrix, x: x(start..end), out: tile }], rows, workers)?;
+            self.finish_logits(logits, start)?;
+            for (row, values) in self.rows[start..end].iter().zip(logits.chunks_exact(vocabulary)) {
+                outs[row.item].extend_from_slice(values);
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Bias and soft cap of rows of logits, the first of which belongs to row `start`, and the check that they are finite.
+    fn finish_logits(&mut self, logits: &mut [f32], start: usize) -> Result<()> {
+        let Context { spec, weights, cpu, .. } = self.context;
+        let vocabulary = spec.vocabulary;
+        let per_row = vocabulary.div_ceil(LOGITS_PIECE);
+        let pieces = logits.len() / vocabulary * per_row;
+        let bad = AtomicUsize::new(usize::MAX);
+        let logits = Disjoint::new(logits);
+        self.pool.run(pieces, self.context.interrupt, |piece, _| {
+            let (row, part) = (piece / per_row, piece % per_row);
+            let range = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
+            // SAFETY: the ranges of the pieces are disjoint.
+            let values = unsafe { logits.slice(row * vocabulary + range.start..row * vocabulary + range.end) };
+            if let Some(bias) = &weights.output.bias {
+                add(cpu, values, &bias[range]);
+            }
+            if let Some(cap) = spec.logit_cap {
+                softcap(cpu, values, cap);
+            }
+            if !all_finite(values) {
+                bad.fetch_min(row, Ordering::Relaxed);
+            }
+        })?;
+        match bad.into_inner() {
+            usize::MAX => Ok(()),
+            row => Err(Error::NotFinite(format!(
+                "the logits of position {} are not finite: the weights are damaged",
+                self.rows[start + row].position
+            ))),
+        }
+    }
+
+    /// In a checking pass: an error when hidden states after `place` are not finite.
+    fn check(&self, buffers: &Buffers, place: &str) -> Result<()> {
+        let width = self.context.spec.width;
+        if !self.context.check {
+            return Ok(());
+        }
+        for (row, values) in self.rows.iter().zip(buffers.x.chunks_exact(width)) {
+            if !all_finite(values) {
+                return Err(Error::NotFinite(format!(
+                    "the computation of position {} is not finite after {place}: its weights are damaged",
+                    row.position
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The activation records of a region, by kind.
+struct Records<'a>([Disjoint<'a, u8>; Activation::ALL.len()]);
+
+impl<'a> Records<'a> {
+    fn new(records: &'a mut [Zeroed<u8>; Activation::ALL.len()]) -> Records<'a> {
+        Records(records.each_mut().map(|records| Disjoint::new(records)))
+    }
+
+    /// Quantizes one row for the kinds.
+    ///
+    /// # Safety
+    /// Nobody else uses the records of the row during the call.
+    unsafe fn quantize(&self, cpu: Cpu, kinds: &[Activation], row: usize, x: &[f32]) {
+        for &kind in kinds {
+            let bytes = kind.row_bytes(x.len());
+            // SAFETY: the caller's promise.
+            let record = unsafe { self.0[kind_index(kind)].slice(row * bytes..(row + 1) * bytes) };
+            quantize_activations(cpu, kind, x, x.len(), record);
+        }
+    }
+}
+
+fn all_finite(values: &[f32]) -> bool {
+    // Without a branch per value, so that the compiler vectorises it.
+    let worst = values.iter().fold(0, |worst, value| (value.to_bits() & 0x7fff_ffff).max(worst));
+    worst < 0x7f80_0000
+}

@@ -1,0 +1,24 @@
+//! Nucleus sampling: keeps the fewest most likely tokens whose probabilities reach p (Holtzman et al. 2020,
+//! <https://arxiv.org/abs/1904.09751>).
+
+use super::candidates::{Candidates, keep_mass};
+use super::{SamplerOptions, Stage, check};
+use crate::Result;
+
+struct TopP {
+    p: f64,
+}
+
+/// Off at `top_p` = 1.
+pub(super) fn stage(options: &SamplerOptions, _vocab: usize) -> Result<Option<Box<dyn Stage>>> {
+    let p = options.top_p;
+    check(p > 0.0 && p <= 1.0, "top_p", p, "above 0 and at most 1")?;
+    let on = options.temperature > 0.0 && p < 1.0;
+    Ok(on.then(|| Box::new(TopP { p: f64::from(p) }) as Box<dyn Stage>))
+}
+
+impl Stage for TopP {
+    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+        keep_mass(candidates.softmax(), self.p, |c| 0.0 - f64::from(c.logit));
+    }
+}

@@ -1,0 +1,157 @@
+//! Byte-level BPE (Sennrich et al. 2016, in the form of GPT-2): every byte of a word is written as one printable character, and
+//! neighbours are merged in the order of the merge list. Merging is done by the `tokenizers` crate.
+
+use std::collections::HashSet;
+
+use tokenizers::Model as _;
+use tokenizers::models::bpe::BPE;
+
+use super::pretokenize::{PreTokenizer, Splitter};
+use super::vocabulary::{TOKENS, Vocabulary};
+use crate::gguf::Gguf;
+use crate::{Error, Interrupt, Result};
+
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// Words between two looks at the interrupt.
+const WORDS_PER_CHECK: usize = 1024;
+
+/// Pairs of ids in the order of the merge list.
+pub(super) type Merges = Vec<(u32, u32)>;
+
+/// Reads and validates the merge list: `left right`, both and their concatenation in the vocabulary.
+pub(super) fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<Merges> {
+    let Some(lines) = file.strings(MERGES)? else {
+        return Err(file.error(format!("key `{MERGES}` is missing: a `gpt2` vocabulary needs it")));
+    };
+    let mut merges = Vec::with_capacity(lines.len());
+    let mut whole = Vec::new();
+    for (rank, line) in lines.iter().enumerate() {
+        let wrong = |expected: &str| {
+            let found = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+            file.key_error(MERGES, format!("merge {rank} of `{MERGES}` must be {expected}, found {found:?}"))
+        };
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (Some(left), Some(right), None) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(wrong("two tokens separated by one space"));
+        };
+        whole.clear();
+        whole.extend_from_slice(left);
+        whole.extend_from_slice(right);
+        let (Some(left), Some(right), Some(_)) = (vocabulary.id(left), vocabulary.id(right), vocabulary.id(&whole))
+        else {
+            return Err(wrong(&format!("two tokens whose parts and concatenation are in `{TOKENS}`")));
+        };
+        merges.push((left, right));
+    }
+    Ok(merges)
+}
+
+/// The characters that GPT-2 writes the bytes 0 to 255 as: printable Latin-1 as it is, the others from U+0100 on.
+const ALPHABET: [char; 256] = {
+    let mut alphabet = ['\0'; 256];
+    let (mut byte, mut next) = (0, 0x100);
+    while byte < 256 {
+        alphabet[byte] = match byte as u8 {
+            printable @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => printable as char,
+            _ => {
+                next += 1;
+                match char::from_u32(next - 1) {
+                    Some(character) => character,
+                    None => '\0',
+                }
+            }
+        };
+        byte += 1;
+    }
+    alphabet
+};
+
+/// The byte that `character` stands for.
+fn byte_of(character: char) -> Option<u8> {
+    match character as u32 {
+        code @ 0..=0xff if ALPHABET[code as usize] == character => Some(code as u8),
+        // 68 bytes are written as U+0100 to U+0143: 0x00 to 0x20, 0x7f to 0xa0, 0xad.
+        code @ 0x100..=0x120 => Some((code - 0x100) as u8),
+        code @ 0x121..=0x142 => Some((code - 0x121 + 0x7f) as u8),
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// The text of a normal token: bytes for characters, or the piece as it is when a character is none of the alphabet.
+pub(super) fn decode_piece(piece: &[u8]) -> Vec<u8> {
+    let decoded = std::str::from_utf8(piece).ok().and_then(|text| text.chars().map(byte_of).collect());
+    decoded.unwrap_or_else(|| piece.to_vec())
+}
+
+/// The encoder, made on first use.
+pub(super) struct Bpe {
+    splitter: Splitter,
+    model: BPE,
+}
+
+impl Bpe {
+    /// Builds the tables of `tokenizers` from a validated vocabulary and merge list.
+    pub(super) fn new(vocabulary: &Vocabulary, merges: &Merges, pre: &PreTokenizer) -> Result<Bpe> {
+        // Pieces that are not UTF-8 come from no text.
+        let piece = |id: u32| std::str::from_utf8(vocabulary.piece(id)).ok().filter(|piece| !piece.is_empty());
+        let ids = (0..vocabulary.len() as u32).filter_map(|id| Some((piece(id)?.to_owned(), id))).collect();
+        // Of equal merges the first counts.
+        let mut seen = HashSet::with_capacity(merges.len());
+        let first = merges.iter().filter(|pair| seen.insert(**pair));
+        let pairs =
+            first.filter_map(|(left, right)| Some((piece(*left)?.to_owned(), piece(*right)?.to_owned()))).collect();
+        let model = BPE::builder()
+            .vocab_and_merges::<tokenizers::models::bpe::Vocab>(ids, pairs)
+            .ignore_merges(pre.ignore_merges)
+            .build()
+            .map_err(|error| Error::Tokenizer(format!("key `{MERGES}`: {error}")))?;
+        Ok(Bpe { splitter: pre.splitter()?, model })
+    }
+
+    /// Appends the tokens of `text`.
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>, interrupt: &dyn Interrupt) -> Result<()> {
+        let (mut word, mut words) = (String::new(), 0_usize);
+        self.splitter.split(text, &mut |piece| {
+            words += 1;
+            if words.is_multiple_of(WORDS_PER_CHECK) && interrupt.stop() {
+                return Err(Error::Cancelled);
+            }
+            word.clear();
+            word.extend(piece.bytes().map(|byte| ALPHABET[byte as usize]));
+            let tokens = self.model.tokenize(&word).map_err(|error| Error::Tokenizer(error.to_string()))?;
+            // Characters that are no token are left out, which shows in the offsets.
+            if tokens.last().map_or(0, |token| token.offsets.1) != word.len() {
+                return Err(self.missing(piece));
+            }
+            ids.extend(tokens.iter().map(|token| token.id));
+            Ok(())
+        })
+    }
+
+    fn missing(&self, word: &str) -> Error {
+        let missing = word.bytes().find(|byte| self.model.token_to_id(&ALPHABET[*byte as usize].to_string()).is_none());
+        let byte = missing.map_or(String::new(), |byte| format!(" byte 0x{byte:02x} of"));
+        let word: String = word.chars().take(40).collect();
+        Error::Tokenizer(format!("the vocabulary cannot encode{byte} {word:?}: key `{TOKENS}` lacks a token for it"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alphabet_is_a_bijection() {
+        for byte in 0..=255u8 {
+            assert_eq!(byte_of(ALPHABET[byte as usize]), Some(byte));
+        }
+        assert_eq!((0..0x400).filter_map(char::from_u32).filter(|c| byte_of(*c).is_some()).count(), 256);
+        assert_eq!(ALPHABET[b' ' as usize], 'Ġ');
+        assert_eq!(ALPHABET[b'\n' as usize], 'Ċ');
+        assert_eq!(decode_piece("Ġcaf\u{c3}\u{a9}".as_bytes()), " café".as_bytes());
+        assert_eq!(decode_piece("▁a".as_bytes()), "▁a".as_bytes());
+        assert_eq!(decode_piece(b"\xff\xfe"), b"\xff\xfe");
+    }
+}
