@@ -325,13 +325,20 @@ impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 32 {
             // SAFETY: the panel and the records have k / 32 blocks.
             unsafe {
-                let mut isum = x.map(|x| {
-                    let sum = if MIN { isa.splat(0) } else { isa.splat_at(x.add(sums + 4 * b)) };
-                    [if MIN { sum } else { isa.sub_scaled(isa.splat(0), sum, offset) }; PANEL]
-                });
+                let mut isum = [[isa.splat(0); PANEL]; T];
+                if !MIN {
+                    for (isum, x) in isum.iter_mut().zip(x) {
+                        *isum = [isa.sub_scaled(isa.splat(0), isa.splat_at(x.add(sums + 4 * b)), offset); PANEL];
+                    }
+                }
                 let mut s = 0;
                 while s < 8 {
-                    let mut dot = isum.map(|row| row.map(|isum| isa.begin(isum)));
+                    let mut dot = [[isa.begin_scaled(); PANEL]; T];
+                    for (dot, isum) in dot.iter_mut().zip(isum) {
+                        for (dot, isum) in dot.iter_mut().zip(isum) {
+                            *dot = isa.begin(isum);
+                        }
+                    }
                     for i in s..s + steps {
                         let w = words(isa, panel, i * PANEL);
                         for t in 0..T {
@@ -401,7 +408,10 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 256 {
             // SAFETY: the panel and the records have k / 256 blocks.
             unsafe {
-                let x_sums = x.map(|x| x.add(sums + 32 * b));
+                let mut x_sums = x;
+                for x in &mut x_sums {
+                    *x = x.add(sums + 32 * b);
+                }
                 let mut isum =
                     if !MIN && self.offset { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
                 for j in 0..16 {

@@ -175,12 +175,13 @@ pub(crate) trait Integers: Copy {
         let mut i = 0;
         while i < 4 {
             let mut dot = self.begin(acc);
-            for (j, &w) in w.iter().enumerate().skip(i).take(steps) {
-                // SAFETY: j < 4.
-                dot = self.step(dot, w, unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            let end = i + steps;
+            while i < end {
+                // SAFETY: i < 4.
+                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+                i += 1;
             }
             acc = self.end(dot, acc, peak);
-            i += steps;
         }
         acc
     }
@@ -203,12 +204,13 @@ pub(crate) trait Integers: Copy {
         let mut i = 0;
         while i < 4 {
             let mut dot = self.begin_scaled();
-            for (j, &w) in w.iter().enumerate().skip(i).take(steps) {
-                // SAFETY: j < 4.
-                dot = self.step(dot, w, unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            let end = i + steps;
+            while i < end {
+                // SAFETY: i < 4.
+                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+                i += 1;
             }
             acc = self.end_scaled(dot, acc, scale, peak);
-            i += steps;
         }
         acc
     }

@@ -81,10 +81,13 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn chunk(self, rows: Rows) -> [__m256i; 4] {
         unsafe {
-            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
             // The upper half of `x[i]` is row 4 + i, so that the transposition below leaves the rows in order.
-            let two = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(i)), at(4 + i));
-            let x = [two(0), two(1), two(2), two(3)];
+            let mut x = [_mm256_setzero_si256(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                let row = rows.block.add(i * rows.stride);
+                let lower = _mm256_castsi128_si256(_mm_loadu_si128(row.cast()));
+                *x = _mm256_inserti128_si256::<1>(lower, _mm_loadu_si128(row.add(4 * rows.stride).cast()));
+            }
             let (a, b) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpacklo_epi32(x[2], x[3]));
             let (c, d) = (_mm256_unpackhi_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[2], x[3]));
             [

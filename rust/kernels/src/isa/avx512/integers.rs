@@ -79,15 +79,16 @@ impl Integers for Avx512 {
     #[inline(always)]
     unsafe fn chunk(self, rows: Rows) -> [__m512i; 4] {
         unsafe {
-            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
-            // Lane 128-bit group g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
-            let four = |i: usize| {
-                let x = _mm512_castsi128_si512(at(i));
-                let x = _mm512_mask_broadcast_i32x4(x, 0x00f0, at(4 + i));
-                let x = _mm512_mask_broadcast_i32x4(x, 0x0f00, at(8 + i));
-                _mm512_mask_broadcast_i32x4(x, 0xf000, at(12 + i))
-            };
-            let x = [four(0), four(1), four(2), four(3)];
+            // The 128-bit lane g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
+            let mut x = [_mm512_setzero_si512(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                let row = rows.block.add(i * rows.stride);
+                let four = 4 * rows.stride;
+                *x = _mm512_castsi128_si512(_mm_loadu_si128(row.cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0x00f0, _mm_loadu_si128(row.add(four).cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0x0f00, _mm_loadu_si128(row.add(2 * four).cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0xf000, _mm_loadu_si128(row.add(3 * four).cast()));
+            }
             let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3]));
             let (c, d) = (_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3]));
             [
