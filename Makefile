@@ -45,7 +45,7 @@ lint: build ## Formatting, lints and types, warnings as errors
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest fastq --ignore-missing-stub --mypy-config-file pyproject.toml
 
 test-rust: models ## Rust tests and the examples of the Rust docs
-	cargo test --release --quiet
+	cargo test --quiet
 	cargo doc --workspace --no-deps --quiet
 
 test-python: build models ## Python tests
@@ -61,8 +61,10 @@ test-sdist: build ## Build the wheel from the source distribution, install it in
 asan: ## Kernel and parser tests under AddressSanitizer
 	bash tests/asan.sh
 
-fuzz: ## Fuzz the GGUF reader (SECONDS=600)
-	bash tests/fuzz/run.sh $(or $(SECONDS),600)
+fuzz: $(VENV)/ready ## Fuzz the GGUF reader (FUZZ_SECONDS=600); needs `cargo install cargo-fuzz`
+	$(BIN)/python tests/fuzz/seeds.py
+	cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . gguf_parse -- \
+		-max_len=65536 -timeout=10 -rss_limit_mb=512 -max_total_time=$(or $(FUZZ_SECONDS),600)
 
 clean: ## Remove what the build made
 	rm -rf $(VENV) target dist

@@ -67,6 +67,9 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
+/// Calls with a few rows before a measurement.
+const WARM_UPS: usize = 20;
+
 /// Seconds of processor time of one call: what other programs take away does not count.
 fn seconds(f: impl FnOnce()) -> f64 {
     let start = thread_time();
@@ -249,11 +252,17 @@ fn main() {
                     let rows = if tokens > 1 { (rows * 16 / tokens.max(16)).max(64) } else { rows };
                     let bytes = format.row_bytes(k).unwrap_or(0) * rows;
                     let matrix = Matrix { format: *format, rows, k, data: &data[..bytes] };
-                    let time = seconds(|| {
+                    let mut multiply = |rows: usize| {
                         let tile = OutTile::new(&mut out, rows);
+                        let matrix = Matrix { rows, data: &data[..bytes / matrix.rows * rows], ..matrix };
                         // SAFETY: the only thread.
                         unsafe { matmul(cpu, matrix, 0..rows, &x, tokens, tile, &mut scratch) };
-                    });
+                    };
+                    // Processors take a while to wake their widest units; until then everything counts double.
+                    for _ in 0..WARM_UPS {
+                        multiply(rows.min(64));
+                    }
+                    let time = seconds(|| multiply(rows));
                     let amount = if tokens == 1 { bytes as f64 } else { (2 * rows * k * tokens) as f64 };
                     samples.entry((f, l, t)).or_default().push(amount / time / 1e9);
                 }

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use fastq_core::machine::Machine;
 
+/// A name, files with their text, the number of processors, the threads expected.
+type Case = (&'static str, &'static [(&'static str, &'static str)], usize, usize);
+
 /// Writes files below a new folder.
 fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -26,7 +29,7 @@ const V1: (&str, &str) = ("proc/self/cgroup", "5:memory:/docker/abc\n4:cpu,cpuac
 
 #[test]
 fn threads_follow_quota_affinity_and_cores() {
-    let cases: &[(&str, &[(&str, &str)], usize, usize)] = &[
+    let cases: &[Case] = &[
         ("nothing known", &[], 6, 6),
         ("no processors known", &[], 0, 1),
         ("v2 without a limit", &[V2, ("sys/fs/cgroup/user/job/cpu.max", "max 100000\n")], 8, 8),

@@ -313,16 +313,15 @@ impl Sequence {
         self.release();
         let (page, partial) = (self.len / TILE, !self.len.is_multiple_of(TILE));
         for (index, group) in self.groups.iter_mut().enumerate() {
-            if partial && let Some(last) = group.pages.get_mut(page - group.first) {
-                if Arc::get_mut(last).is_none() {
-                    let copy = self.shared.allocate(index)?;
-                    // SAFETY: both pages have the length of the group; the new one is not shared yet, and a page is only written
-                    // by its sole owner, so nobody writes the old one.
-                    unsafe {
-                        copy.pointer().copy_from_nonoverlapping(last.pointer(), self.shared.groups[index].page_len)
-                    };
-                    *last = copy;
-                }
+            if partial
+                && let Some(last) = group.pages.get_mut(page - group.first)
+                && Arc::get_mut(last).is_none()
+            {
+                let copy = self.shared.allocate(index)?;
+                // SAFETY: both pages have the length of the group; the new one is not shared yet, and a page is only written
+                // by its sole owner, so nobody writes the old one.
+                unsafe { copy.pointer().copy_from_nonoverlapping(last.pointer(), self.shared.groups[index].page_len) };
+                *last = copy;
             }
             let end = (self.len + count).div_ceil(TILE);
             if group.pages.is_empty() {

@@ -8,6 +8,8 @@ mod buffers;
 mod damage;
 mod forward;
 mod info;
+mod logits;
+mod regions;
 pub mod spec;
 pub mod tensors;
 mod turns;

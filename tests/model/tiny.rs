@@ -9,32 +9,32 @@ use fastq_kernels::testing::Rng;
 
 /// A model to write.
 #[derive(Clone, Debug)]
-pub struct Tiny {
-    pub architecture: &'static str,
-    pub layers: usize,
-    pub width: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head: usize,
-    pub feed_forward: usize,
-    pub context: usize,
-    pub window: usize,
-    pub biases: bool,
-    pub tied: bool,
+pub(crate) struct Tiny {
+    pub(crate) architecture: &'static str,
+    pub(crate) layers: usize,
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) context: usize,
+    pub(crate) window: usize,
+    pub(crate) biases: bool,
+    pub(crate) tied: bool,
     /// Types of the matrices, in turn.
-    pub formats: &'static [Format],
+    pub(crate) formats: &'static [Format],
     /// Keys added or replaced.
-    pub keys: Vec<(String, Value)>,
+    pub(crate) keys: Vec<(String, Value)>,
     /// Tensors left out.
-    pub without: Vec<String>,
+    pub(crate) without: Vec<String>,
     /// A tensor whose first values become NaN.
-    pub damaged: Option<String>,
+    pub(crate) damaged: Option<String>,
 }
 
-pub const VOCABULARY: usize = 300;
+pub(crate) const VOCABULARY: usize = 300;
 
 /// A llama with matrices of all types, two query heads per kv head and biases.
-pub fn llama() -> Tiny {
+pub(crate) fn llama() -> Tiny {
     Tiny {
         architecture: "llama",
         layers: 3,
@@ -55,7 +55,7 @@ pub fn llama() -> Tiny {
 }
 
 /// A gemma3 of odd sizes with a window of 20 in six of seven layers.
-pub fn gemma() -> Tiny {
+pub(crate) fn gemma() -> Tiny {
     Tiny {
         architecture: "gemma3",
         layers: 7,
@@ -76,7 +76,7 @@ pub fn gemma() -> Tiny {
 }
 
 impl Tiny {
-    pub fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         let a = self.architecture;
         let number = |value: usize| Value::from(u32::try_from(value).expect("small"));
         let mut tokens: Vec<Vec<u8>> = vec![b"<unk>".to_vec(), b"<s>".to_vec(), b"</s>".to_vec()];
@@ -195,7 +195,7 @@ impl Tiny {
     }
 
     /// Writes and loads.
-    pub fn load(&self, options: &LoadOptions) -> fastq_core::Result<Model> {
+    pub(crate) fn load(&self, options: &LoadOptions) -> fastq_core::Result<Model> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("tiny.gguf");
         self.write(&path);
@@ -205,7 +205,7 @@ impl Tiny {
 }
 
 /// Tokens that differ from text to text.
-pub fn tokens(seed: u64, len: usize) -> Vec<u32> {
+pub(crate) fn tokens(seed: u64, len: usize) -> Vec<u32> {
     let mut rng = Rng::new(seed);
     (0..len).map(|_| rng.below(VOCABULARY) as u32).collect()
 }

@@ -1,6 +1,6 @@
 //! Finds the weights that made a computation not finite. Only run after the fact: it reads every number it is asked about.
 
-use super::forward::all_finite;
+use super::logits::all_finite;
 use crate::gguf::Gguf;
 
 /// The first tensor whose name begins with `prefix` and that holds a NaN or an infinity.

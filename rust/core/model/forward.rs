@@ -5,34 +5,20 @@
 //! alone, so neither the chunk, the other rows nor the threads change them.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fastq_kernels::activation::quantize_activations;
 use fastq_kernels::attention::{KvHead, Query, Scores, attention};
-use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, rope, scale, silu_mul, softcap, to_f16};
-use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
+use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, rope, scale, silu_mul, to_f16};
+use fastq_kernels::{Activation, Cpu};
 
 use super::arch::Gate;
-use super::buffers::{ATTENTION_ROWS, Buffers, LOGIT_ROWS, Worker, kind_index};
-use super::damage::diagnosis;
+use super::buffers::{ATTENTION_ROWS, Buffers, Worker, kind_index};
+use super::regions::{Product, Records, kinds};
 use super::spec::{LayerSpec, ModelSpec};
 use super::weights::{LayerWeights, Linear, Weights};
 use crate::gguf::Gguf;
 use crate::kv_cache::{GroupLayout, HeadIndex, Sequence};
-use crate::memory::{Zeroed, human};
 use crate::pool::{Disjoint, Pool};
-use crate::{Error, Interrupt, Result};
-
-/// Below this many values a region runs on the calling thread: handing it over costs more.
-const SERIAL_VALUES: usize = 16 * 1024;
-/// Multiply-adds of a piece of a matrix product: enough to be worth handing over, and little enough to stop soon.
-const PIECE_WORK: Range<usize> = 1 << 17..1 << 25;
-/// Weight rows of a piece are a multiple of this, the largest panel of the kernels.
-const PANEL: usize = 32;
-/// Values of a piece of logits.
-const LOGITS_PIECE: usize = 16 * 1024;
-/// From this many rows of one sequence on, logits are computed straight into the caller's vector.
-const DIRECT_ROWS: usize = 8;
+use crate::{Interrupt, Result};
 
 /// What a pass reads.
 #[derive(Clone, Copy)]
@@ -62,20 +48,12 @@ pub(super) struct Segment {
 
 /// One token of the chunk.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    item: usize,
-    position: usize,
+pub(super) struct Row {
+    pub(super) item: usize,
+    pub(super) position: usize,
     /// Index into the rope tables of the chunk.
     index: usize,
     wanted: bool,
-}
-
-/// The kinds of activations that some matrices want.
-fn kinds(linears: &[&Linear]) -> Vec<Activation> {
-    let mut kinds: Vec<Activation> = linears.iter().map(|linear| linear.format.activation()).collect();
-    kinds.sort_unstable_by_key(|kind| kind_index(*kind));
-    kinds.dedup();
-    kinds
 }
 
 /// Computes the segments, whose sequences have room prepared, and appends the logits that are wanted to `outs`, one per item.
@@ -116,72 +94,15 @@ pub(super) fn chunk(
     pass.output(buffers, outs)
 }
 
-struct Pass<'a> {
-    context: Context<'a>,
-    pool: &'a mut Pool,
-    rows: Vec<Row>,
-}
-
-/// A matrix product of one region.
-struct Product<'a> {
-    matrix: Matrix<'a>,
-    x: &'a [u8],
-    out: OutTile<'a>,
-}
-
-impl<'a> Product<'a> {
-    /// `out = linear(records)` for `n` rows, without the bias.
-    fn new(
-        file: &'a Gguf,
-        linear: &Linear,
-        records: &'a [Zeroed<u8>; Activation::ALL.len()],
-        n: usize,
-        out: &'a mut [f32],
-    ) -> Product<'a> {
-        let kind = linear.format.activation();
-        let x = &records[kind_index(kind)][..n * kind.row_bytes(linear.k)];
-        Product { matrix: linear.matrix(file), x, out: OutTile::new(&mut out[..n * linear.rows], linear.rows) }
-    }
+/// A chunk being computed.
+pub(super) struct Pass<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) pool: &'a mut Pool,
+    /// The rows that are still needed.
+    pub(super) rows: Vec<Row>,
 }
 
 impl Pass<'_> {
-    /// Calls `work(row, worker)` for all rows, in parallel when `cost` values per row are worth it.
-    fn each_row(&mut self, cost: usize, work: impl Fn(usize, usize) + Sync) -> Result<()> {
-        let n = self.rows.len();
-        let threads = self.pool.threads();
-        if threads == 1 || n == 1 || n * cost < SERIAL_VALUES {
-            return self.pool.run(1, self.context.interrupt, |_, worker| (0..n).for_each(|row| work(row, worker)));
-        }
-        let per = n.div_ceil(threads * 4);
-        self.pool.run(n.div_ceil(per), self.context.interrupt, |piece, worker| {
-            (piece * per..n.min((piece + 1) * per)).for_each(|row| work(row, worker));
-        })
-    }
-
-    /// Computes several products on the same number of rows as one list of pieces.
-    fn products(&mut self, products: &[Product<'_>], tokens: usize, workers: &mut [Worker]) -> Result<()> {
-        let work: usize = products.iter().map(|p| p.matrix.rows * p.matrix.k * tokens).sum();
-        let target = match self.pool.threads() {
-            1 => PIECE_WORK.end,
-            threads => (work / (threads * 6)).clamp(PIECE_WORK.start, PIECE_WORK.end),
-        };
-        let mut pieces = Vec::new();
-        for (index, product) in products.iter().enumerate() {
-            let per = (target / (product.matrix.k * tokens)).next_multiple_of(PANEL).max(PANEL);
-            let rows = product.matrix.rows;
-            pieces.extend((0..rows).step_by(per).map(|start| (index, start..rows.min(start + per))));
-        }
-        let (cpu, workers) = (self.context.cpu, Disjoint::new(workers));
-        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
-            let (index, rows) = &pieces[piece];
-            let product = &products[*index];
-            // SAFETY: a worker number belongs to one thread at a time.
-            let scratch = unsafe { &mut workers.item(worker).matmul };
-            // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
-            unsafe { matmul(cpu, product.matrix, rows.clone(), product.x, tokens, product.out, scratch) };
-        })
-    }
-
     /// Hidden states from token ids, and the rope tables of the rows.
     fn embed(&mut self, buffers: &mut Buffers, ids: &[u32]) -> Result<()> {
         let Context { spec, weights, file, cpu, .. } = self.context;
@@ -316,7 +237,7 @@ impl Pass<'_> {
     }
 
     /// Quantizes `norm(x)` for the kinds.
-    fn norm_rows(&mut self, buffers: &mut Buffers, weight: &[f32], kinds: &[Activation]) -> Result<()> {
+    pub(super) fn norm_rows(&mut self, buffers: &mut Buffers, weight: &[f32], kinds: &[Activation]) -> Result<()> {
         let (cpu, width, epsilon) = (self.context.cpu, self.context.spec.width, self.context.spec.norm_epsilon);
         let x = &buffers.x[..self.rows.len() * width];
         let (records, workers) = (Records::new(&mut buffers.records), Disjoint::new(&mut buffers.workers));
@@ -482,129 +403,4 @@ impl Pass<'_> {
             }
         })
     }
-
-    /// Final norm, output matrix, soft cap.
-    fn output(&mut self, buffers: &mut Buffers, outs: &mut [&mut Vec<f32>]) -> Result<()> {
-        let Context { spec, weights, file, .. } = self.context;
-        let output = &weights.output;
-        let kind = output.format.activation();
-        self.norm_rows(buffers, &weights.output_norm, &[kind])?;
-        let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
-        let matrix = output.matrix(file);
-        let n = self.rows.len();
-        let run =
-            |rows: &[Row], start: usize| rows[start..].iter().take_while(|row| row.item == rows[start].item).count();
-        let mut start = 0;
-        while start < n {
-            let count = run(&self.rows, start);
-            let Buffers { logits, records, workers, .. } = &mut *buffers;
-            let x = |rows: Range<usize>| &records[kind_index(kind)][rows.start * record..rows.end * record];
-            if count >= DIRECT_ROWS || count == n {
-                let out = &mut *outs[self.rows[start].item];
-                let len = out.len();
-                let more = count * vocabulary;
-                out.try_reserve(more).map_err(|_| {
-                    let bytes = human(4 * more as u64);
-                    Error::Memory(format!("the system refused {bytes} for {count} rows of logits; ask for fewer"))
-                })?;
-                out.resize(len + more, 0.0);
-                let tile = OutTile::new(&mut out[len..], vocabulary);
-                self.products(&[Product { matrix, x: x(start..start + count), out: tile }], count, workers)?;
-                self.finish_logits(&mut out[len..], start)?;
-                start += count;
-                continue;
-            }
-            let mut end = start + count;
-            let limit = LOGIT_ROWS.min(logits.len() / vocabulary);
-            while end < n && run(&self.rows, end) < DIRECT_ROWS && end + run(&self.rows, end) - start <= limit {
-                end += run(&self.rows, end);
-            }
-            let rows = end - start;
-            let logits = &mut logits[..rows * vocabulary];
-            let tile = OutTile::new(logits, vocabulary);
-            self.products(&[Product { matrix, x: x(start..end), out: tile }], rows, workers)?;
-            self.finish_logits(logits, start)?;
-            for (row, values) in self.rows[start..end].iter().zip(logits.chunks_exact(vocabulary)) {
-                outs[row.item].extend_from_slice(values);
-            }
-            start = end;
-        }
-        Ok(())
-    }
-
-    /// Bias and soft cap of rows of logits, the first of which belongs to row `start`, and the check that they are finite.
-    fn finish_logits(&mut self, logits: &mut [f32], start: usize) -> Result<()> {
-        let Context { spec, weights, cpu, .. } = self.context;
-        let vocabulary = spec.vocabulary;
-        let per_row = vocabulary.div_ceil(LOGITS_PIECE);
-        let pieces = logits.len() / vocabulary * per_row;
-        let bad = AtomicUsize::new(usize::MAX);
-        let logits = Disjoint::new(logits);
-        self.pool.run(pieces, self.context.interrupt, |piece, _| {
-            let (row, part) = (piece / per_row, piece % per_row);
-            let range = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
-            // SAFETY: the ranges of the pieces are disjoint.
-            let values = unsafe { logits.slice(row * vocabulary + range.start..row * vocabulary + range.end) };
-            if let Some(bias) = &weights.output.bias {
-                add(cpu, values, &bias[range]);
-            }
-            if let Some(cap) = spec.logit_cap {
-                softcap(cpu, values, cap);
-            }
-            if !all_finite(values) {
-                bad.fetch_min(row, Ordering::Relaxed);
-            }
-        })?;
-        match bad.into_inner() {
-            usize::MAX => Ok(()),
-            row => {
-                let position = self.rows[start + row].position;
-                Err(Error::NotFinite(match self.context.check {
-                    // The layers are the business of the checks between them, but keys and values reach no hidden state.
-                    true => diagnosis(self.context.file, position, "the output", &["output", "token_embd.", "blk."]),
-                    false => format!("the logits of position {position} are not finite: the weights are damaged"),
-                }))
-            }
-        }
-    }
-
-    /// In a checking pass: an error when hidden states after `place` are not finite.
-    fn check(&self, buffers: &Buffers, place: &str, prefix: &str) -> Result<()> {
-        let Context { spec, file, check, .. } = self.context;
-        if !check {
-            return Ok(());
-        }
-        match self.rows.iter().zip(buffers.x.chunks_exact(spec.width)).find(|(_, values)| !all_finite(values)) {
-            Some((row, _)) => Err(Error::NotFinite(diagnosis(file, row.position, place, &[prefix]))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The activation records of a region, by kind.
-struct Records<'a>([Disjoint<'a, u8>; Activation::ALL.len()]);
-
-impl<'a> Records<'a> {
-    fn new(records: &'a mut [Zeroed<u8>; Activation::ALL.len()]) -> Records<'a> {
-        Records(records.each_mut().map(|records| Disjoint::new(records)))
-    }
-
-    /// Quantizes one row for the kinds.
-    ///
-    /// # Safety
-    /// Nobody else uses the records of the row during the call.
-    unsafe fn quantize(&self, cpu: Cpu, kinds: &[Activation], row: usize, x: &[f32]) {
-        for &kind in kinds {
-            let bytes = kind.row_bytes(x.len());
-            // SAFETY: the caller's promise.
-            let record = unsafe { self.0[kind_index(kind)].slice(row * bytes..(row + 1) * bytes) };
-            quantize_activations(cpu, kind, x, x.len(), record);
-        }
-    }
-}
-
-pub(super) fn all_finite(values: &[f32]) -> bool {
-    // Without a branch per value, so that the compiler vectorises it.
-    let worst = values.iter().fold(0, |worst, value| (value.to_bits() & 0x7fff_ffff).max(worst));
-    worst < 0x7f80_0000
 }

@@ -19,7 +19,7 @@ use crate::gemv::Group;
 use crate::isa::integers::Integers;
 use crate::isa::{SimdKernel, dispatch_simd};
 use crate::matmul::{Job, Line};
-use crate::unpack::{Blocks, SIGNED, Sink, SuperBlocks};
+use crate::unpack::{Blocks, SIGNED, Sink, SuperBlocks, SuperScales};
 
 /// Vectors of rows in a panel.
 const PANEL: usize = 2;
@@ -43,7 +43,7 @@ pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) 
                 run(cpu, BlockTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET })
             };
         }
-        match (F::PEAK, F::MIN_AT.is_some()) {
+        match (F::PEAK, F::MINIMUM) {
             (..=16, false) => tiles!(16, false),
             (..=16, true) => tiles!(16, true),
             (..=32, false) => tiles!(32, false),
@@ -147,9 +147,10 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
                 unsafe {
                     let panel = panel.add((b * BLOCK_VECTORS + v) * vector);
                     F::unpack(isa, block, &mut Store(panel));
-                    isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), isa.halves(block.at(F::SCALE_AT)));
-                    if let Some(at) = F::MIN_AT {
-                        isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), isa.halves(block.at(at)));
+                    let (d, m) = F::scales(isa, block);
+                    isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), d);
+                    if F::MINIMUM {
+                        isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), m);
                     }
                 }
             }
@@ -180,7 +181,7 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                 // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
                 unsafe {
                     let panel = panel.add((b * SUPER_VECTORS + v) * vector);
-                    let (factors, minima) = F::scales(isa, block);
+                    let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block);
                     for j in 0..16 {
                         let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);
                         isa.store(panel.add((SUPER_SUB_SCALES + j * PANEL) * vector), scale);
@@ -193,9 +194,9 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                         };
                         isa.store(panel.add((SUPER_PAIRS + p * PANEL) * vector), pairs);
                     }
-                    isa.store_floats(panel.add(SUPER_SCALES * vector).cast(), isa.halves(block.at(F::SCALE_AT)));
+                    isa.store_floats(panel.add(SUPER_SCALES * vector).cast(), d);
                     if F::MINIMA {
-                        isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), isa.halves(block.at(F::MIN_AT)));
+                        isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), dmin);
                     }
                     F::unpack(isa, block, &mut Store(panel));
                 }
@@ -324,13 +325,20 @@ impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 32 {
             // SAFETY: the panel and the records have k / 32 blocks.
             unsafe {
-                let mut isum = x.map(|x| {
-                    let sum = if MIN { isa.splat(0) } else { isa.splat_at(x.add(sums + 4 * b)) };
-                    [if MIN { sum } else { isa.sub_scaled(isa.splat(0), sum, offset) }; PANEL]
-                });
+                let mut isum = [[isa.splat(0); PANEL]; T];
+                if !MIN {
+                    for (isum, x) in isum.iter_mut().zip(x) {
+                        *isum = [isa.sub_scaled(isa.splat(0), isa.splat_at(x.add(sums + 4 * b)), offset); PANEL];
+                    }
+                }
                 let mut s = 0;
                 while s < 8 {
-                    let mut dot = isum.map(|row| row.map(|isum| isa.begin(isum)));
+                    let mut dot = [[isa.begin_scaled(); PANEL]; T];
+                    for (dot, isum) in dot.iter_mut().zip(isum) {
+                        for (dot, isum) in dot.iter_mut().zip(isum) {
+                            *dot = isa.begin(isum);
+                        }
+                    }
                     for i in s..s + steps {
                         let w = words(isa, panel, i * PANEL);
                         for t in 0..T {
@@ -355,8 +363,8 @@ impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
                     }
                     if MIN {
                         let sum = isa.to_floats(isa.splat_at(x[t].add(sums + 4 * b)));
-                        for v in 0..PANEL {
-                            acc[t][v] = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), acc[t][v]);
+                        for (v, acc) in acc[t].iter_mut().enumerate() {
+                            *acc = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), *acc);
                         }
                     }
                 }
@@ -400,8 +408,12 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 256 {
             // SAFETY: the panel and the records have k / 256 blocks.
             unsafe {
-                let x_sums = x.map(|x| x.add(sums + 32 * b));
-                let mut isum = if !MIN && self.offset { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
+                let mut x_sums = x;
+                for x in &mut x_sums {
+                    *x = x.add(sums + 32 * b);
+                }
+                let mut isum =
+                    if !MIN && self.offset { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
                 for j in 0..16 {
                     let scale = words(isa, panel, SUPER_SUB_SCALES + j * PANEL);
                     let mut s = 0;

@@ -7,10 +7,12 @@ use crate::activation::Activation;
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
-use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales};
 
-/// Most tokens that are multiplied this way.
-pub(crate) const MOST_TOKENS: usize = 4;
+/// Most tokens that are multiplied this way on a level with `lanes` lanes: as many as its registers hold sums for.
+pub(crate) const fn most_tokens(lanes: usize) -> usize {
+    if lanes >= 16 { 8 } else { 4 }
+}
 
 /// Rows that are computed together: `I::ROWS` from `start`, of which `write` are wanted.
 ///
@@ -59,7 +61,8 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; four, two or one token together.
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight
+/// (where there are 32 registers), four, two or one token together.
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
@@ -77,6 +80,10 @@ macro_rules! each_group {
                         2 | 3 => {
                             $multiply::<I, F, 2>($isa, job, &group, token);
                             token += 2;
+                        }
+                        8.. if I::TILE >= 6 => {
+                            $multiply::<I, F, 8>($isa, job, &group, token);
+                            token += 8;
                         }
                         _ => {
                             $multiply::<I, F, 4>($isa, job, &group, token);
@@ -177,18 +184,23 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, 
         prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
         // SAFETY: the group's rows are inside the matrix and have k / 32 blocks; the records are those of k activations.
         unsafe {
-            let sum: [I::Words; T] = x.map(|x| isa.splat_at(x.add(sums + 4 * b)));
-            let isum = sum.map(|sum| isa.sub_scaled(isa.splat(0), sum, offset));
-            let mut dot = Dot::<I, T> { isum, x: x.map(|x| x.add(32 * b)), peak: F::PEAK };
+            // Loops, not `map`: see `Sink`.
+            let mut sum = [isa.splat(0); T];
+            let mut dot = Dot::<I, T> { isum: sum, x, peak: F::PEAK };
+            let mut d_a = [isa.splat_float(0.0); T];
+            for t in 0..T {
+                sum[t] = isa.splat_at(x[t].add(sums + 4 * b));
+                dot.isum[t] = isa.sub_scaled(isa.splat(0), sum[t], offset);
+                dot.x[t] = x[t].add(32 * b);
+                d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
+            }
             F::unpack(isa, block, &mut dot);
             let isum = dot.isum;
-            let d = isa.halves(block.at(F::SCALE_AT));
-            let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
+            let (d, m) = F::scales(isa, block);
             for t in 0..T {
                 acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
             }
-            if let Some(at) = F::MIN_AT {
-                let m = isa.halves(block.at(at));
+            if F::MINIMUM {
                 for t in 0..T {
                     acc[t] = isa.fma(isa.to_floats(sum[t]), isa.mul(m, d_a[t]), acc[t]);
                 }
@@ -220,7 +232,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
         prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
         // SAFETY: the group's rows are inside the matrix and have k / 256 blocks; the records are those of k activations.
         unsafe {
-            let (factors, minima) = F::scales(isa, block);
+            let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block);
             let mut isum = [isa.splat(0); T];
             let mut msum = isum;
             if F::OFFSET != 0 || F::MINIMA {
@@ -236,17 +248,18 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     }
                 }
             }
-            let x_b = x.map(|x| x.add(256 * b));
-            let mut dot = ScaledDot::<I, T> { isum, x: x_b, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
+            let mut dot = ScaledDot::<I, T> { isum, x, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
+            let mut d_a = [isa.splat_float(0.0); T];
+            for t in 0..T {
+                dot.x[t] = x[t].add(256 * b);
+                d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
+            }
             F::unpack(isa, block, &mut dot);
             let isum = dot.isum;
-            let d = isa.halves(block.at(F::SCALE_AT));
-            let d_a = x.map(|x| isa.splat_float_at(x.add(scales + 4 * b)));
             for t in 0..T {
                 acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {
-                let dmin = isa.halves(block.at(F::MIN_AT));
                 for t in 0..T {
                     acc[t] = isa.fnma(isa.to_floats(msum[t]), isa.mul(dmin, d_a[t]), acc[t]);
                 }

@@ -177,7 +177,7 @@ impl Visitor for Product<'_, '_> {
     fn blocks<F: Blocks>(self) {
         if self.is_scalar() {
             self.scalar::<F>();
-        } else if self.job.tokens <= gemv::MOST_TOKENS {
+        } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {
             let _ = dispatch_simd(self.cpu, gemv::BlocksGemv::<F>(self.job, PhantomData));
         } else {
             gemm::blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);
@@ -187,7 +187,7 @@ impl Visitor for Product<'_, '_> {
     fn super_blocks<F: SuperBlocks>(self) {
         if self.is_scalar() {
             self.scalar::<F>();
-        } else if self.job.tokens <= gemv::MOST_TOKENS {
+        } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {
             let _ = dispatch_simd(self.cpu, gemv::SuperBlocksGemv::<F>(self.job, PhantomData));
         } else {
             gemm::super_blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);

@@ -64,19 +64,33 @@ pub(crate) trait Blocks: Weights {
     const OFFSET: i32;
     /// The largest byte of [`unpack`](Blocks::unpack), or [`SIGNED`] when the bytes are signed.
     const PEAK: u32;
-    /// Offset of the f16 `d` in a block.
-    const SCALE_AT: usize;
-    /// Offset of the f16 `m` in a block, when there is one.
-    const MIN_AT: Option<usize>;
+    /// Whether there is an `m`.
+    const MINIMUM: bool;
 
-    /// The integers (after subtraction) of a block.
-    fn quants(block: &[u8]) -> [i8; 32];
+    /// A block, plainly.
+    fn decode(block: &[u8]) -> PlainBlock;
+
+    /// `d` and `m` (unspecified without [`MINIMUM`](Blocks::MINIMUM)) of each row.
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows with a block each.
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats);
 
     /// Gives `sink` the two halves as sub-blocks 0 and 1.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
+}
+
+/// A decoded block, for the scalar level.
+pub(crate) struct PlainBlock {
+    /// The integers, after subtraction of the offset.
+    pub(crate) quants: [i8; 32],
+    /// Scale.
+    pub(crate) d: f32,
+    /// Minimum, which is added; zero where there is none.
+    pub(crate) m: f32,
 }
 
 /// [`Blocks::PEAK`] of signed bytes.
@@ -90,20 +104,15 @@ pub(crate) trait SuperBlocks: Weights {
     const PEAK: u32;
     /// Whether there are minima.
     const MINIMA: bool;
-    /// Offset of the f16 `d` in a block.
-    const SCALE_AT: usize;
-    /// Offset of the f16 `dmin`; that of `d` where there are no minima.
-    const MIN_AT: usize;
 
     /// A block, plainly.
-    fn decode(block: &[u8]) -> SuperBlock;
+    fn decode(block: &[u8]) -> PlainSuperBlock;
 
-    /// The scales and minima: byte `j % 4` of lane `r` of word `j / 4` is that of sub-block `j` in row `r`, the scales
-    /// signed, the minima not negative (and unspecified without [`MINIMA`](SuperBlocks::MINIMA)).
+    /// The scales and minima of each row.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]);
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I>;
 
     /// Gives `sink` each of the 16 sub-blocks once, in any order.
     ///
@@ -112,8 +121,20 @@ pub(crate) trait SuperBlocks: Weights {
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
 }
 
+/// The scales of a super-block, one row per lane. Byte `j % 4` of word `j / 4` is that of sub-block `j`.
+pub(crate) struct SuperScales<I: Integers> {
+    /// Scales of the sub-blocks; signed without [`MINIMA`](SuperBlocks::MINIMA), else unsigned.
+    pub(crate) scales: [I::Words; 4],
+    /// Minima of the sub-blocks, unsigned; unspecified without [`MINIMA`](SuperBlocks::MINIMA).
+    pub(crate) minima: [I::Words; 4],
+    /// Scale of the scales.
+    pub(crate) d: I::Floats,
+    /// Scale of the minima; unspecified without [`MINIMA`](SuperBlocks::MINIMA).
+    pub(crate) dmin: I::Floats,
+}
+
 /// A decoded super-block, for the scalar level.
-pub(crate) struct SuperBlock {
+pub(crate) struct PlainSuperBlock {
     /// The integers, after subtraction of the offset.
     pub(crate) quants: [i8; 256],
     /// Scales of the sub-blocks of 16.

@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     } else {
         let rows: Vec<_> =
             findings.iter().map(|f| vec![f.grade.name().to_owned(), f.name.to_owned(), one_line(&f.text)]).collect();
-        terminal::print_line(&table(&["", "", ""], &rows).trim_start_matches('\n'))?;
+        terminal::print_line(table(&["", "", ""], &rows).trim_start_matches('\n'))?;
     }
     Ok(u8::from(problem))
 }

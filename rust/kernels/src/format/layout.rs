@@ -2,7 +2,6 @@
 
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::isa::integers::Integers;
-use crate::unpack::Rows;
 
 /// A little-endian f16 in a block.
 #[derive(Clone, Copy, Debug)]
@@ -170,15 +169,13 @@ pub(super) fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8;
     packed
 }
 
-/// [`scales_and_minima`] of several rows at once, as [`SuperBlocks::scales`](crate::unpack::SuperBlocks::scales) gives them:
-/// each twice, because a sub-block of 32 counts as two of 16.
-///
-/// # Safety
-/// `rows` are `I::ROWS` rows with the 12 bytes readable.
+/// [`scales_and_minima`] of several rows at once, from the words of the 12 bytes; each scale and minimum twice, because a
+/// sub-block of 32 counts as two of 16.
 #[inline(always)]
-pub(super) unsafe fn unpack_scales_and_minima<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
-    // SAFETY: the 12 bytes are readable.
-    let (a, b, c) = unsafe { (isa.word(rows), isa.word(rows.at(4)), isa.word(rows.at(8))) };
+pub(super) fn unpack_scales_and_minima<I: Integers>(
+    isa: I,
+    [a, b, c]: [I::Words; 3],
+) -> ([I::Words; 4], [I::Words; 4]) {
     let (scales, minima) = (isa.field::<0, 0x3f>(a), isa.field::<0, 0x3f>(b));
     let upper_scales = isa.or(isa.field::<0, 0x0f>(c), isa.field::<2, 0x30>(a));
     let upper_minima = isa.or(isa.field::<4, 0x0f>(c), isa.field::<2, 0x30>(b));

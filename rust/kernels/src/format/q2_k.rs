@@ -16,7 +16,7 @@ use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
 /// Q2_K: 256 weights in 84 bytes, 4-bit scales and minima of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -111,13 +111,11 @@ impl SuperBlocks for Q2_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 3;
     const MINIMA: bool = true;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: usize = offset_of!(Block, dmin);
 
-    fn decode(block: &[u8]) -> SuperBlock {
+    fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
         let (scales, minima) = block.scales_and_minima();
-        SuperBlock {
+        PlainSuperBlock {
             quants: block.quants().map(|q| q as i8),
             scales: scales.map(i32::from),
             minima: minima.map(i32::from),
@@ -127,10 +125,16 @@ impl SuperBlocks for Q2_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
-        // SAFETY: the scales are 16 bytes of each block.
-        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
-        (isa.low_nibbles(packed), isa.high_nibbles(packed))
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+        // SAFETY: the scales are 16 bytes of each block, `d` and `dmin` its last four.
+        let (packed, halves) =
+            unsafe { (isa.chunk(rows.at(offset_of!(Block, scales))), isa.word(rows.at(offset_of!(Block, d)))) };
+        SuperScales {
+            scales: isa.low_nibbles(packed),
+            minima: isa.high_nibbles(packed),
+            d: isa.lower_halves(halves),
+            dmin: isa.upper_halves(halves),
+        }
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use super::search::{fit_signed_by_descent, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
 /// Q3_K: 256 weights in 110 bytes, signed 6-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -133,12 +133,10 @@ impl SuperBlocks for Q3_K {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 7;
     const MINIMA: bool = false;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: usize = offset_of!(Block, d);
 
-    fn decode(block: &[u8]) -> SuperBlock {
+    fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        SuperBlock {
+        PlainSuperBlock {
             quants: block.quants(),
             scales: block.scales().map(i32::from),
             minima: [0; 16],
@@ -148,12 +146,10 @@ impl SuperBlocks for Q3_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
-        // SAFETY: the scales are 12 bytes of each block.
-        let (low, high, top) = unsafe {
-            let scales = rows.at(offset_of!(Block, scales));
-            (isa.word(scales), isa.word(scales.at(4)), isa.word(scales.at(8)))
-        };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+        // SAFETY: the last 16 bytes of each block: two of `qs`, the 12 of the scales, `d`.
+        let [a, b, c, end] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 2)) };
+        let (low, high, top) = (isa.between(a, b), isa.between(b, c), isa.between(c, end));
         let bits = isa.or_each(
             [
                 isa.field::<0, 0x0f>(low),
@@ -175,7 +171,8 @@ impl SuperBlocks for Q3_K {
             isa.sub_bytes(bits[2], zero),
             isa.sub_bytes(bits[3], zero),
         ];
-        (scales, scales)
+        let d = isa.upper_halves(end);
+        SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]

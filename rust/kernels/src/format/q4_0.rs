@@ -14,7 +14,7 @@ use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
+use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
 /// Q4_0: 32 weights in 18 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -75,11 +75,18 @@ impl Weights for Q4_0 {
 impl Blocks for Q4_0 {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 15;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: Option<usize> = None;
+    const MINIMUM: bool = false;
 
-    fn quants(block: &[u8]) -> [i8; 32] {
-        Block::of(block).quants()
+    fn decode(block: &[u8]) -> PlainBlock {
+        let block = Block::of(block);
+        PlainBlock { quants: block.quants(), d: block.d.get(), m: 0.0 }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
+        // SAFETY: the scale is two bytes of each block.
+        let d = unsafe { isa.halves(rows.at(offset_of!(Block, d))) };
+        (d, d)
     }
 
     #[inline(always)]

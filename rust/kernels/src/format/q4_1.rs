@@ -14,7 +14,7 @@ use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
+use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
 /// Q4_1: 32 weights in 20 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
@@ -77,11 +77,18 @@ impl Weights for Q4_1 {
 impl Blocks for Q4_1 {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 15;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: Option<usize> = Some(offset_of!(Block, m));
+    const MINIMUM: bool = true;
 
-    fn quants(block: &[u8]) -> [i8; 32] {
-        Block::of(block).quants().map(|q| q as i8)
+    fn decode(block: &[u8]) -> PlainBlock {
+        let block = Block::of(block);
+        PlainBlock { quants: block.quants().map(|q| q as i8), d: block.d.get(), m: block.m.get() }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
+        // SAFETY: `d` and `m` are the first four bytes of each block.
+        let halves = unsafe { isa.word(rows) };
+        (isa.lower_halves(halves), isa.upper_halves(halves))
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
+use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
 /// Q5_0: 32 weights in 22 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -80,17 +80,27 @@ impl Weights for Q5_0 {
 impl Blocks for Q5_0 {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 31;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: Option<usize> = None;
+    const MINIMUM: bool = false;
 
-    fn quants(block: &[u8]) -> [i8; 32] {
-        Block::of(block).quants()
+    fn decode(block: &[u8]) -> PlainBlock {
+        let block = Block::of(block);
+        PlainBlock { quants: block.quants(), d: block.d.get(), m: 0.0 }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
+        // SAFETY: a block has more than 16 bytes; the first two are `d`.
+        let [first, ..] = unsafe { isa.chunk(rows) };
+        let d = isa.lower_halves(first);
+        (d, d)
     }
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: the fields are 4 and 16 bytes of each block.
-        let (high, packed) = unsafe { (isa.word(rows.at(offset_of!(Block, qh))), isa.chunk(rows.at(offset_of!(Block, qs)))) };
+        // SAFETY: the first 16 bytes and the nibbles are bytes of each block.
+        let ([first, second, ..], packed) = unsafe { (isa.chunk(rows), isa.chunk(rows.at(offset_of!(Block, qs)))) };
+        // Bytes 2..6, after `d`.
+        let high = isa.between(first, second);
         sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
         sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
     }

@@ -15,7 +15,7 @@ use super::round::{extremes, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, Sink, Visitor, Weights};
+use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
 /// Q5_1: 32 weights in 24 bytes, one scale and one minimum.
 #[derive(Clone, Copy, Default, Debug)]
@@ -81,17 +81,24 @@ impl Weights for Q5_1 {
 impl Blocks for Q5_1 {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 31;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: Option<usize> = Some(offset_of!(Block, m));
+    const MINIMUM: bool = true;
 
-    fn quants(block: &[u8]) -> [i8; 32] {
-        Block::of(block).quants().map(|q| q as i8)
+    fn decode(block: &[u8]) -> PlainBlock {
+        let block = Block::of(block);
+        PlainBlock { quants: block.quants().map(|q| q as i8), d: block.d.get(), m: block.m.get() }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
+        // SAFETY: a block has more than 16 bytes; the first four are `d` and `m`.
+        let [halves, ..] = unsafe { isa.chunk(rows) };
+        (isa.lower_halves(halves), isa.upper_halves(halves))
     }
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: the fields are 4 and 16 bytes of each block.
-        let (high, packed) = unsafe { (isa.word(rows.at(offset_of!(Block, qh))), isa.chunk(rows.at(offset_of!(Block, qs)))) };
+        // SAFETY: the first 16 bytes, of which 4..8 are `qh`, and the nibbles are bytes of each block.
+        let ([_, high, ..], packed) = unsafe { (isa.chunk(rows), isa.chunk(rows.at(offset_of!(Block, qs)))) };
         sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
         sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
     }

@@ -19,7 +19,7 @@ use super::search::MinimumSearch;
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
 /// Q5_K: 256 weights in 176 bytes, 6-bit scales and minima of 8 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -95,13 +95,11 @@ impl SuperBlocks for Q5_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 31;
     const MINIMA: bool = true;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: usize = offset_of!(Block, dmin);
 
-    fn decode(block: &[u8]) -> SuperBlock {
+    fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
         let (scales, minima) = block.scales_and_minima();
-        SuperBlock {
+        PlainSuperBlock {
             quants: block.quants().map(|q| q as i8),
             scales: array::from_fn(|j| i32::from(scales[j / 2])),
             minima: array::from_fn(|j| i32::from(minima[j / 2])),
@@ -111,9 +109,11 @@ impl SuperBlocks for Q5_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
-        // SAFETY: the scales are 12 bytes of each block.
-        unsafe { unpack_scales_and_minima(isa, rows.at(offset_of!(Block, scales))) }
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+        // SAFETY: the first 16 bytes of each block: `d`, `dmin`, and the scales.
+        let [halves, packed @ ..] = unsafe { isa.chunk(rows) };
+        let (scales, minima) = unpack_scales_and_minima(isa, packed);
+        SuperScales { scales, minima, d: isa.lower_halves(halves), dmin: isa.upper_halves(halves) }
     }
 
     #[inline(always)]

@@ -16,7 +16,7 @@ use super::search::{TINY, fit_signed, round_signed};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Rows, Sink, SuperBlock, SuperBlocks, Visitor, Weights};
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
 /// Q6_K: 256 weights in 210 bytes, signed 8-bit scales of 16 sub-blocks.
 #[derive(Clone, Copy, Default, Debug)]
@@ -111,12 +111,10 @@ impl SuperBlocks for Q6_K {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 63;
     const MINIMA: bool = false;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: usize = offset_of!(Block, d);
 
-    fn decode(block: &[u8]) -> SuperBlock {
+    fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        SuperBlock {
+        PlainSuperBlock {
             quants: block.quants(),
             scales: block.scales.map(i32::from),
             minima: [0; 16],
@@ -126,10 +124,11 @@ impl SuperBlocks for Q6_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> ([I::Words; 4], [I::Words; 4]) {
-        // SAFETY: the scales are 16 bytes of each block.
-        let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
-        (scales, scales)
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+        // SAFETY: the scales are 16 bytes of each block, `d` its last two.
+        let (scales, d) =
+            unsafe { (isa.chunk(rows.at(offset_of!(Block, scales))), isa.halves(rows.at(offset_of!(Block, d)))) };
+        SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use super::round::{peak, reciprocal, truncate};
 use super::BlockFormat;
 use crate::Activation;
 use crate::isa::integers::Integers;
-use crate::unpack::{Blocks, Rows, SIGNED, Sink, Visitor, Weights};
+use crate::unpack::{Blocks, PlainBlock, Rows, SIGNED, Sink, Visitor, Weights};
 
 /// Q8_0: 32 weights in 34 bytes, one scale.
 #[derive(Clone, Copy, Default, Debug)]
@@ -65,11 +65,18 @@ impl Weights for Q8_0 {
 impl Blocks for Q8_0 {
     const OFFSET: i32 = 0;
     const PEAK: u32 = SIGNED;
-    const SCALE_AT: usize = offset_of!(Block, d);
-    const MIN_AT: Option<usize> = None;
+    const MINIMUM: bool = false;
 
-    fn quants(block: &[u8]) -> [i8; 32] {
-        Block::of(block).qs
+    fn decode(block: &[u8]) -> PlainBlock {
+        let block = Block::of(block);
+        PlainBlock { quants: block.qs, d: block.d.get(), m: 0.0 }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
+        // SAFETY: the scale is two bytes of each block.
+        let d = unsafe { isa.halves(rows.at(offset_of!(Block, d))) };
+        (d, d)
     }
 
     #[inline(always)]

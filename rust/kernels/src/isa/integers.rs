@@ -60,7 +60,16 @@ pub(crate) trait Integers: Copy {
     /// Two bytes are readable in each of `ROWS` rows.
     unsafe fn halves(self, rows: Rows) -> Self::Floats;
 
-    /// Asks for the cache lines at `p` of all rows.
+    /// The f16 in the lower half of each lane, as f32.
+    fn lower_halves(self, w: Self::Words) -> Self::Floats;
+
+    /// The f16 in the upper half of each lane, as f32.
+    fn upper_halves(self, w: Self::Words) -> Self::Floats;
+
+    /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
+    fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
+    /// Asks for the cache line of the block in every row.
     fn prefetch(self, rows: Rows);
 
     /// Bitwise or.
@@ -166,12 +175,13 @@ pub(crate) trait Integers: Copy {
         let mut i = 0;
         while i < 4 {
             let mut dot = self.begin(acc);
-            for j in i..i + steps {
-                // SAFETY: j < 4.
-                dot = self.step(dot, w[j], unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            let end = i + steps;
+            while i < end {
+                // SAFETY: i < 4.
+                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+                i += 1;
             }
             acc = self.end(dot, acc, peak);
-            i += steps;
         }
         acc
     }
@@ -194,12 +204,13 @@ pub(crate) trait Integers: Copy {
         let mut i = 0;
         while i < 4 {
             let mut dot = self.begin_scaled();
-            for j in i..i + steps {
-                // SAFETY: j < 4.
-                dot = self.step(dot, w[j], unsafe { self.splat_at(x.add(4 * j)) }, peak);
+            let end = i + steps;
+            while i < end {
+                // SAFETY: i < 4.
+                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+                i += 1;
             }
             acc = self.end_scaled(dot, acc, scale, peak);
-            i += steps;
         }
         acc
     }

@@ -18,7 +18,13 @@ impl<F: Dense> Kernel for DenseProduct<'_, F> {
     fn run<I: Isa>(self, isa: I) {
         let job = &self.0;
         // Tiles are as large as the registers allow; a single token wants more rows, whose chains do not wait for each other.
-        let (wide, tall) = if job.tokens == 1 { (4, 1) } else if I::VECTORS >= 32 { (4, 4) } else { (2, 2) };
+        let (wide, tall) = if job.tokens == 1 {
+            (4, 1)
+        } else if I::VECTORS >= 32 {
+            (4, 4)
+        } else {
+            (2, 2)
+        };
         let mut row = job.rows.start;
         while row < job.rows.end {
             let rows = if job.rows.end - row >= wide { wide } else { 1 };

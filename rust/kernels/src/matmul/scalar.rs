@@ -1,9 +1,9 @@
 //! The products on the scalar level, and the oracle of the others: decode a block, multiply it with every token.
 
 use super::Job;
+use crate::LANES;
 use crate::activation::Activation;
 use crate::unpack::{Blocks, Dense, SuperBlocks, Visitor};
-use crate::{LANES, half::f16_to_f32};
 
 /// The product of a job.
 pub(super) struct Product<'a, 's> {
@@ -39,17 +39,10 @@ impl Visitor for Product<'_, '_> {
     fn blocks<F: Blocks>(self) {
         let k = self.job.weights.k;
         let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-        let decode = |block: &[u8]| {
-            let half = |at: usize| f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]));
-            (F::quants(block), half(F::SCALE_AT), F::MIN_AT.map(half))
-        };
-        self.chains(F::BYTES, decode, |(quants, d, m), x, b, acc| {
+        self.chains(F::BYTES, F::decode, |block, x, b, acc| {
             let d_a = f32_at(x, scales + 4 * b);
-            let acc = (dot(quants, &x[32 * b..]) as f32).mul_add(d * d_a, acc);
-            match m {
-                Some(m) => (i32_at(x, sums + 4 * b) as f32).mul_add(m * d_a, acc),
-                None => acc,
-            }
+            let acc = (dot(&block.quants, &x[32 * b..]) as f32).mul_add(block.d * d_a, acc);
+            if F::MINIMUM { (i32_at(x, sums + 4 * b) as f32).mul_add(block.m * d_a, acc) } else { acc }
         });
     }
 

@@ -10,6 +10,7 @@ fn quantized(cpu: Cpu, kind: Activation, x: &[f32], k: usize) -> Vec<u8> {
 }
 
 /// The levels beside the scalar one that this CPU can run; says loudly which it cannot.
+#[allow(clippy::print_stderr, reason = "a level that is not tested must be seen")]
 fn levels() -> Vec<Cpu> {
     let mut cpus = Vec::new();
     for &level in Level::ALL {
@@ -74,7 +75,11 @@ fn every_level_equals_the_scalar_one() {
                 let record = format.activation().row_bytes(k);
                 let whole = Matrix { format, rows: ROWS, k, data: &data };
                 let expected = product(scalar(), whole, 0..ROWS, &x, TOKENS);
-                assert!(expected.iter().any(|&x| x != UNTOUCHED && x != 0.0), "{} {k}: nothing computed", format.name());
+                assert!(
+                    expected.iter().any(|&x| x != UNTOUCHED && x != 0.0),
+                    "{} {k}: nothing computed",
+                    format.name()
+                );
                 for rows in [1, 2, 7, 8, 9, 16, 17, 33] {
                     let matrix = Matrix { rows, data: &data[..rows * row_bytes], ..whole };
                     for tokens in [1, 2, 3, 4, 5, 7, 8, 17] {
@@ -108,7 +113,9 @@ fn any_split_of_rows_gives_the_same_and_writes_nothing_else() {
                 let matrix = Matrix { format, rows: ROWS, k, data: &data };
                 let whole = product(cpu, matrix, 0..ROWS, &x, tokens);
                 for start in 0..ROWS {
-                    for end in [start, start + 1, start + 3, start + 8, start + 16, start + 17, start + 32, start + 33, ROWS] {
+                    for end in
+                        [start, start + 1, start + 3, start + 8, start + 16, start + 17, start + 32, start + 33, ROWS]
+                    {
                         if end > ROWS {
                             continue;
                         }
@@ -193,7 +200,9 @@ fn wrong_lengths_panic() {
         let mut out = vec![0.0; out];
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             // SAFETY: the only thread.
-            unsafe { matmul(scalar(), matrix, rows, x, tokens, OutTile::new(&mut out, stride), &mut MatmulScratch::default()) }
+            unsafe {
+                matmul(scalar(), matrix, rows, x, tokens, OutTile::new(&mut out, stride), &mut MatmulScratch::default())
+            }
         }))
         .is_err()
     };
@@ -302,7 +311,10 @@ mod activations {
                         // Within half a step; blocks below 2^-121 may become zero.
                         let slack = if amax < 1e-36 { 1e-36 } else { f64::from(scale(b)) * 0.50001 };
                         for (&x, &q) in x.iter().zip(q) {
-                            assert!((f64::from(x) - f64::from(q) * f64::from(scale(b))).abs() <= slack, "{kind:?} {name}");
+                            assert!(
+                                (f64::from(x) - f64::from(q) * f64::from(scale(b))).abs() <= slack,
+                                "{kind:?} {name}"
+                            );
                         }
                     }
                 }
@@ -334,9 +346,8 @@ mod activations {
                 let mut faulty = clean.clone();
                 faulty[2 * 512 + 300] = f32::NAN;
                 let matrix = Matrix { format, rows: 33, k: 512, data: &data };
-                let [clean, faulty] = [clean, faulty].map(|x| {
-                    product(cpu, matrix, 0..33, &quantized(cpu, format.activation(), &x, 512), 9)
-                });
+                let [clean, faulty] = [clean, faulty]
+                    .map(|x| product(cpu, matrix, 0..33, &quantized(cpu, format.activation(), &x, 512), 9));
                 for (at, (clean, faulty)) in clean.iter().zip(&faulty).enumerate() {
                     assert!(if at / 33 == 2 { faulty.is_nan() } else { same(*clean, *faulty) }, "{}", format.name());
                 }

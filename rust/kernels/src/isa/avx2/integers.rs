@@ -81,10 +81,13 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn chunk(self, rows: Rows) -> [__m256i; 4] {
         unsafe {
-            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
             // The upper half of `x[i]` is row 4 + i, so that the transposition below leaves the rows in order.
-            let two = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(at(i)), at(4 + i));
-            let x = [two(0), two(1), two(2), two(3)];
+            let mut x = [_mm256_setzero_si256(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                let row = rows.block.add(i * rows.stride);
+                let lower = _mm256_castsi128_si256(_mm_loadu_si128(row.cast()));
+                *x = _mm256_inserti128_si256::<1>(lower, _mm_loadu_si128(row.add(4 * rows.stride).cast()));
+            }
             let (a, b) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpacklo_epi32(x[2], x[3]));
             let (c, d) = (_mm256_unpackhi_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[2], x[3]));
             [
@@ -103,6 +106,26 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
             *half = unsafe { rows.block.add(r * rows.stride).cast::<u16>().read_unaligned() };
         }
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn lower_halves(self, w: __m256i) -> __m256 {
+        unsafe {
+            // Unsigned saturation keeps values below 2^16; packing works within 128-bit halves.
+            let lower = _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(lower, lower));
+            _mm256_cvtph_ps(_mm256_castsi256_si128(words))
+        }
+    }
+
+    #[inline(always)]
+    fn upper_halves(self, w: __m256i) -> __m256 {
+        unsafe { self.lower_halves(_mm256_srli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn between(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(_mm256_srli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)) }
     }
 
     #[inline(always)]
@@ -141,7 +164,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
         let byte = (i / 2) as i8;
         let bytes = self.shuffle(w, [byte; 4]);
-        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe {
             let bits = _mm256_set1_epi32(bits);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))

@@ -79,15 +79,16 @@ impl Integers for Avx512 {
     #[inline(always)]
     unsafe fn chunk(self, rows: Rows) -> [__m512i; 4] {
         unsafe {
-            let at = |r: usize| _mm_loadu_si128(rows.block.add(r * rows.stride).cast());
-            // Lane 128-bit group g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
-            let four = |i: usize| {
-                let x = _mm512_castsi128_si512(at(i));
-                let x = _mm512_mask_broadcast_i32x4(x, 0x00f0, at(4 + i));
-                let x = _mm512_mask_broadcast_i32x4(x, 0x0f00, at(8 + i));
-                _mm512_mask_broadcast_i32x4(x, 0xf000, at(12 + i))
-            };
-            let x = [four(0), four(1), four(2), four(3)];
+            // The 128-bit lane g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
+            let mut x = [_mm512_setzero_si512(); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                let row = rows.block.add(i * rows.stride);
+                let four = 4 * rows.stride;
+                *x = _mm512_castsi128_si512(_mm_loadu_si128(row.cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0x00f0, _mm_loadu_si128(row.add(four).cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0x0f00, _mm_loadu_si128(row.add(2 * four).cast()));
+                *x = _mm512_mask_broadcast_i32x4(*x, 0xf000, _mm_loadu_si128(row.add(3 * four).cast()));
+            }
             let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3]));
             let (c, d) = (_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3]));
             [
@@ -106,6 +107,21 @@ impl Integers for Avx512 {
             *half = unsafe { rows.block.add(r * rows.stride).cast::<u16>().read_unaligned() };
         }
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn lower_halves(self, w: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(w)) }
+    }
+
+    #[inline(always)]
+    fn upper_halves(self, w: __m512i) -> __m512 {
+        unsafe { self.lower_halves(_mm512_srli_epi32::<16>(w)) }
+    }
+
+    #[inline(always)]
+    fn between(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_slli_epi32::<16>(b)) }
     }
 
     #[inline(always)]
@@ -144,7 +160,7 @@ impl Integers for Avx512 {
     fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
         let byte = (i / 2) as i8;
         let bytes = self.shuffle(w, [byte; 4]);
-        let bits = if i % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
     }
 

@@ -1,0 +1,112 @@
+//! The kinds of parallel regions of a pass: by rows, and matrix products as one list of pieces.
+
+use std::ops::Range;
+
+use fastq_kernels::activation::quantize_activations;
+use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
+
+use super::buffers::{Worker, kind_index};
+use super::forward::Pass;
+use super::weights::Linear;
+use crate::Result;
+use crate::gguf::Gguf;
+use crate::memory::Zeroed;
+use crate::pool::Disjoint;
+
+/// Below this many values a region runs on the calling thread: handing it over costs more.
+const SERIAL_VALUES: usize = 16 * 1024;
+/// Multiply-adds of a piece of a matrix product: enough to be worth handing over, and little enough to stop soon.
+const PIECE_WORK: Range<usize> = 1 << 17..1 << 25;
+/// Weight rows of a piece are a multiple of this, the largest panel of the kernels.
+const PANEL: usize = 32;
+
+/// The kinds of activations that some matrices want.
+pub(super) fn kinds(linears: &[&Linear]) -> Vec<Activation> {
+    let mut kinds: Vec<Activation> = linears.iter().map(|linear| linear.format.activation()).collect();
+    kinds.sort_unstable_by_key(|kind| kind_index(*kind));
+    kinds.dedup();
+    kinds
+}
+
+/// A matrix product of one region.
+pub(super) struct Product<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) x: &'a [u8],
+    pub(super) out: OutTile<'a>,
+}
+
+impl<'a> Product<'a> {
+    /// `out = linear(records)` for `n` rows, without the bias.
+    pub(super) fn new(
+        file: &'a Gguf,
+        linear: &Linear,
+        records: &'a [Zeroed<u8>; Activation::ALL.len()],
+        n: usize,
+        out: &'a mut [f32],
+    ) -> Product<'a> {
+        let kind = linear.format.activation();
+        let x = &records[kind_index(kind)][..n * kind.row_bytes(linear.k)];
+        Product { matrix: linear.matrix(file), x, out: OutTile::new(&mut out[..n * linear.rows], linear.rows) }
+    }
+}
+
+impl Pass<'_> {
+    /// Calls `work(row, worker)` for all rows, in parallel when `cost` values per row are worth it.
+    pub(super) fn each_row(&mut self, cost: usize, work: impl Fn(usize, usize) + Sync) -> Result<()> {
+        let n = self.rows.len();
+        let threads = self.pool.threads();
+        if threads == 1 || n == 1 || n * cost < SERIAL_VALUES {
+            return self.pool.run(1, self.context.interrupt, |_, worker| (0..n).for_each(|row| work(row, worker)));
+        }
+        let per = n.div_ceil(threads * 4);
+        self.pool.run(n.div_ceil(per), self.context.interrupt, |piece, worker| {
+            (piece * per..n.min((piece + 1) * per)).for_each(|row| work(row, worker));
+        })
+    }
+
+    /// Computes several products on the same number of rows as one list of pieces.
+    pub(super) fn products(&mut self, products: &[Product<'_>], tokens: usize, workers: &mut [Worker]) -> Result<()> {
+        let work: usize = products.iter().map(|p| p.matrix.rows * p.matrix.k * tokens).sum();
+        let target = match self.pool.threads() {
+            1 => PIECE_WORK.end,
+            threads => (work / (threads * 6)).clamp(PIECE_WORK.start, PIECE_WORK.end),
+        };
+        let mut pieces = Vec::new();
+        for (index, product) in products.iter().enumerate() {
+            let per = (target / (product.matrix.k * tokens)).next_multiple_of(PANEL).max(PANEL);
+            let rows = product.matrix.rows;
+            pieces.extend((0..rows).step_by(per).map(|start| (index, start..rows.min(start + per))));
+        }
+        let (cpu, workers) = (self.context.cpu, Disjoint::new(workers));
+        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
+            let (index, rows) = &pieces[piece];
+            let product = &products[*index];
+            // SAFETY: a worker number belongs to one thread at a time.
+            let scratch = unsafe { &mut workers.item(worker).matmul };
+            // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
+            unsafe { matmul(cpu, product.matrix, rows.clone(), product.x, tokens, product.out, scratch) };
+        })
+    }
+}
+
+/// The activation records of a region, by kind.
+pub(super) struct Records<'a>([Disjoint<'a, u8>; Activation::ALL.len()]);
+
+impl<'a> Records<'a> {
+    pub(super) fn new(records: &'a mut [Zeroed<u8>; Activation::ALL.len()]) -> Records<'a> {
+        Records(records.each_mut().map(|records| Disjoint::new(records)))
+    }
+
+    /// Quantizes one row for the kinds.
+    ///
+    /// # Safety
+    /// Nobody else uses the records of the row during the call.
+    pub(super) unsafe fn quantize(&self, cpu: Cpu, kinds: &[Activation], row: usize, x: &[f32]) {
+        for &kind in kinds {
+            let bytes = kind.row_bytes(x.len());
+            // SAFETY: the caller's promise.
+            let record = unsafe { self.0[kind_index(kind)].slice(row * bytes..(row + 1) * bytes) };
+            quantize_activations(cpu, kind, x, x.len(), record);
+        }
+    }
+}
