@@ -158,7 +158,7 @@ impl Engine {
 
     fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {
         let model = self.model()?;
-        let messages = json::list(messages, "messages")?;
+        let messages = json::objects(messages, "messages")?;
         detached(py, None, move |interrupt| chat_tokens(&model, &messages, None, &serde_json::Map::new(), interrupt))
     }
 
@@ -172,7 +172,7 @@ impl Engine {
         variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
         let model = self.model()?;
-        let messages = json::list(messages, "messages")?;
+        let messages = json::objects(messages, "messages")?;
         let tools = tools.map(|tools| json::list(tools, "tools")).transpose()?.map(serde_json::Value::Array);
         let variables = variables.map(|v| json::object(v, "variables")).transpose()?.unwrap_or_default();
         detached(py, None, move |_| {

@@ -21,6 +21,15 @@ pub(crate) fn list(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Valu
     values.iter().enumerate().map(|(i, value)| from_python(&value, &format!("{place}[{i}]"))).collect()
 }
 
+/// [`list`] of mappings only, as the messages of a conversation are.
+pub(crate) fn objects(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Value>> {
+    let objects = list(values, place)?;
+    match objects.iter().position(|value| !value.is_object()) {
+        Some(i) => Err(PyTypeError::new_err(format!("{place}[{i}]: expected a mapping, found {}", objects[i]))),
+        None => Ok(objects),
+    }
+}
+
 /// [`from_python`] for a dictionary.
 pub(crate) fn object(values: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<String, Value>> {
     match from_python(values.as_any(), place)? {
