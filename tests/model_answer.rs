@@ -139,7 +139,8 @@ fn real_models_have_one_answer() {
                         for batch in [1, 2, 7] {
                             let found = together(&model, &texts, batch, Logits::Last);
                             let expected = expected.get_or_insert_with(|| found.clone());
-                            let setting = format!("{name}, {length} tokens, {level:?}, {threads} threads, chunk {chunk}");
+                            let setting =
+                                format!("{name}, {length} tokens, {level:?}, {threads} threads, chunk {chunk}");
                             assert!(found == *expected, "{setting}, batch {batch}");
                         }
                     }

@@ -80,7 +80,7 @@ def end_tokens(model: fastq.Model) -> list[int]:
     """The control tokens that end an answer."""
     types = fastq.inspect(model.info.path).metadata["tokenizer.ggml.token_type"]
     control = [token for token, kind in enumerate(types) if kind == 3]
-    surely = {"max_tokens": 1, "temperature": 0.0}
+    surely: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0}
     found = [t for t in control if model.generate(PROMPT, logit_bias={t: 1e4}, **surely).finish_reason == "stop"]
     assert 0 < len(found) < len(control)
     return found
@@ -124,7 +124,8 @@ class TestOptions:
         [
             ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_p", 0.0),
             ("top_p", 1.1), ("top_p", float("nan")), ("min_p", -0.1), ("min_p", 1.1), ("typical_p", 0.0),
-            ("typical_p", 2.0), ("top_k", -1), ("top_k", 2**70), ("repeat_last_n", -2), ("seed", -1), ("repeat_penalty", 0.0), ("repeat_penalty", float("nan")),
+            ("typical_p", 2.0), ("top_k", -1), ("top_k", 2**70),
+            ("repeat_last_n", -2), ("seed", -1), ("repeat_penalty", 0.0), ("repeat_penalty", float("nan")),
             ("presence_penalty", float("inf")), ("frequency_penalty", float("nan")), ("max_tokens", -1),
             ("logit_bias", {10**9: 1.0}), ("logit_bias", {-1: 1.0}), ("logit_bias", {3: float("nan")}),
         ],

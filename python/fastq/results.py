@@ -20,7 +20,7 @@ __all__ = [
     "Usage",
 ]
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop"] | Literal["length"] | Literal["cancelled"]
 """Why a text ended: an end token or stop string, ``max_tokens`` or the context, or ``cancel()``."""
 
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use fastq_core::model::{BatchItem, Logits};
 use fastq_core::generate::chat_tokens;
+use fastq_core::model::{BatchItem, Logits};
 use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
 use fastq_kernels::{Level, LevelError};
@@ -132,12 +132,7 @@ impl Engine {
         Ok(Engine { model: RwLock::new(Some(model)), path, seed })
     }
 
-    fn generate(
-        &self,
-        py: Python<'_>,
-        prompts: PyPrompts,
-        options: PyRef<'_, Options>,
-    ) -> PyResult<Vec<PyCompletion>> {
+    fn generate(&self, py: Python<'_>, prompts: PyPrompts, options: PyRef<'_, Options>) -> PyResult<Vec<PyCompletion>> {
         let model = self.model()?;
         let options = self.options(&options);
         detached(py, None, move |interrupt| {
@@ -219,7 +214,7 @@ impl Engine {
         let model = self.model()?;
         let info = model.info();
         let record = PyDict::new(py);
-        record.set_item("path", &self.path)?;
+        record.set_item("path", self.path.as_os_str())?;
         record.set_item("architecture", &info.architecture)?;
         record.set_item("name", &info.name)?;
         record.set_item("parameters", info.parameters)?;
