@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use fastq_core::model::{BatchItem, Logits};
 use fastq_core::generate::chat_tokens;
+use fastq_core::model::{BatchItem, Logits};
 use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
 use fastq_kernels::{Level, LevelError};
