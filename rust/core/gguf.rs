@@ -247,6 +247,11 @@ impl Gguf {
         start..start + tensor.bytes
     }
 
+    /// Whether the file is mapped, so that its bytes are file cache and not memory of this process.
+    pub fn is_mapped(&self) -> bool {
+        self.shards.iter().any(|shard| shard.identity.is_some())
+    }
+
     /// Checks that no mapped file was changed, replaced or removed since it was opened. Without mmap there is nothing that
     /// could have changed.
     ///

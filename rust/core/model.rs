@@ -172,8 +172,8 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         trained_context: spec.context,
     };
     let mut free = if options.check_memory { machine.free_memory() } else { None };
-    if let (false, Some(free)) = (options.mmap, &mut free) {
-        // The weights of a file that is not mapped are in memory by now.
+    if let (false, false, Some(free)) = (options.mmap, file.is_mapped(), &mut free) {
+        // The weights of a file that was read are in memory by now, and count as needed below.
         free.bytes = free.bytes.saturating_add(needs.weights_bytes);
     }
     let plan = needs.plan(options.context, free)?;

@@ -3,7 +3,7 @@
 use fastq_core::generate::{Completion, Timings};
 use serde_json::{Value, json};
 
-use crate::terminal::{self, rate, seconds};
+use crate::terminal::{rate, seconds};
 
 /// `12 prompt tokens in 40.1 ms (299.3 tokens/s), 30 tokens in 0.50 s (58.0 tokens/s)`.
 pub(crate) fn timings(t: &Timings) -> String {
@@ -39,7 +39,7 @@ pub(crate) fn completion(c: &Completion, load_seconds: f64, seed: u64) -> Value 
             "decode_tokens": t.decode_tokens,
             "decode_seconds": t.decode_seconds,
             "decode_tokens_per_second": rate(t.decode_tokens, t.decode_seconds),
-            "peak_rss_bytes": terminal::peak_rss(),
+            "peak_rss_bytes": fastq_core::machine::peak_rss_bytes(),
         },
         "seed": seed,
     })

@@ -119,24 +119,6 @@ pub(crate) fn rate(n: usize, seconds: f64) -> Option<f64> {
     (n > 0 && seconds > 0.0).then(|| n as f64 / seconds)
 }
 
-/// Largest resident size of this process so far, where the system tells.
-pub(crate) fn peak_rss() -> Option<u64> {
-    #[cfg(unix)]
-    {
-        // SAFETY: rusage is plain numbers, for which all bits zero is a value; getrusage only writes into it.
-        let (code, usage) = unsafe {
-            let mut usage: libc::rusage = std::mem::zeroed();
-            (libc::getrusage(libc::RUSAGE_SELF, &mut usage), usage)
-        };
-        let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
-        (code == 0).then(|| u64::try_from(usage.ru_maxrss).unwrap_or(0) * unit)
-    }
-    #[cfg(not(unix))]
-    {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

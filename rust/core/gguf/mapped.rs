@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 
+use crate::machine::Machine;
 use crate::{Error, Interrupt, Result};
 
 /// Bytes per read call, so that an interrupt is noticed within milliseconds even on a slow disk.
@@ -201,8 +202,8 @@ fn read(path: &Path, mut file: &File, size: usize, interrupt: &dyn Interrupt) ->
         let what = format!("reading the file with mmap=false needs {size} bytes of memory, {available}");
         Error::Memory(format!("{}: {what}; map it instead", path.display()))
     };
-    if let Some(available) = available_memory().filter(|available| *available < size as u64) {
-        return Err(too_large(format!("{available} are free")));
+    if let Some(free) = Machine::this().free_memory().filter(|free| free.bytes < size as u64) {
+        return Err(too_large(format!("{} are free ({})", free.bytes, free.bound)));
     }
     let mut memory = MmapMut::map_anon(size).map_err(|source| too_large(format!("the system refused: {source}")))?;
     let mut filled = 0;
@@ -222,24 +223,6 @@ fn read(path: &Path, mut file: &File, size: usize, interrupt: &dyn Interrupt) ->
         }
     }
     memory.make_read_only().map_err(|source| io_error(path, source))
-}
-
-/// Bytes of memory that can be had without swapping: `MemAvailable`, or less where a control group (v2) says so. `None`
-/// where the system does not tell.
-fn available_memory() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let mut available = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-    for group in Path::new(group).ancestors() {
-        let folder = Path::new("/sys/fs/cgroup").join(group);
-        let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-        if let (Some(limit), Some(used)) = (number("memory.max"), number("memory.current")) {
-            available = available.min(limit.saturating_sub(used));
-        }
-    }
-    Some(available)
 }
 
 /// [`Error::NotFound`] or [`Error::Io`].

@@ -104,7 +104,7 @@ const HEAD_NORMS: Need = Need::When(|architecture| architecture.head_norms);
 const SANDWICH: Need = Need::When(|architecture| architecture.sandwich_norms);
 
 /// Every tensor that is read.
-pub const TENSORS: &[Entry] = &[
+pub static TENSORS: &[Entry] = &[
     entry(Role::Embedding, "token_embd.weight", &[Dim::Width, Dim::Vocabulary], Need::Required),
     entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], Need::Required),
     entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], Need::Optional),

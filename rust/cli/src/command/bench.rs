@@ -169,7 +169,7 @@ fn print_text(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
     let decode = format!("decode {decode} t/s");
     terminal::print_line(&format!("{}, depth {depth}, median of {rounds} (range)", terminal::one_line(&path.display().to_string())))?;
     terminal::print_line(&table(&["threads", "level", "load", "first token", &prefill, &decode], &rows))?;
-    match terminal::peak_rss() {
+    match fastq_core::machine::peak_rss_bytes() {
         Some(peak) => terminal::print_line(&format!("peak resident size {}", bytes(peak))),
         None => Ok(()),
     }
@@ -196,7 +196,7 @@ fn print_json(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
         "decode": arguments.decode,
         "depth": arguments.depth,
         "rounds": arguments.rounds,
-        "peak_rss_bytes": terminal::peak_rss(),
+        "peak_rss_bytes": fastq_core::machine::peak_rss_bytes(),
         "results": results,
     }))
 }
