@@ -15,7 +15,7 @@ import pytest
 
 import fastq
 import tiny
-from conftest import Make
+from conftest import SMALL, Make
 
 THREADS, CHUNKS, BATCHES = (1, 2, 3), (1, 17, 512), (1, 2, 7)
 # SSE4.1 has no fused multiply-add, so the contract leaves it out.
@@ -61,10 +61,16 @@ def prompts(count: int) -> list[list[int]]:
     return [[int(t) for t in rng.integers(260, 600, 3 + 3 * i)] for i in range(count)]
 
 
-@pytest.mark.parametrize("name", ["llama Q4_K_M", "gemma3 mixed"])
+BATCH_SHAPES: dict[str, dict[str, Any]] = {
+    "llama Q4_K_M": {"format": "Q4_K_M"},
+    "gemma3 Q4_0, window 5": SMALL | {"architecture": "gemma3", "layers": 6, "format": "Q4_0", "window": 5},
+}
+
+
+@pytest.mark.parametrize("name", BATCH_SHAPES)
 def test_batches_of_tiny_models(name: str, make: Make) -> None:
     """A prompt's answer does not depend on its companions. (The bits of batched logits: tests/model_answer.rs.)"""
-    path = make(**SHAPES[name])
+    path = make(**BATCH_SHAPES[name])
     options: dict[str, Any] = {"max_tokens": 3, "temperature": 1.5, "seed": 3, "ignore_eos": True}
     texts, single = prompts(7), None
     for level, threads, chunk in itertools.product(LEVELS, THREADS, CHUNKS):
