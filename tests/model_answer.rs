@@ -132,15 +132,19 @@ fn real_models_have_one_answer() {
             let options = LoadOptions { context: Some(64), ..options(Some(level), threads, chunk) };
             let model = Model::load(&folder.join(format!("{name}.gguf")), &options, &Never).expect("loads");
             for &batch in batches {
-                let found = together(&model, &texts, batch, Logits::Last);
+                let texts = &texts[..batch.max(2)];
+                let found = together(&model, texts, batch, Logits::Last);
                 let expected = expected.get_or_insert_with(|| found.clone());
-                assert!(found == *expected, "{name}, {level:?}, {threads} threads, chunk {chunk}, batch {batch}");
+                assert!(
+                    found == expected[..texts.len()],
+                    "{name}, {level:?}, {threads} threads, chunk {chunk}, batch {batch}"
+                );
             }
         };
         for level in Level::available().into_iter().filter(|level| *level != Level::Scalar) {
             for threads in [1, 2, 3] {
                 for chunk in [1, 17, 512] {
-                    check(level, threads, chunk, &[1, 2, 7]);
+                    check(level, threads, chunk, &[7, 2, 1]);
                 }
             }
         }
