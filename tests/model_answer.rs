@@ -29,8 +29,8 @@ fn alone(model: &Model, texts: &[Vec<u32>]) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// The same, `batch` texts per call.
-fn together(model: &Model, texts: &[Vec<u32>], batch: usize) -> Vec<Vec<u32>> {
+/// The same or the last position only, `batch` texts per call.
+fn together(model: &Model, texts: &[Vec<u32>], batch: usize, logits: Logits) -> Vec<Vec<u32>> {
     let mut all = Vec::new();
     for texts in texts.chunks(batch) {
         let mut sequences: Vec<_> = texts.iter().map(|_| model.new_sequence()).collect();
@@ -39,7 +39,7 @@ fn together(model: &Model, texts: &[Vec<u32>], batch: usize) -> Vec<Vec<u32>> {
             .iter()
             .zip(&mut sequences)
             .zip(&mut outs)
-            .map(|((tokens, sequence), out)| BatchItem { sequence, tokens, logits: Logits::All, out })
+            .map(|((tokens, sequence), out)| BatchItem { sequence, tokens, logits, out })
             .collect();
         model.forward(&mut items, &Never).expect("logits");
         all.extend(outs.iter().map(|out| bits(out)));
@@ -84,14 +84,14 @@ fn one_answer(tiny: &Tiny) {
         for chunk in [1, 17, 512] {
             let model = tiny.load(&options(None, threads, chunk)).expect("loads");
             for batch in [1, 2, 7] {
-                let found = together(&model, &texts, batch);
+                let found = together(&model, &texts, batch, Logits::All);
                 assert!(found == expected, "{threads} threads, chunk {chunk}, batch {batch} at {:?}", model.level());
             }
         }
     }
     for level in Level::available() {
         let model = tiny.load(&options(Some(level), 2, 17)).expect("loads");
-        assert!(together(&model, &texts, 7) == expected, "{}", level.name());
+        assert!(together(&model, &texts, 7, Logits::All) == expected, "{}", level.name());
         let vocabulary = model.vocabulary();
         for (index, steps) in in_steps(&model, &texts).into_iter().enumerate() {
             let prefix = texts[index].len() / 2 + 1;
@@ -115,4 +115,35 @@ fn llama_has_one_answer() {
 #[test]
 fn gemma_has_one_answer() {
     one_answer(&tiny::gemma());
+}
+
+/// The real models: logits of batches on every level. The slow level takes part once; all its settings are in
+/// `tests/test_one_answer.py`.
+#[test]
+fn real_models_have_one_answer() {
+    let Some(folder) = std::env::var_os("FASTQ_MODELS").map(std::path::PathBuf::from) else {
+        eprintln!("SKIPPED: FASTQ_MODELS must name a folder with smollm2.gguf and gemma3.gguf");
+        return;
+    };
+    let texts: Vec<Vec<u32>> = (0..7).map(|seed| tokens(seed, 3)).collect();
+    for name in ["smollm2", "gemma3"] {
+        let mut expected = None;
+        let mut check = |level, threads, chunk, batches: &[usize]| {
+            let options = LoadOptions { context: Some(64), ..options(Some(level), threads, chunk) };
+            let model = Model::load(&folder.join(format!("{name}.gguf")), &options, &Never).expect("loads");
+            for &batch in batches {
+                let found = together(&model, &texts, batch, Logits::Last);
+                let expected = expected.get_or_insert_with(|| found.clone());
+                assert!(found == *expected, "{name}, {level:?}, {threads} threads, chunk {chunk}, batch {batch}");
+            }
+        };
+        for level in Level::available().into_iter().filter(|level| *level != Level::Scalar) {
+            for threads in [1, 2, 3] {
+                for chunk in [1, 17, 512] {
+                    check(level, threads, chunk, &[1, 2, 7]);
+                }
+            }
+        }
+        check(Level::Scalar, 2, 17, &[7]);
+    }
 }

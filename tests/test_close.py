@@ -92,12 +92,20 @@ class TestClosed:
 
 def test_context_that_cannot_fit(make: Make) -> None:
     """Known before anything is allocated, and the message helps."""
-    path = make(**SMALL | {"context": 1 << 31, "layers": 24, "kv_heads": 2})
-    with pytest.raises(MemoryError, match="context"):
-        fastq.Model(path, context=1 << 31)
-    plan = fastq.plan(path, context=1 << 31)
-    assert not plan.fits
-    assert plan.total_bytes > plan.available_bytes
+    most = 1 << 30
+    path = make(**SMALL | {"context": most, "layers": 24, "kv_heads": 2})
+    calls: list[Callable[[], object]] = [
+        lambda: fastq.Model(path, context=most),
+        lambda: fastq.plan(path, context=most),
+    ]
+    for call in calls:
+        with pytest.raises(MemoryError, match=r"context=\d+ would fit"):
+            call()
+    plan = fastq.plan(path)
+    assert 64 <= plan.context < plan.context_trained == most
+    assert plan.available_bytes is None or plan.total_bytes <= plan.available_bytes
     assert plan.weights_bytes < path.stat().st_size
     with fastq.Model(path, context=64) as m:
         assert m.generate([300], max_tokens=2).tokens
+    with pytest.raises(ValueError, match="context"):
+        fastq.plan(path, context=2 * most)

@@ -47,6 +47,8 @@ class TestPaths:
         good = tmp_path / "good.gguf"
         good.symlink_to(small)
         opener(good)
+        assert fastq.inspect(good).path == str(good)
+        assert fastq.Model(good).info.path == str(good)
 
     def test_unreadable(self, opener: Callable[[Path], object], small: Path, tmp_path: Path) -> None:
         locked = tmp_path / "locked.gguf"

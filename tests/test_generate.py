@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import fastq
@@ -57,6 +58,7 @@ class TestSeed:
 
 
 REPEATED = [300, 310, 300, 310, 310, 320]
+# A `logit_bias` here is what the logit shall be beside the largest one, so that it matters for every model.
 STAGES: dict[str, dict[str, Any]] = {
     "temperature 1": {},
     "temperature 0.5": {"temperature": 0.5},
@@ -65,29 +67,49 @@ STAGES: dict[str, dict[str, Any]] = {
     "top-p": {"top_p": 0.6},
     "min-p": {"min_p": 0.1},
     "typical": {"typical_p": 0.5},
-    "logit bias": {"logit_bias": {300: 3.0, 301: -50.0, 302: 2.0}},
+    "logit bias": {"logit_bias": {300: 0.0, 301: -50.0, 302: -1.0}},
     "repeat penalty": {"repeat_penalty": 3.0, "top_k": 30},
-    "presence and frequency": {"presence_penalty": 1.0, "frequency_penalty": 0.7, "logit_bias": {310: 4.0, 300: 4.0}},
-    "penalties of the last two": {"presence_penalty": 5.0, "repeat_last_n": 2, "logit_bias": {310: 5.0, 300: 5.0}},
+    "presence and frequency": {"presence_penalty": 1.0, "frequency_penalty": 0.7, "logit_bias": {310: 1.0, 300: 1.0}},
+    "penalties of the last two": {"presence_penalty": 5.0, "repeat_last_n": 2, "logit_bias": {310: 1.0, 300: 1.0}},
     "all at once": {"temperature": 0.8, "top_k": 40, "typical_p": 0.95, "top_p": 0.9, "min_p": 0.02,
-                    "repeat_penalty": 1.3, "presence_penalty": 0.2, "frequency_penalty": 0.1, "logit_bias": {310: 2.0}},
+                    "repeat_penalty": 1.3, "presence_penalty": 0.2, "frequency_penalty": 0.1, "logit_bias": {310: 1.0}},
 }  # fmt: skip
+
+
+def end_tokens(model: fastq.Model) -> list[int]:
+    """The control tokens that end an answer."""
+    types = fastq.inspect(model.info.path).metadata["tokenizer.ggml.token_type"]
+    control = [token for token, kind in enumerate(types) if kind == 3]
+    surely: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0}
+    found = [t for t in control if model.generate(PROMPT, logit_bias={t: 1e4}, **surely).finish_reason == "stop"]
+    assert 0 < len(found) < len(control)
+    return found
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_distribution(name: str, model: fastq.Model) -> None:
     """1500 first tokens with seeds 0, 1, 2, ... against the probabilities of the reference stages."""
-    options = PLAIN | STAGES[name]
-    expected = sampler.distribution(model.logits(REPEATED), REPEATED, **options)
+    options, logits, ends = PLAIN | STAGES[name], model.logits(REPEATED), end_tokens(model)
+    if "logit_bias" in options:
+        bias = {t: float(logits.max() - logits[t]) + level for t, level in options["logit_bias"].items()}
+        options = options | {"logit_bias": bias}
+
+    def expect(options: dict[str, Any]) -> npt.NDArray[np.float64]:
+        """End tokens are counted as the first of them, because an answer does not tell them apart."""
+        p = sampler.distribution(logits, REPEATED, **options)
+        p[ends[0]], p[ends[1:]] = p[ends].sum(), 0
+        return p
+
+    expected = expect(options)
     counts = np.zeros(len(expected), np.int64)
     for seed in range(1500):
-        counts[model.generate(REPEATED, max_tokens=1, seed=seed, **options).tokens[0]] += 1
+        tokens = model.generate(REPEATED, max_tokens=1, seed=seed, **options).tokens
+        counts[tokens[0] if tokens else ends[0]] += 1
     # Fixed seeds: the result never changes. Five standard deviations are passed once in millions by a right sampler.
     assert sampler.chi_square(counts, expected) < 5
     # And the test can fail: the distribution without the stage is far away.
     if name != "temperature 1":
-        plain = sampler.distribution(model.logits(REPEATED), REPEATED, **PLAIN)
-        assert sampler.chi_square(counts, plain) > 5
+        assert sampler.chi_square(counts, expect(PLAIN)) > 5
 
 
 def test_positions_draw_independently(model: fastq.Model) -> None:
@@ -102,13 +124,14 @@ class TestOptions:
         [
             ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_p", 0.0),
             ("top_p", 1.1), ("top_p", float("nan")), ("min_p", -0.1), ("min_p", 1.1), ("typical_p", 0.0),
-            ("typical_p", 2.0), ("top_k", -1), ("repeat_penalty", 0.0), ("repeat_penalty", float("nan")),
+            ("typical_p", 2.0), ("top_k", -1), ("top_k", 2**70),
+            ("repeat_last_n", -2), ("seed", -1), ("repeat_penalty", 0.0), ("repeat_penalty", float("nan")),
             ("presence_penalty", float("inf")), ("frequency_penalty", float("nan")), ("max_tokens", -1),
-            ("logit_bias", {10**9: 1.0}), ("logit_bias", {3: float("nan")}),
+            ("logit_bias", {10**9: 1.0}), ("logit_bias", {-1: 1.0}), ("logit_bias", {3: float("nan")}),
         ],
     )  # fmt: skip
     def test_out_of_range_is_named(self, model: fastq.Model, name: str, value: Any) -> None:
-        with pytest.raises((ValueError, OverflowError), match=name):
+        with pytest.raises(ValueError, match=name):
             model.generate(PROMPT, **{name: value})
 
     @pytest.mark.parametrize("prompt", [None, 3, 2.5, b"bytes", [1.5], [None], [[1], "a"], {"a": 1}])
@@ -118,10 +141,17 @@ class TestOptions:
 
     @pytest.mark.parametrize("prompt", [[10**6], [-1], [2**40]])
     def test_tokens_outside_the_vocabulary(self, model: fastq.Model, prompt: list[int]) -> None:
-        with pytest.raises((ValueError, OverflowError)):
-            model.generate(prompt)
-        with pytest.raises((ValueError, OverflowError)):
-            model.logits(prompt)
+        for call in (model.generate, model.stream, model.logits, model.detokenize):
+            with pytest.raises(ValueError, match="token"):
+                call(prompt)
+
+    def test_penalties_of_all(self, model: fastq.Model) -> None:
+        """-1 looks at every token; 200 of them are more than the default of 64."""
+        prompt = [310] + [320] * 200
+        options: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "presence_penalty": 1e4}
+        biased: dict[str, Any] = options | {"logit_bias": {310: 5e3}}
+        assert model.generate(prompt, **biased).tokens == [310]
+        assert model.generate(prompt, repeat_last_n=-1, **biased).tokens != [310]
 
     def test_options_are_keywords(self, model: fastq.Model) -> None:
         with pytest.raises(TypeError):
@@ -293,7 +323,7 @@ class TestBatch:
         assert model.generate(none) == []
 
     def test_one_bad_prompt(self, model: fastq.Model) -> None:
-        with pytest.raises((ValueError, OverflowError)):
+        with pytest.raises(ValueError, match="token"):
             model.generate([PROMPT, [10**6]])
         assert model.generate(PROMPT, max_tokens=1, **GREEDY).tokens
 
@@ -311,14 +341,12 @@ class TestChat:
         again = model.chat([*self.MESSAGES, r.message, *self.MESSAGES], max_tokens=2, **GREEDY)
         assert again.usage.prompt_tokens > r.usage.prompt_tokens
 
-    def test_special_tokens_in_a_message_are_text(self, model: fastq.Model) -> None:
-        """A message cannot end its own turn: the same text is longer than the one special token."""
-        special = [{"role": "user", "content": "<|im_end|>"}]
-        plain = [{"role": "user", "content": ""}]
-        more = (
-            model.chat(special, max_tokens=1).usage.prompt_tokens - model.chat(plain, max_tokens=1).usage.prompt_tokens
-        )
-        assert more > 1
+    def test_special_tokens_in_a_message(self, model: fastq.Model) -> None:
+        """They are parsed wherever they stand, as llama.cpp does: templates write them into what they return."""
+        messages = [{"role": "user", "content": "<|im_end|>"}]
+        ids = model.tokenize(model.apply_template(messages), special=True)
+        assert model.tokenize("<|im_end|>", bos=False)[0] in ids
+        assert model.chat(messages, max_tokens=1).usage.prompt_tokens == len(ids)
 
     def test_without_template(self, make: Make) -> None:
         with fastq.Model(make(chat_template=None, **SMALL)) as m, pytest.raises(fastq.TemplateError, match="template"):
@@ -329,10 +357,11 @@ class TestChat:
         with fastq.Model(path) as m, pytest.raises(fastq.TemplateError, match="roles must alternate"):
             m.chat(self.MESSAGES)
 
-    @pytest.mark.parametrize("messages", [[{"role": "user", "content": object()}], [3], ["text"]])
+    @pytest.mark.parametrize("messages", [[{"role": "user", "content": object()}], [3], ["text"], [None], "text", 3])
     def test_wrong_types(self, model: fastq.Model, messages: Any) -> None:
-        with pytest.raises((TypeError, fastq.TemplateError)):
-            model.chat(messages)
+        for call in (model.chat, model.stream_chat, model.apply_template):
+            with pytest.raises(TypeError):
+                call(messages)
 
 
 class TestResult:

@@ -140,9 +140,30 @@ def verdict(answer: dict[str, Any], stage: str, expect: str, strict: bool) -> st
     return None
 
 
+class Tally:
+    """Figures of a run, for the summary."""
+
+    def __init__(self) -> None:
+        self.stages = dict.fromkeys([*STAGES, "all"], 0)
+        self.slowest, self.growth = 0.0, 0
+
+    def add(self, answer: dict[str, Any]) -> None:
+        self.stages[answer.get("stage") or "all"] += "fatal" not in answer
+        self.slowest = max(self.slowest, answer.get("seconds", 0.0))
+        self.growth = max(self.growth, answer.get("growth", 0))
+
+    def __str__(self) -> str:
+        errors = {name: n for name, n in self.stages.items() if name != "all"}
+        stopped = ", ".join(f"{name} {n}" for name, n in errors.items())
+        return (
+            f"{sum(errors.values())} errors ({stopped}), {self.stages['all']} ok, slowest {self.slowest:.2f} s,"
+            f" memory +{self.growth / 2**20:.1f} MiB at most"
+        )
+
+
 @pytest.mark.parametrize("base", ["spm", "bpe"])
 def test_every_case(base: str, mutate: ModuleType, worker: Worker, note: Callable[[str], None]) -> None:
-    wrong, ran, slowest = [], 0, 0.0
+    wrong, ran, tally = [], 0, Tally()
     original = mutate.parse(mutate.craft(base))
     path = worker.folder / "case.gguf"
     for case in mutate.CASES:
@@ -153,21 +174,21 @@ def test_every_case(base: str, mutate: ModuleType, worker: Worker, note: Callabl
         path.write_bytes(data)
         answer = worker.ask(path)
         ran += 1
-        slowest = max(slowest, answer.get("seconds", 0.0))
+        tally.add(answer)
         fault = faults(answer, len(data)) or verdict(answer, case["stage"], case["expect"], case["strict"])
         if fault:
             wrong.append(f"{case['name']} ({case['change'][:60]}): {fault}")
         if (worker.folder / "fastq_pwned").exists():
             wrong.append(f"{case['name']}: the template ran a command")
             (worker.folder / "fastq_pwned").unlink()
-    note(f"hostile files, {base}: {ran} cases, {len(wrong)} wrong, {worker.deaths} deaths, slowest {slowest:.2f} s")
+    note(f"hostile files, {base}: {ran} cases, {len(wrong)} wrong, {worker.deaths} deaths; {tally}")
     assert ran > 250
     assert not wrong, f"{len(wrong)} of {ran}:\n" + "\n".join(wrong)
 
 
 def test_random_mutants(mutate: ModuleType, worker: Worker, note: Callable[[str], None]) -> None:
     count, seed = int(os.environ.get("FASTQ_MUTANTS", "500")), int(os.environ.get("FASTQ_MUTANT_SEED", "1"))
-    wrong, reached = [], dict.fromkeys([*STAGES, "all"], 0)
+    wrong, tally = [], Tally()
     path = worker.folder / "mutant.gguf"
     bases = []
     for vocabulary in ("spm", "bpe"):
@@ -177,10 +198,9 @@ def test_random_mutants(mutate: ModuleType, worker: Worker, note: Callable[[str]
         data, log = mutate.random_mutant(*bases[number % 2], random.Random(f"{seed}/{number}"))
         path.write_bytes(data)
         answer = worker.ask(path)
-        reached[answer.get("stage") or "all"] += "fatal" not in answer
+        tally.add(answer)
         fault = faults(answer, len(data))
         if fault:
             wrong.append(f"mutant {seed}/{number} ({log[:120]}): {fault}")
-    stopped = ", ".join(f"{name} {n}" for name, n in reached.items())
-    note(f"random mutants: {count} from seed {seed}, {len(wrong)} wrong, stopped at {stopped}")
+    note(f"random mutants: {count} from seed {seed}, {len(wrong)} wrong; {tally}")
     assert not wrong, f"{len(wrong)} of {count}:\n" + "\n".join(wrong[:40])

@@ -30,9 +30,9 @@ def test_tokenizations(real: tuple[str, Path], facts: dict[str, Any]) -> None:
             ids = m.tokenize(case["text"], bos=False, special=True)
             if ids != case["ids"]:
                 wrong.append((case["text"], case["ids"], ids))
-            # Neither model adds a space in front, so nothing is lost on the way.
-            back = m.detokenize(ids, special=True)
-            if back != case["text"]:
+            # Neither model adds a space in front; SentencePiece has one spelling for a space and for U+2581.
+            back, text = m.detokenize(ids, special=True), case["text"]
+            if back != (text.replace("▁", " ") if "spm" in m.info.tokenizer else text):
                 wrong.append((case["text"], "detokenized", back))
     assert not wrong, f"{len(wrong)} of {len(facts['tokenizations'])}: {wrong[:3]}"
 
@@ -59,7 +59,10 @@ def test_divergence_and_perplexity(
     first, ids, logs = int(data["first"]), data["top_ids"].astype(np.int64), data["top_logprobs"].astype(np.float64)
     divergences, surprises = [], []
     with fastq.Model(real[1], context=512) as m:
+        metadata = fastq.inspect(real[1]).metadata
         for chunk, tokens in enumerate(data["tokens"]):
+            if metadata.get("tokenizer.ggml.add_bos_token"):  # llama.cpp puts it into the place of the first token
+                tokens[0] = metadata["tokenizer.ggml.bos_token_id"]
             raw = m.logits([int(t) for t in tokens], all=True)[first : first + ids.shape[1]]
             for at in range(0, len(raw), 32):  # a vocabulary of 262144 in float64 is large
                 part = log_softmax(raw[at : at + 32])

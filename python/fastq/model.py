@@ -87,8 +87,8 @@ class Model:
     Example:
         >>> from fastq import Model, default_model
         >>> with Model(default_model(), context=512) as m:
-        ...     print(m.generate("The capital of France is", max_tokens=4, temperature=0))
-         Paris. Paris is
+        ...     print(m.generate("The capital of France is", max_tokens=2, temperature=0))
+         Paris.
     """
 
     _engine: _fastq.Engine
@@ -268,9 +268,9 @@ class Model:
         Example:
             >>> from fastq import Model, default_model
             >>> m = Model(default_model(), context=512)
-            >>> stream = m.stream("The capital of France is", max_tokens=4, temperature=0)
+            >>> stream = m.stream("The capital of France is", max_tokens=2, temperature=0)
             >>> "".join(stream), stream.result.finish_reason
-            (' Paris. Paris is', 'length')
+            (' Paris.', 'length')
         """
         options = _fastq.Options(
             max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
@@ -392,7 +392,7 @@ class Model:
 
         Example:
             >>> from fastq import Model, default_model
-            >>> Model(default_model(), context=512).apply_template([{"role": "user", "content": "Hi"}])[-38:]
+            >>> Model(default_model(), context=512).apply_template([{"role": "user", "content": "Hi"}])[-40:]
             'user\nHi<|im_end|>\n<|im_start|>assistant\n'
         """
         return self._engine.apply_template(
@@ -401,6 +401,9 @@ class Model:
 
     def tokenize(self, text: str, *, bos: bool = True, special: bool = True) -> list[int]:
         """Token ids of a text.
+
+        Bytes that a byte-level vocabulary has no token for are left out, as llama.cpp does: a few control characters
+        and rare scripts in some models.
 
         Args:
             text: Any text.

@@ -20,7 +20,7 @@ __all__ = [
     "Usage",
 ]
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop"] | Literal["length"] | Literal["cancelled"]
 """Why a text ended: an end token or stop string, ``max_tokens`` or the context, or ``cancel()``."""
 
 
@@ -30,7 +30,7 @@ class Usage:
 
     Attributes:
         prompt_tokens: Tokens of the prompt, BOS included.
-        completion_tokens: Tokens generated, an end token included.
+        completion_tokens: Tokens generated; an end token is not counted.
     """
 
     prompt_tokens: int
@@ -79,7 +79,7 @@ class Completion:
 
     Attributes:
         text: The text, without end tokens and without the stop string that ended it.
-        tokens: Ids of the generated tokens, an end token included.
+        tokens: Ids of the generated tokens, without the end token.
         finish_reason: ``"stop"``, ``"length"`` or ``"cancelled"``.
         usage: Token counts.
         timings: Seconds and tokens per second. In a batch, the seconds are those of the whole batch.

@@ -129,8 +129,12 @@ impl Tokenizer {
     /// The tokens of `text`. `add_special` adds the beginning and end tokens that the file asks for; `parse_special` finds control
     /// tokens spelled in the text (user-defined tokens are always found), which only texts that are trusted should be allowed.
     ///
+    /// Bytes that a byte-level vocabulary has no token for (SmolLM2 lacks a few that valid text hardly holds) are left out, as
+    /// llama.cpp does.
+    ///
     /// # Errors
-    /// [`Error::Tokenizer`] when the vocabulary lacks a token for a byte of the text, [`Error::Cancelled`].
+    /// [`Error::Tokenizer`] when a SentencePiece vocabulary has neither a token for a character, nor tokens for its bytes, nor
+    /// an unknown token; [`Error::Cancelled`].
     pub fn encode(
         &self,
         text: &str,

@@ -9,11 +9,12 @@ import copy
 import importlib.util
 import pathlib
 import sys
+from typing import Any
 
 LIMIT = 64 << 10  # larger inputs make the fuzzer slow and reach nothing new
 
 
-def shrink(cases, vocab):
+def shrink(cases: Any, vocab: str) -> Any:
     """A base file with all kinds of records, but few tokens and small tensors."""
     model = cases.parse(cases.craft(vocab))
     for pair in model.kv:
@@ -26,12 +27,14 @@ def shrink(cases, vocab):
     return model
 
 
-def main():
+def main() -> None:
     root = pathlib.Path(__file__).resolve().parents[2]
     hostile = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root.parent / "shared" / "hostile"
     out = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else root / "tests" / "fuzz" / "corpus" / "gguf_parse"
     spec = importlib.util.spec_from_file_location("mutate_gguf", hostile / "mutate_gguf.py")
-    cases = importlib.util.module_from_spec(spec)
+    assert spec is not None
+    assert spec.loader is not None
+    cases: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(cases)
     out.mkdir(parents=True, exist_ok=True)
     written = 0

@@ -89,6 +89,8 @@ pub(super) fn decode_piece(piece: &[u8]) -> Vec<u8> {
 pub(super) struct Bpe {
     splitter: Splitter,
     model: BPE,
+    /// Ids from here on stand for bytes without a token.
+    vocabulary_size: u32,
 }
 
 impl Bpe {
@@ -96,21 +98,28 @@ impl Bpe {
     pub(super) fn new(vocabulary: &Vocabulary, merges: &Merges, pre: &PreTokenizer) -> Result<Bpe> {
         // Pieces that are not UTF-8 come from no text.
         let piece = |id: u32| std::str::from_utf8(vocabulary.piece(id)).ok().filter(|piece| !piece.is_empty());
-        let ids = (0..vocabulary.len() as u32).filter_map(|id| Some((piece(id)?.to_owned(), id))).collect();
+        let vocabulary_size = vocabulary.len() as u32;
+        let mut ids: tokenizers::models::bpe::Vocab =
+            (0..vocabulary_size).filter_map(|id| Some((piece(id)?.to_owned(), id))).collect();
+        // `tokenizers` would close the gap that a byte without a token leaves, and merge across it. So it gets an id, which
+        // is left out of the result.
+        for (byte, character) in (0..).zip(ALPHABET) {
+            ids.entry(character.to_string()).or_insert(vocabulary_size + byte);
+        }
         // Of equal merges the first counts.
         let mut seen = HashSet::with_capacity(merges.len());
         let first = merges.iter().filter(|pair| seen.insert(**pair));
         let pairs =
             first.filter_map(|(left, right)| Some((piece(*left)?.to_owned(), piece(*right)?.to_owned()))).collect();
         let model = BPE::builder()
-            .vocab_and_merges::<tokenizers::models::bpe::Vocab>(ids, pairs)
+            .vocab_and_merges(ids, pairs)
             .ignore_merges(pre.ignore_merges)
             .build()
             .map_err(|error| Error::Tokenizer(format!("key `{MERGES}`: {error}")))?;
-        Ok(Bpe { splitter: pre.splitter()?, model })
+        Ok(Bpe { splitter: pre.splitter()?, model, vocabulary_size })
     }
 
-    /// Appends the tokens of `text`.
+    /// Appends the tokens of `text`. Bytes that the vocabulary has no token for are left out.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>, interrupt: &dyn Interrupt) -> Result<()> {
         let (mut word, mut words) = (String::new(), 0_usize);
         self.splitter.split(text, &mut |piece| {
@@ -121,20 +130,9 @@ impl Bpe {
             word.clear();
             word.extend(piece.bytes().map(|byte| ALPHABET[byte as usize]));
             let tokens = self.model.tokenize(&word).map_err(|error| Error::Tokenizer(error.to_string()))?;
-            // Characters that are no token are left out, which shows in the offsets.
-            if tokens.last().map_or(0, |token| token.offsets.1) != word.len() {
-                return Err(self.missing(piece));
-            }
-            ids.extend(tokens.iter().map(|token| token.id));
+            ids.extend(tokens.iter().map(|token| token.id).filter(|id| *id < self.vocabulary_size));
             Ok(())
         })
-    }
-
-    fn missing(&self, word: &str) -> Error {
-        let missing = word.bytes().find(|byte| self.model.token_to_id(&ALPHABET[*byte as usize].to_string()).is_none());
-        let byte = missing.map_or(String::new(), |byte| format!(" byte 0x{byte:02x} of"));
-        let word: String = word.chars().take(40).collect();
-        Error::Tokenizer(format!("the vocabulary cannot encode{byte} {word:?}: key `{TOKENS}` lacks a token for it"))
     }
 }
 

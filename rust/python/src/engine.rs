@@ -10,27 +10,64 @@ use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
 use fastq_kernels::{Level, LevelError};
 use numpy::{PyArray1, PyArrayMethods};
-use pyo3::exceptions::PyValueError;
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
 use crate::json;
-use crate::options::Options;
+use crate::options::{Options, natural, optional};
 
-/// A prompt: text, or token ids taken as they are.
-#[derive(FromPyObject)]
-pub(crate) enum PyPrompt {
-    Text(String),
-    Tokens(Vec<u32>),
+/// Token ids: a sequence of integers, but no `bytes`, of which one is surely meant as text.
+pub(crate) struct Tokens(Vec<u32>);
+
+impl<'py> FromPyObject<'_, 'py> for Tokens {
+    type Error = PyErr;
+
+    fn extract(ids: Borrowed<'_, 'py, PyAny>) -> PyResult<Tokens> {
+        if ids.is_instance_of::<PyBytes>() || ids.is_instance_of::<PyByteArray>() {
+            return Err(wrong(ids, "token ids"));
+        }
+        natural(&ids, "token id").map(Tokens)
+    }
 }
 
-impl From<PyPrompt> for Prompt {
-    fn from(prompt: PyPrompt) -> Prompt {
-        match prompt {
-            PyPrompt::Text(text) => Prompt::Text(text),
-            PyPrompt::Tokens(tokens) => Prompt::Tokens(tokens),
+/// A prompt: text, or token ids taken as they are.
+pub(crate) struct PyPrompt(Prompt);
+
+impl<'py> FromPyObject<'_, 'py> for PyPrompt {
+    type Error = PyErr;
+
+    fn extract(prompt: Borrowed<'_, 'py, PyAny>) -> PyResult<PyPrompt> {
+        if let Ok(text) = prompt.cast::<PyString>() {
+            return Ok(PyPrompt(Prompt::Text(text.to_str()?.to_owned())));
         }
+        prompt.extract().map(|Tokens(tokens)| PyPrompt(Prompt::Tokens(tokens)))
+    }
+}
+
+/// Prompts of one kind.
+pub(crate) struct PyPrompts(Vec<Prompt>);
+
+impl<'py> FromPyObject<'_, 'py> for PyPrompts {
+    type Error = PyErr;
+
+    fn extract(prompts: Borrowed<'_, 'py, PyAny>) -> PyResult<PyPrompts> {
+        let prompts: Vec<Prompt> =
+            prompts.extract::<Vec<PyPrompt>>()?.into_iter().map(|PyPrompt(prompt)| prompt).collect();
+        let texts = prompts.iter().filter(|prompt| matches!(prompt, Prompt::Text(_))).count();
+        if texts != 0 && texts != prompts.len() {
+            return Err(PyTypeError::new_err("prompt must be a list of str or a list of lists of int, found both"));
+        }
+        Ok(PyPrompts(prompts))
+    }
+}
+
+fn wrong(found: Borrowed<'_, '_, PyAny>, expected: &str) -> PyErr {
+    match found.get_type().qualname() {
+        Ok(name) => PyTypeError::new_err(format!("expected {expected}, found {name}")),
+        Err(error) => error,
     }
 }
 
@@ -63,17 +100,17 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk=512))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
         path: PathBuf,
-        context: Option<usize>,
-        threads: Option<usize>,
+        context: Option<&Bound<'_, PyAny>>,
+        threads: Option<&Bound<'_, PyAny>>,
         mmap: bool,
-        seed: Option<u64>,
+        seed: Option<&Bound<'_, PyAny>>,
         level: Option<&str>,
-        prefill_chunk: usize,
+        prefill_chunk: &Bound<'_, PyAny>,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -82,22 +119,24 @@ impl Engine {
                     .ok_or_else(|| PyValueError::new_err(LevelError::Unknown(name.to_owned()).to_string()))?,
             ),
         };
-        let options = LoadOptions { context, threads, mmap, level, prefill_chunk, ..LoadOptions::default() };
+        let options = LoadOptions {
+            context: optional(context, "context")?,
+            threads: optional(threads, "threads")?,
+            mmap,
+            level,
+            prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
+            ..LoadOptions::default()
+        };
+        let seed = optional(seed, "seed")?;
         let model = detached(py, None, |interrupt| Model::load(&path, &options, interrupt))?;
         Ok(Engine { model: RwLock::new(Some(model)), path, seed })
     }
 
-    fn generate(
-        &self,
-        py: Python<'_>,
-        prompts: Vec<PyPrompt>,
-        options: PyRef<'_, Options>,
-    ) -> PyResult<Vec<PyCompletion>> {
+    fn generate(&self, py: Python<'_>, prompts: PyPrompts, options: PyRef<'_, Options>) -> PyResult<Vec<PyCompletion>> {
         let model = self.model()?;
         let options = self.options(&options);
         detached(py, None, move |interrupt| {
-            let prompts = prompts.into_iter().map(Prompt::from).collect();
-            let completions = Generation::new(&model, prompts, &options, interrupt)?.run(interrupt)?;
+            let completions = Generation::new(&model, prompts.0, &options, interrupt)?.run(interrupt)?;
             let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
             Ok(completions.into_iter().map(|c| facts.completion(c)).collect())
         })
@@ -108,13 +147,13 @@ impl Engine {
         let options = self.options(&options);
         let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
         let generation =
-            detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.into()], &options, interrupt))?;
+            detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.0], &options, interrupt))?;
         Ok(Stream { generation: Mutex::new(generation), cancel: AtomicBool::new(false), facts })
     }
 
     fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {
         let model = self.model()?;
-        let messages = json::list(messages, "messages")?;
+        let messages = json::objects(messages, "messages")?;
         detached(py, None, move |interrupt| chat_tokens(&model, &messages, None, &serde_json::Map::new(), interrupt))
     }
 
@@ -128,7 +167,7 @@ impl Engine {
         variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
         let model = self.model()?;
-        let messages = json::list(messages, "messages")?;
+        let messages = json::objects(messages, "messages")?;
         let tools = tools.map(|tools| json::list(tools, "tools")).transpose()?.map(serde_json::Value::Array);
         let variables = variables.map(|v| json::object(v, "variables")).transpose()?.unwrap_or_default();
         detached(py, None, move |_| {
@@ -147,13 +186,14 @@ impl Engine {
         detached(py, None, move |interrupt| model.tokenizer().encode(&text, bos, special, interrupt))
     }
 
-    fn detokenize(&self, py: Python<'_>, ids: Vec<u32>, special: bool) -> PyResult<String> {
+    fn detokenize(&self, py: Python<'_>, ids: Tokens, special: bool) -> PyResult<String> {
         let model = self.model()?;
-        detached(py, None, move |_| model.tokenizer().decode(&ids, special))
+        detached(py, None, move |_| model.tokenizer().decode(&ids.0, special))
     }
 
-    fn logits<'py>(&self, py: Python<'py>, ids: Vec<u32>, all: bool) -> PyResult<Bound<'py, PyAny>> {
+    fn logits<'py>(&self, py: Python<'py>, ids: Tokens, all: bool) -> PyResult<Bound<'py, PyAny>> {
         let model = self.model()?;
+        let Tokens(ids) = ids;
         let rows = ids.len();
         let logits = detached(py, None, move |interrupt| {
             let mut sequence = model.new_sequence();
@@ -174,7 +214,7 @@ impl Engine {
         let model = self.model()?;
         let info = model.info();
         let record = PyDict::new(py);
-        record.set_item("path", &self.path)?;
+        record.set_item("path", self.path.as_os_str())?;
         record.set_item("architecture", &info.architecture)?;
         record.set_item("name", &info.name)?;
         record.set_item("parameters", info.parameters)?;

@@ -1,5 +1,6 @@
 //! Questions about files and the machine.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use fastq_core::gguf::{Gguf, OpenOptions, StringArray, Value};
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
+use crate::options::{natural, optional};
 
 /// Level, available levels and default threads.
 #[pyfunction]
@@ -40,7 +42,7 @@ pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDic
         tensors.append((&tensor.name, shape, tensor.ty.name(), tensor.offset, tensor.bytes))?;
     }
     let record = PyDict::new(py);
-    record.set_item("path", path)?;
+    record.set_item("path", path.as_os_str())?;
     record.set_item("version", file.version())?;
     record.set_item("alignment", file.alignment())?;
     record.set_item("file_bytes", file.file_bytes())?;
@@ -53,13 +55,14 @@ pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDic
 
 /// The memory plan of a file.
 #[pyfunction]
-pub(crate) fn plan(
-    py: Python<'_>,
+pub(crate) fn plan<'py>(
+    py: Python<'py>,
     path: PathBuf,
-    context: Option<usize>,
+    context: Option<&Bound<'py, PyAny>>,
     mmap: bool,
-    prefill_chunk: usize,
-) -> PyResult<Bound<'_, PyDict>> {
+    prefill_chunk: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
         model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, ..LoadOptions::default() })
@@ -78,8 +81,10 @@ pub(crate) fn plan(
 
 /// Path of the default model, fetched with pip when it is not in the cache.
 #[pyfunction]
-pub(crate) fn default_model(py: Python<'_>) -> PyResult<PathBuf> {
-    detached(py, None, |interrupt| fastq_cli::default_model::default_model(false, interrupt))
+pub(crate) fn default_model(py: Python<'_>) -> PyResult<OsString> {
+    // An `OsString` becomes a `str`, a `PathBuf` a `pathlib.Path`.
+    let path = detached(py, None, |interrupt| fastq_cli::default_model::default_model(false, interrupt))?;
+    Ok(path.into_os_string())
 }
 
 fn to_object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {

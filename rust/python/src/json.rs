@@ -21,6 +21,15 @@ pub(crate) fn list(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Valu
     values.iter().enumerate().map(|(i, value)| from_python(&value, &format!("{place}[{i}]"))).collect()
 }
 
+/// [`list`] of mappings only, as the messages of a conversation are.
+pub(crate) fn objects(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Value>> {
+    let objects = list(values, place)?;
+    match objects.iter().position(|value| !value.is_object()) {
+        Some(i) => Err(PyTypeError::new_err(format!("{place}[{i}]: expected a mapping, found {}", objects[i]))),
+        None => Ok(objects),
+    }
+}
+
 /// [`from_python`] for a dictionary.
 pub(crate) fn object(values: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<String, Value>> {
     match from_python(values.as_any(), place)? {
@@ -43,7 +52,11 @@ fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Valu
         return Ok(Value::String(text.to_str()?.to_owned()));
     }
     if value.cast::<PyInt>().is_ok() {
-        return Ok(Value::Number(value.extract::<i64>()?.into()));
+        return match (value.extract::<i64>(), value.extract::<u64>()) {
+            (Ok(number), _) => Ok(number.into()),
+            (_, Ok(number)) => Ok(number.into()),
+            _ => Err(PyTypeError::new_err(format!("{place}: expected an integer of 64 bits, found {value}"))),
+        };
     }
     if let Ok(number) = value.cast::<PyFloat>() {
         return serde_json::Number::from_f64(number.value()).map(Value::Number).ok_or_else(|| {
