@@ -8,6 +8,7 @@ use std::path::Path;
 use build::{File, array, sample, string};
 use fastq_core::Error;
 use fastq_core::gguf::{Gguf, MAX_PAIRS, MAX_TENSORS, TensorType, Value};
+use fastq_kernels::Format;
 use proptest::prelude::*;
 
 fn parse(bytes: Vec<u8>) -> Result<Gguf, Error> {
@@ -42,7 +43,7 @@ fn everything_in_a_valid_file_is_read() {
     let tensor = file.tensor("b.weight").expect("a tensor");
     assert_eq!(
         (tensor.shape.as_slice(), tensor.ty, tensor.bytes, tensor.offset),
-        (&[64, 2, 2][..], TensorType::Q8_0, 272, 64)
+        (&[64, 2, 2][..], TensorType::Kernel(Format::Q8_0), 272, 64)
     );
     assert_eq!((tensor.k(), tensor.rows(), tensor.elements()), (64, 4, 256));
     assert_eq!(file.tensor_data(tensor), [7; 272]);

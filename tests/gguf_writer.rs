@@ -14,8 +14,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use build::{File, sample};
-use fastq_core::gguf::{Array, Gguf, OpenOptions, TensorType, Value, Writer};
+use fastq_core::gguf::{Array, Gguf, OpenOptions, Stored, TensorType, Value, Writer};
 use fastq_core::{Error, Never};
+use fastq_kernels::Format;
 use files::{folder, make_fifo, names, open, put, split_model};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -137,7 +138,9 @@ fn nothing_remains_of_a_failed_write() {
     let path = put(&folder, "out.gguf", b"precious");
     let add = |name: &str, give: usize| {
         let mut writer = Writer::copy_of(&source).unwrap();
-        writer.tensor_from(name, &[10], TensorType::I8, move |output| output.write(&vec![0; give])).unwrap();
+        writer
+            .tensor_from(name, &[10], TensorType::Stored(Stored::I8), move |output| output.write(&vec![0; give]))
+            .unwrap();
         writer.write(&path, &Never)
     };
     for (result, part) in [
@@ -149,7 +152,7 @@ fn nothing_remains_of_a_failed_write() {
         assert!(matches!(&error, Error::Argument(what) if what.contains(part)), "{error:?}");
     }
     let mut writer = Writer::copy_of(&source).unwrap();
-    writer.tensor_from("n", &[10], TensorType::I8, |_| Err(Error::NotFinite("x".into()))).unwrap();
+    writer.tensor_from("n", &[10], TensorType::Stored(Stored::I8), |_| Err(Error::NotFinite("x".into()))).unwrap();
     assert!(matches!(writer.write(&path, &Never), Err(Error::NotFinite(_))));
     let calls = AtomicUsize::new(0);
     let stop = || calls.fetch_add(1, Ordering::Relaxed) == 2;
@@ -186,7 +189,9 @@ fn too_little_space_is_noticed_before_writing() {
     let folder = folder();
     let path = folder.path().join("out.gguf");
     let mut writer = Writer::new();
-    writer.tensor_from("huge", &[1 << 60], TensorType::I8, |_| panic!("the source must not be asked")).unwrap();
+    writer
+        .tensor_from("huge", &[1 << 60], TensorType::Stored(Stored::I8), |_| panic!("the source must not be asked"))
+        .unwrap();
     let error = writer.write(&path, &Never).expect_err("no file system has so much");
     assert!(error.to_string().contains("needs 1152921504606847040 bytes"), "{error}");
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error:?}");
@@ -231,7 +236,7 @@ fn child_writes_for_ever() {
     let data = vec![1; 1 << 20];
     loop {
         let mut writer = Writer::new();
-        writer.tensor("t", &[1 << 20], TensorType::I8, &data).unwrap();
+        writer.tensor("t", &[1 << 20], TensorType::Stored(Stored::I8), &data).unwrap();
         writer.write(&child_folder().join("out.gguf"), &Never).expect("write");
     }
 }
@@ -281,7 +286,7 @@ fn two_writers_of_one_file_do_not_mix() {
     let path = folder.path().join("out.gguf");
     let mut outer = Writer::copy_of(&source).unwrap();
     outer
-        .tensor_from("n", &[4], TensorType::I8, |output| {
+        .tensor_from("n", &[4], TensorType::Stored(Stored::I8), |output| {
             let error = Writer::copy_of(&source)?.write(&path, &Never).expect_err("it is being written");
             assert!(error.to_string().contains("being written elsewhere"), "{error}");
             output.write(&[1; 4])
@@ -301,7 +306,7 @@ fn arguments_of_the_writer_are_checked() {
         assert!(matches!(Writer::new().set("general.alignment", value), Err(Error::Argument(_))));
     }
     let tensor = |name: &str, shape: &[u64], bytes: usize| {
-        Writer::new().tensor(name, shape, TensorType::Q8_0, vec![0; bytes].leak()).map(drop)
+        Writer::new().tensor(name, shape, TensorType::Kernel(Format::Q8_0), vec![0; bytes].leak()).map(drop)
     };
     tensor("t", &[32, 2], 68).expect("a tensor");
     let long = "n".repeat(64);
@@ -355,7 +360,7 @@ proptest! {
         for (name, (k, rest)) in &tensors {
             let shape = [&[*k][..], rest].concat();
             let bytes: u64 = shape.iter().product();
-            writer.tensor(name, &shape, TensorType::I8, &data[..bytes as usize]).unwrap();
+            writer.tensor(name, &shape, TensorType::Stored(Stored::I8), &data[..bytes as usize]).unwrap();
         }
         let (first, second) = (folder.path().join("1"), folder.path().join("2"));
         let size = writer.write(&first, &Never).unwrap();

@@ -31,7 +31,7 @@ pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };
 pub use split::MAX_SHARDS;
-pub use types::TensorType;
+pub use types::{Stored, TensorType};
 pub use value::{Array, StringArray, Value, ValueType};
 pub use writer::{Output, Writer};
 

@@ -9,6 +9,7 @@ use fastq_core::gguf::value::Array;
 use fastq_core::gguf::writer::Writer;
 use fastq_core::gguf::{TensorType, Value};
 use fastq_core::sampler::philox::uniform;
+use fastq_kernels::Format;
 
 /// Control tokens, then the 256 bytes, then letters and the space of SentencePiece.
 pub(crate) const UNKNOWN: u32 = 0;
@@ -128,7 +129,7 @@ pub(crate) fn write(path: &Path, tiny: Tiny) {
         writer.set(key, value).unwrap();
     }
     for ((name, shape), data) in shapes.iter().zip(&data) {
-        writer.tensor(name, shape, TensorType::F32, data).unwrap();
+        writer.tensor(name, shape, TensorType::Kernel(Format::F32), data).unwrap();
     }
     writer.write(path, &Never).unwrap();
 }

@@ -5,56 +5,30 @@ use fastq_kernels::Format;
 /// Ids that ggml once used and took out again; such files have to be converted anew.
 const REMOVED: &[u32] = &[4, 5, 31, 32, 33, 36, 37, 38];
 
-/// Declares the types: name = id, and `[block, bytes]` for those that no kernel knows (see [`Format`]; a type that gains a
-/// kernel loses its sizes here, which a test demands).
-macro_rules! tensor_types {
-    ($( $name:ident = $id:literal $([$block:literal, $bytes:literal])?, )*) => {
-        /// Type of a tensor's elements, named as GGUF tools write it. Known types can be read and copied; those with a
-        /// [`kernel`](TensorType::kernel) can also be computed with.
+/// Declares the types that no kernel knows: name = id, block, bytes. A type that gains a kernel leaves this list: its name, id
+/// and sizes are then those of its format file.
+macro_rules! stored_types {
+    ($( $name:ident = $id:literal [$block:literal, $bytes:literal], )*) => {
+        /// A type that can be read and copied but not computed with.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[allow(non_camel_case_types, reason = "the types are named as in GGUF files")]
-        #[repr(u32)]
-        pub enum TensorType { $( #[doc = concat!("ggml type ", stringify!($id), ".")] $name = $id, )* }
+        pub enum Stored { $( #[doc = concat!("ggml type ", stringify!($id), ".")] $name, )* }
 
-        impl TensorType {
+        impl Stored {
             /// Every type, by ascending id.
-            pub const ALL: &'static [TensorType] = &[$( TensorType::$name, )*];
+            pub const ALL: &'static [Stored] = &[$( Stored::$name, )*];
 
-            /// The type with a ggml type id.
-            pub const fn from_id(id: u32) -> Option<TensorType> {
-                match id { $( $id => Some(TensorType::$name), )* _ => None }
-            }
-
-            /// Name as GGUF tools write it, `"Q4_K"`.
-            pub const fn name(self) -> &'static str {
-                match self { $( TensorType::$name => stringify!($name), )* }
-            }
-
-            /// Block length and bytes of a type without a kernel.
-            const fn listed(self) -> Option<(u64, u64)> {
-                match self { $( TensorType::$name => tensor_types!(@sizes $($block, $bytes)?), )* }
+            /// Name, id, weights and bytes per block.
+            const fn facts(self) -> (&'static str, u32, u64, u64) {
+                match self { $( Stored::$name => (stringify!($name), $id, $block, $bytes), )* }
             }
         }
     };
-    (@sizes) => { None };
-    (@sizes $block:literal, $bytes:literal) => { Some(($block, $bytes)) };
 }
 
 // ggml of 2026-08-21, ggml.h (enum ggml_type) and ggml-common.h (block structs).
-tensor_types! {
-    F32 = 0,
-    F16 = 1,
-    Q4_0 = 2,
-    Q4_1 = 3,
-    Q5_0 = 6,
-    Q5_1 = 7,
-    Q8_0 = 8,
+stored_types! {
     Q8_1 = 9 [32, 36],
-    Q2_K = 10,
-    Q3_K = 11,
-    Q4_K = 12,
-    Q5_K = 13,
-    Q6_K = 14,
     Q8_K = 15 [256, 292],
     IQ2_XXS = 16 [256, 66],
     IQ2_XS = 17 [256, 74],
@@ -70,7 +44,6 @@ tensor_types! {
     I64 = 27 [1, 8],
     F64 = 28 [1, 8],
     IQ1_M = 29 [256, 56],
-    BF16 = 30,
     TQ1_0 = 34 [256, 54],
     TQ2_0 = 35 [256, 66],
     MXFP4 = 39 [32, 17],
@@ -79,51 +52,93 @@ tensor_types! {
     Q2_0 = 42 [64, 18],
 }
 
+/// Type of a tensor's elements: one with kernels, or one that is only stored. A format that is added to the kernels is known
+/// here without another line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TensorType {
+    /// Can be computed with.
+    Kernel(Format),
+    /// Can be read and copied.
+    Stored(Stored),
+}
+
+impl From<Format> for TensorType {
+    fn from(format: Format) -> TensorType {
+        TensorType::Kernel(format)
+    }
+}
+
+impl From<Stored> for TensorType {
+    fn from(stored: Stored) -> TensorType {
+        TensorType::Stored(stored)
+    }
+}
+
 impl TensorType {
+    /// Every type; those with kernels first.
+    pub fn all() -> impl Iterator<Item = TensorType> {
+        let kernels = Format::ALL.iter().map(|format| TensorType::Kernel(*format));
+        kernels.chain(Stored::ALL.iter().map(|stored| TensorType::Stored(*stored)))
+    }
+
+    /// The type with a ggml type id.
+    pub fn from_id(id: u32) -> Option<TensorType> {
+        TensorType::all().find(|ty| ty.id() == id)
+    }
+
     /// The type called `name`, in any case.
     pub fn from_name(name: &str) -> Option<TensorType> {
-        TensorType::ALL.iter().copied().find(|ty| ty.name().eq_ignore_ascii_case(name))
+        TensorType::all().find(|ty| ty.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Name as GGUF tools write it, `"Q4_K"`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TensorType::Kernel(format) => format.name(),
+            TensorType::Stored(stored) => stored.facts().0,
+        }
     }
 
     /// ggml type id in a file.
     pub const fn id(self) -> u32 {
-        self as u32
+        match self {
+            TensorType::Kernel(format) => format.info().id,
+            TensorType::Stored(stored) => stored.facts().1,
+        }
     }
 
     /// The kernels' format, when there are kernels for the type.
-    pub fn kernel(self) -> Option<Format> {
-        Format::from_id(self.id())
+    pub const fn kernel(self) -> Option<Format> {
+        match self {
+            TensorType::Kernel(format) => Some(format),
+            TensorType::Stored(_) => None,
+        }
     }
 
     /// Weights per block.
-    pub fn block(self) -> u64 {
-        self.sizes().0
+    pub const fn block(self) -> u64 {
+        match self {
+            TensorType::Kernel(format) => format.info().block as u64,
+            TensorType::Stored(stored) => stored.facts().2,
+        }
     }
 
     /// Bytes per block.
-    pub fn block_bytes(self) -> u64 {
-        self.sizes().1
+    pub const fn block_bytes(self) -> u64 {
+        match self {
+            TensorType::Kernel(format) => format.info().bytes as u64,
+            TensorType::Stored(stored) => stored.facts().3,
+        }
     }
 
     /// Bytes of a row of `k` weights; `None` when `k` is not a multiple of the block or the size overflows.
     pub fn row_bytes(self, k: u64) -> Option<u64> {
-        let (block, bytes) = self.sizes();
-        if k.is_multiple_of(block) { (k / block).checked_mul(bytes) } else { None }
+        if k.is_multiple_of(self.block()) { (k / self.block()).checked_mul(self.block_bytes()) } else { None }
     }
 
     /// Bits per weight.
     pub fn bits(self) -> f64 {
-        let (block, bytes) = self.sizes();
-        (bytes * 8) as f64 / block as f64
-    }
-
-    fn sizes(self) -> (u64, u64) {
-        match (self.kernel(), self.listed()) {
-            (Some(format), _) => (format.info().block as u64, format.info().bytes as u64),
-            (None, Some(sizes)) => sizes,
-            // Every line of the table has a kernel or sizes; the test below holds it to that.
-            (None, None) => (1, 0),
-        }
+        (self.block_bytes() * 8) as f64 / self.block() as f64
     }
 }
 
@@ -138,7 +153,10 @@ pub(super) fn unknown(id: u32) -> String {
     if REMOVED.contains(&id) {
         format!("type {id} is not known to this version: ggml removed it, the model has to be converted again")
     } else {
-        format!("type {id} is not known to this version (known: 0 to {})", TensorType::Q2_0.id())
+        format!(
+            "type {id} is not known to this version (known: 0 to {})",
+            TensorType::all().map(TensorType::id).max().unwrap_or(0)
+        )
     }
 }
 
@@ -147,23 +165,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_come_from_exactly_one_place() {
-        for ty in TensorType::ALL {
-            assert!(
-                ty.kernel().is_some() != ty.listed().is_some(),
-                "{ty}: sizes belong to the kernels' format if there is one, else into the table"
-            );
+    fn every_type_has_one_place() {
+        let mut ids: Vec<u32> = TensorType::all().map(TensorType::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), TensorType::all().count(), "a type with a kernel leaves the list of stored types");
+        for ty in TensorType::all() {
             assert!(ty.block() > 0 && ty.block_bytes() > 0, "{ty}");
-            assert_eq!(TensorType::from_id(ty.id()), Some(*ty));
-            assert_eq!(TensorType::from_name(&ty.name().to_lowercase()), Some(*ty));
-        }
-    }
-
-    #[test]
-    fn every_kernel_format_has_its_type() {
-        for format in Format::ALL {
-            let ty = TensorType::from_id(format.info().id).expect("a type for the format");
-            assert_eq!((ty.name(), ty.kernel()), (format.name(), Some(*format)));
+            assert_eq!(TensorType::from_id(ty.id()), Some(ty));
+            assert_eq!(TensorType::from_name(&ty.name().to_lowercase()), Some(ty));
         }
     }
 
@@ -208,15 +218,16 @@ mod tests {
             (42, 64, 18),
         ];
         let ours: Vec<_> =
-            (0..1000).filter_map(TensorType::from_id).map(|t| (t.id(), t.block(), t.block_bytes())).collect();
+            (0..43).filter_map(TensorType::from_id).map(|t| (t.id(), t.block(), t.block_bytes())).collect();
         assert_eq!(ours, ggml);
     }
 
     #[test]
     fn rows() {
-        assert_eq!(TensorType::Q4_K.row_bytes(512), Some(288));
-        assert_eq!(TensorType::Q4_K.row_bytes(255), None);
-        assert_eq!(TensorType::F32.row_bytes(u64::MAX), None);
+        let q4_k = TensorType::from(Format::Q4_K);
+        assert_eq!(q4_k.row_bytes(512), Some(288));
+        assert_eq!(q4_k.row_bytes(255), None);
+        assert_eq!(TensorType::from(Format::F32).row_bytes(u64::MAX), None);
         assert!(unknown(4).contains("type 4 is not known to this version"));
         assert!(unknown(43).contains("type 43 is not known to this version"));
     }

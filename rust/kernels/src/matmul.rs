@@ -175,6 +175,8 @@ impl Visitor for Product<'_, '_> {
     type Output = ();
 
     fn blocks<F: Blocks>(self) {
+        // The SIMD levels subtract the offset times the sum of the activations by a shift.
+        const { assert!(F::OFFSET == 0 || (F::OFFSET as u32).is_power_of_two(), "OFFSET is zero or a power of two") };
         if self.is_scalar() {
             self.scalar::<F>();
         } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {

@@ -60,7 +60,7 @@ pub(crate) trait Sink<I: Integers> {
 
 /// Formats of 32 weights with one scale, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum.
 pub(crate) trait Blocks: Weights {
-    /// What is subtracted from the bytes of [`unpack`](Blocks::unpack).
+    /// What is subtracted from the bytes of [`unpack`](Blocks::unpack): zero or a power of two, which is checked.
     const OFFSET: i32;
     /// The largest byte of [`unpack`](Blocks::unpack), or [`SIGNED`] when the bytes are signed.
     const PEAK: u32;
