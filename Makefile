@@ -16,7 +16,7 @@ help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 demo: build ## Build, fetch the default model and answer a prompt
-	$(BIN)/fastq run "What is the capital of France?"
+	$(BIN)/fastq run "What is gravity?"
 
 test: lint test-rust test-python test-docs test-sdist ## Everything that CI checks
 	@echo "all tests passed"
