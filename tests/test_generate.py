@@ -365,6 +365,13 @@ class TestChat:
 
 
 class TestResult:
+    def test_messages_that_only_look_small(self, model: fastq.Model) -> None:
+        nested: list[Any] = []
+        for _ in range(60):
+            nested = [nested, nested]
+        with pytest.raises(TypeError, match="more than 1048576 values"):
+            model.apply_template([{"role": "user", "content": "Hi", "extra": nested}])
+
     def test_record(self, model: fastq.Model) -> None:
         r = model.generate("the word", max_tokens=5, **GREEDY)
         assert str(r) == r.text

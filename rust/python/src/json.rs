@@ -8,17 +8,22 @@ use serde_json::{Map, Value};
 /// Deepest nesting of a message; real ones (tool schemas) stay below 20.
 const MAX_DEPTH: usize = 64;
 
+/// Most values in one argument. A list that holds another one twice, and so on, is small in Python and huge as JSON.
+const MAX_VALUES: usize = 1 << 20;
+
 /// Converts `None`, `bool`, `int`, `float`, `str`, lists, tuples and mappings with string keys.
 ///
 /// # Errors
 /// `TypeError` that names the place and the type for anything else.
 pub(crate) fn from_python(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    convert(value, place, 0)
+    let mut left = MAX_VALUES;
+    convert(value, place, 0, &mut left)
 }
 
 /// [`from_python`] for a list.
 pub(crate) fn list(values: &Bound<'_, PyList>, place: &str) -> PyResult<Vec<Value>> {
-    values.iter().enumerate().map(|(i, value)| from_python(&value, &format!("{place}[{i}]"))).collect()
+    let mut left = MAX_VALUES;
+    values.iter().enumerate().map(|(i, value)| convert(&value, &format!("{place}[{i}]"), 0, &mut left)).collect()
 }
 
 /// [`list`] of mappings only, as the messages of a conversation are.
@@ -38,7 +43,11 @@ pub(crate) fn object(values: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<St
     }
 }
 
-fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
+/// `left` is how many values may still come.
+fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize, left: &mut usize) -> PyResult<Value> {
+    *left = left
+        .checked_sub(1)
+        .ok_or_else(|| PyTypeError::new_err(format!("{place}: more than {MAX_VALUES} values in one argument")))?;
     if depth > MAX_DEPTH {
         return Err(PyTypeError::new_err(format!("{place}: nested deeper than {MAX_DEPTH} levels")));
     }
@@ -65,14 +74,14 @@ fn convert(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Valu
     }
     if value.cast::<PyList>().is_ok() || value.cast::<PyTuple>().is_ok() {
         let items = value.try_iter()?.enumerate();
-        return items.map(|(i, item)| convert(&item?, &format!("{place}[{i}]"), depth + 1)).collect();
+        return items.map(|(i, item)| convert(&item?, &format!("{place}[{i}]"), depth + 1, left)).collect();
     }
     if let Ok(mapping) = value.cast::<PyMapping>() {
         let mut map = Map::new();
         for pair in mapping.items()?.iter() {
             let (key, item): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
             let key: String = key.extract().map_err(|_| PyTypeError::new_err(format!("{place}: keys must be str")))?;
-            let item = convert(&item, &format!("{place}[{key:?}]"), depth + 1)?;
+            let item = convert(&item, &format!("{place}[{key:?}]"), depth + 1, left)?;
             map.insert(key, item);
         }
         return Ok(Value::Object(map));
