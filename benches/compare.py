@@ -3,10 +3,12 @@
     python benches/compare.py --models FOLDER --out table.md --json table.json
 
 Needs ``pip install llama-cpp-python==0.3.36`` built from its source distribution, so that it has this machine's
-instructions. Where the processor has AMX but the system does not let a process use it, that build ends with a signal in
-its AMX code; it runs when built with ``CFLAGS=CXXFLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"``. Every measurement is a process of its own (load time and memory are then honest); the engines take turns
-within a round, so that a busy neighbour meets all of them. Random-weight files of real shapes are written by
-``tests/tiny.py``: speed does not depend on the values.
+instructions. On processors with AMX that build can end with a segmentation fault in ``ggml_backend_amx_mul_mat``; built
+with ``CFLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"`` (and ``CXXFLAGS``) it runs.
+
+Every measurement is a process of its own (load time and memory are then honest); the engines take turns within a round,
+so that a busy neighbour meets all of them. Random-weight files of real shapes are written by ``tests/tiny.py``: speed
+does not depend on the values.
 """
 
 from __future__ import annotations
