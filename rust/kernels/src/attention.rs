@@ -9,7 +9,7 @@
 //!
 //! # The walk
 //!
-//! Tiles are walked in key order. Queries go through a tile in blocks of [`QUERIES`], which share the loads and the
+//! Tiles are walked in key order. Queries go through a tile in blocks of `QUERIES`, which share the loads and the
 //! conversions of a tile; when there are many blocks, the tile is converted to f32 once for all of them.
 
 mod blocks;
