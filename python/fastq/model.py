@@ -28,10 +28,8 @@ class Stream:
     """
 
     _stream: _fastq.Stream
-    _model: Model
 
-    def __init__(self, model: Model, stream: _fastq.Stream) -> None:
-        self._model = model
+    def __init__(self, stream: _fastq.Stream) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[str]:
@@ -276,7 +274,7 @@ class Model:
             max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
             frequency_penalty, logit_bias, seed, stop, ignore_eos,
         )  # fmt: skip
-        return Stream(self, self._engine.stream(prompt, options))
+        return Stream(self._engine.stream(prompt, options))
 
     def chat(
         self,
@@ -368,7 +366,7 @@ class Model:
             max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
             frequency_penalty, logit_bias, seed, stop, ignore_eos,
         )  # fmt: skip
-        return Stream(self, self._engine.stream(self._engine.chat_tokens(list(messages)), options))
+        return Stream(self._engine.stream(self._engine.chat_tokens(list(messages)), options))
 
     def apply_template(
         self,

@@ -109,9 +109,6 @@ class Completion:
 class ChatCompletion(Completion):
     """The answer to a conversation."""
 
-    def __str__(self) -> str:
-        return self.text
-
     @property
     def message(self) -> dict[str, str]:
         """The answer as a message, to be appended to the conversation."""

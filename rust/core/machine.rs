@@ -227,9 +227,7 @@ pub fn peak_rss_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
         let status = fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
+        field::<u64>(&status, "VmHWM:")?.checked_mul(1024)
     }
     #[cfg(all(unix, not(target_os = "linux")))]
     {

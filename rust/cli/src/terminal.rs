@@ -78,20 +78,7 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// Bytes with a binary unit.
-pub(crate) fn bytes(count: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", units[unit])
-}
+pub(crate) use fastq_core::memory::human as bytes;
 
 /// A number of things with K, M, B.
 pub(crate) fn count(n: u64) -> String {
