@@ -36,7 +36,7 @@ def quantize_array(values: NDArray[np.float32], format: str) -> NDArray[np.uint8
         uint8 ``(rows, row_bytes)`` or ``(row_bytes,)``.
 
     Raises:
-        ValueError: The format is unknown, or ``k`` is not a multiple of its block.
+        ValueError: The format is unknown or has no quantizer, or ``k`` is not a multiple of its block.
         TypeError: ``values`` is not a float32 array of one or two dimensions.
 
     Example:

@@ -271,12 +271,14 @@ class FormatInfo:
         id: ggml type id in a file.
         block: Weights per block.
         bytes: Bytes per block.
+        quantizes: Whether `quantize_array` can make it; all can be decoded and computed with.
     """
 
     name: str
     id: int
     block: int
     bytes: int
+    quantizes: bool
 
     @property
     def bits_per_weight(self) -> float:

@@ -3,11 +3,16 @@
 //! Adding a format is one file beside this one and one line in the list below; the matrix drivers, the tests on all levels,
 //! the tables in the documentation and the choices on the command line follow from the list.
 
+use core::fmt;
+
 use crate::Activation;
 
 mod layout;
 mod round;
+mod scale;
 mod search;
+
+pub use scale::Scale;
 
 /// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
 pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
@@ -21,17 +26,33 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     const BYTES: usize;
     /// How the activations for it are quantized.
     const ACTIVATION: Activation;
-    /// Offsets in a block of its f16 scales and minima; empty for the float types. What checks files for scales that are
-    /// not finite, or makes blocks for tests, finds them here.
-    const HALVES: &'static [usize];
+    /// The floats of a block, its scales and minima; none for the float types. What checks files for scales that are not
+    /// finite, or makes blocks for tests, finds them here.
+    const SCALES: &'static [Scale];
+    /// Encodes one block; `None` for the types that can only be read and computed with.
+    const QUANTIZER: Option<Quantizer>;
 
     /// Decodes one block; bit-exact to the `gguf` package. `block` has `BYTES` bytes, `out` `BLOCK` values.
     fn dequantize(block: &[u8], out: &mut [f32]);
-
-    /// Encodes one block; byte-exact to ggml's reference quantizer for finite values, whatever their size. For blocks with
-    /// a NaN (and some with infinities) ggml's own builds disagree; here they give some block, without a panic.
-    fn quantize(values: &[f32], block: &mut [u8]);
 }
+
+/// Encodes one block of a format: values, block. Byte-exact to ggml's reference quantizer for finite values, whatever their
+/// size. For blocks with a NaN (and some with infinities) ggml's own builds disagree; here they give some block, without a
+/// panic.
+pub type Quantizer = fn(&[f32], &mut [u8]);
+
+/// The error of [`Format::quantize`] for a format without a [`Quantizer`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoQuantizer(pub Format);
+
+impl fmt::Display for NoQuantizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.name();
+        write!(f, "there is no quantizer for {name}: its weights can be read and computed with, not made")
+    }
+}
+
+impl core::error::Error for NoQuantizer {}
 
 /// Declares the formats: module, type.
 macro_rules! formats {
@@ -55,7 +76,8 @@ macro_rules! formats {
                     block: <$name as BlockFormat>::BLOCK,
                     bytes: <$name as BlockFormat>::BYTES,
                     activation: <$name as BlockFormat>::ACTIVATION,
-                    halves: <$name as BlockFormat>::HALVES,
+                    scales: <$name as BlockFormat>::SCALES,
+                    quantizes: <$name as BlockFormat>::QUANTIZER.is_some(),
                 }, )* }
             }
 
@@ -82,17 +104,21 @@ macro_rules! formats {
             ///
             /// Callers refuse values that are not finite: most formats cannot hold them.
             ///
+            /// # Errors
+            /// When the format has no quantizer, [`FormatInfo::quantizes`].
+            ///
             /// # Panics
             /// When the lengths are not those of the same number of whole blocks.
-            pub fn quantize(self, values: &[f32], out: &mut [u8]) {
+            pub fn quantize(self, values: &[f32], out: &mut [u8]) -> Result<(), NoQuantizer> {
                 self.check(out.len(), values.len());
                 match self { $( Format::$name => {
-                    const BLOCK: usize = <$name as BlockFormat>::BLOCK;
+                    let quantizer = const { <$name as BlockFormat>::QUANTIZER }.ok_or(NoQuantizer(self))?;
                     let blocks = out.chunks_exact_mut(<$name as BlockFormat>::BYTES);
-                    for (block, values) in blocks.zip(values.chunks_exact(BLOCK)) {
-                        <$name as BlockFormat>::quantize(values, block);
+                    for (block, values) in blocks.zip(values.chunks_exact(<$name as BlockFormat>::BLOCK)) {
+                        quantizer(values, block);
                     }
                 } )* }
+                Ok(())
             }
         }
     };
@@ -127,8 +153,10 @@ pub struct FormatInfo {
     pub bytes: usize,
     /// How the activations for it are quantized.
     pub activation: Activation,
-    /// Offsets in a block of its f16 scales and minima; empty for the float types.
-    pub halves: &'static [usize],
+    /// The floats of a block, its scales and minima; none for the float types.
+    pub scales: &'static [Scale],
+    /// Whether there is a quantizer, [`Format::quantize`].
+    pub quantizes: bool,
 }
 
 impl Format {

@@ -7,6 +7,7 @@ mod guard;
 pub use guard::{Guarded, Side};
 
 use crate::Format;
+use crate::format::Scale;
 use crate::half::{f32_to_bf16, f32_to_f16};
 
 /// A SplitMix64 generator (Steele, Lea, Flood 2014): small, seedable, good enough for test data.
@@ -125,11 +126,11 @@ pub fn blocks(rng: &mut Rng, format: Format, count: usize, bits: Bits) -> Vec<u8
                     top[0] &= 0x7f;
                 }
             }
-            (Format::F16, Bits::Finite) => make_finite(block),
+            (Format::F16, Bits::Finite) => make_finite(Scale::Half(0), block),
             (_, Bits::Sensible) => set_sensible_scales(rng, format, block),
             (_, Bits::Finite) => {
-                for &at in info.halves {
-                    make_finite(&mut block[at..at + 2]);
+                for &scale in info.scales {
+                    make_finite(scale, block);
                 }
             }
         }
@@ -140,14 +141,11 @@ pub fn blocks(rng: &mut Rng, format: Format, count: usize, bits: Bits) -> Vec<u8
 /// Gives each scale of a block a size with which its part of the weights (the products or the minima) reaches about 1.
 fn set_sensible_scales(rng: &mut Rng, format: Format, block: &mut [u8]) {
     let info = format.info();
-    let set = |block: &mut [u8], at: usize, scale: f32| {
-        block[at..at + 2].copy_from_slice(&f32_to_f16(scale).to_le_bytes());
-    };
-    let scales: Vec<f32> = info
-        .halves
+    let values: Vec<f32> = info
+        .scales
         .iter()
-        .map(|&only| {
-            info.halves.iter().for_each(|&at| set(block, at, if at == only { 1.0 } else { 0.0 }));
+        .map(|only| {
+            info.scales.iter().for_each(|scale| scale.set(block, if scale == only { 1.0 } else { 0.0 }));
             let mut out = vec![0.0; info.block];
             format.dequantize(block, &mut out);
             let reach = out.iter().fold(1.0f32, |top, x| top.max(x.abs()));
@@ -155,15 +153,16 @@ fn set_sensible_scales(rng: &mut Rng, format: Format, block: &mut [u8]) {
             sign * (0.25 + rng.unit()) / reach
         })
         .collect();
-    for (&at, scale) in info.halves.iter().zip(scales) {
-        set(block, at, scale);
+    for (scale, value) in info.scales.iter().zip(values) {
+        scale.set(block, value);
     }
 }
 
-/// Makes the little-endian f16 in two bytes finite by clearing the lowest bit of an exponent of ones.
-fn make_finite(half: &mut [u8]) {
-    if half[1] & 0x7c == 0x7c {
-        half[1] &= !0x04;
+/// Makes an f16 finite by clearing the lowest bit of an exponent of ones.
+fn make_finite(scale: Scale, block: &mut [u8]) {
+    let bits = scale.bits(block);
+    if bits & 0x7c00 == 0x7c00 {
+        scale.set_bits(block, bits & !0x0400);
     }
 }
 

@@ -1,14 +1,19 @@
 //! Block formats on NumPy arrays.
 
 use fastq_kernels::Format;
+use fastq_kernels::format::NoQuantizer;
 use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-/// Name, id, weights per block and bytes per block of every format.
+/// Name, id, weights per block, bytes per block and whether there is a quantizer of every format.
 #[pyfunction]
-pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize)> {
-    Format::ALL.iter().map(|format| format.info()).map(|info| (info.name, info.id, info.block, info.bytes)).collect()
+pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize, bool)> {
+    let facts = |format: &Format| {
+        let info = format.info();
+        (info.name, info.id, info.block, info.bytes, info.quantizes)
+    };
+    Format::ALL.iter().map(facts).collect()
 }
 
 /// Rows of f32 to rows of blocks.
@@ -31,10 +36,11 @@ pub(crate) fn quantize_array<'py>(
     let out = py.detach(|| {
         let mut out = vec![0u8; rows * row_bytes];
         for (row, out) in values.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(row_bytes.max(1))) {
-            format.quantize(row, out);
+            format.quantize(row, out)?;
         }
-        out
+        Ok(out)
     });
+    let out = out.map_err(|error: NoQuantizer| PyValueError::new_err(error.to_string()))?;
     array(py, out, leading, row_bytes)
 }
 

@@ -4,7 +4,7 @@
 //! sign (bit 15), exponent (14-7), fraction (6-0); little-endian
 //! ```
 
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::isa::floats::Floats;
 use crate::{Activation, LANES};
 use crate::unpack::{Dense, Visitor, Weights};
@@ -21,12 +21,16 @@ impl BlockFormat for BF16 {
     const BLOCK: usize = 1;
     const BYTES: usize = 2;
     const ACTIVATION: Activation = Activation::F32;
-    const HALVES: &'static [usize] = &[];
+    const SCALES: &'static [Scale] = &[];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = bf16_to_f32(u16::from_le_bytes([block[0], block[1]]));
     }
+}
 
+impl BF16 {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&f32_to_bf16(values[0]).to_le_bytes());
     }

@@ -4,7 +4,7 @@
 //! four bytes, little-endian
 //! ```
 
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::isa::floats::Floats;
 use crate::{Activation, LANES};
 use crate::unpack::{Dense, Visitor, Weights};
@@ -20,12 +20,16 @@ impl BlockFormat for F32 {
     const BLOCK: usize = 1;
     const BYTES: usize = 4;
     const ACTIVATION: Activation = Activation::F32;
-    const HALVES: &'static [usize] = &[];
+    const SCALES: &'static [Scale] = &[];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     }
+}
 
+impl F32 {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         block.copy_from_slice(&values[0].to_le_bytes());
     }

@@ -13,7 +13,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::nearest;
 use super::search::{MinimumSearch, largest, round_above_minimum};
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -55,7 +55,8 @@ impl BlockFormat for Q2_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 84;
     const ACTIVATION: Activation = Activation::Super256;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, dmin)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -69,7 +70,10 @@ impl BlockFormat for Q2_K {
             }
         }
     }
+}
 
+impl Q2_K {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         const SEARCH: MinimumSearch = MinimumSearch { limit: 3, first: -0.5, steps: 15, absolute: true };
         let block = Block::of_mut(block);

@@ -15,7 +15,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
 use super::round::{nearest, peak};
 use super::search::{fit_signed_by_descent, round_signed};
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -78,7 +78,8 @@ impl BlockFormat for Q3_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -91,7 +92,10 @@ impl BlockFormat for Q3_K {
             }
         }
     }
+}
 
+impl Q3_K {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         let block = Block::of_mut(block);
         let sub_blocks = values.as_chunks::<16>().0;

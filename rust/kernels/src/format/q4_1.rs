@@ -11,7 +11,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -45,7 +45,8 @@ impl BlockFormat for Q4_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 20;
     const ACTIVATION: Activation = Activation::Block32;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, m)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, m))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -54,7 +55,10 @@ impl BlockFormat for Q4_1 {
             *out = d * f32::from(q) + m;
         }
     }
+}
 
+impl Q4_1 {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         let block = Block::of_mut(block);
         let (min, max) = extremes(values);

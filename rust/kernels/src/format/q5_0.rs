@@ -12,7 +12,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -50,7 +50,8 @@ impl BlockFormat for Q5_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 22;
     const ACTIVATION: Activation = Activation::Block32;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -59,7 +60,10 @@ impl BlockFormat for Q5_0 {
             *out = d * f32::from(q);
         }
     }
+}
 
+impl Q5_0 {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         let block = Block::of_mut(block);
         let d = peak(values) / -16.0;

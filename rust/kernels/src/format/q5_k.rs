@@ -16,7 +16,7 @@ use super::layout::{
     Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
 };
 use super::search::MinimumSearch;
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -61,7 +61,8 @@ impl BlockFormat for Q5_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 176;
     const ACTIVATION: Activation = Activation::Super256;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, dmin)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -75,7 +76,10 @@ impl BlockFormat for Q5_K {
             }
         }
     }
+}
 
+impl Q5_K {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         const SEARCH: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, steps: 15, absolute: false };
         let block = Block::of_mut(block);

@@ -13,7 +13,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::{nearest, peak};
 use super::search::{TINY, fit_signed, round_signed};
-use super::BlockFormat;
+use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -56,7 +56,8 @@ impl BlockFormat for Q6_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 210;
     const ACTIVATION: Activation = Activation::Super256;
-    const HALVES: &'static [usize] = &[offset_of!(Block, d)];
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -69,7 +70,10 @@ impl BlockFormat for Q6_K {
             }
         }
     }
+}
 
+impl Q6_K {
+    /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         let sub_blocks = values.as_chunks::<16>().0;
         let mut levels = [0; SUPER];
