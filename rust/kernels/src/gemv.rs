@@ -122,44 +122,44 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
     }
 }
 
-/// Multiplies the halves of a part of a block with `T` tokens.
-struct Dot<I: Integers, const T: usize> {
+/// Multiplies the halves of a part of a block with `T` tokens. What is known of the format comes with its type: as values, it
+/// would be looked up again and again where the compiler does not unroll the loops around.
+struct Dot<I: Integers, F, const T: usize> {
     /// Of the halves where they are apart, else the first of both.
     isum: [[I::Words; 2]; T],
     /// The activations of the part.
     x: [*const u8; T],
-    peak: u32,
-    split: bool,
+    format: PhantomData<F>,
 }
 
-impl<I: Integers, const T: usize> Sink<I> for Dot<I, T> {
+impl<I: Integers, F: Blocks, const T: usize> Sink<I> for Dot<I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
-        let half = if self.split { j } else { 0 };
+        let half = if F::SPLIT { j } else { 0 };
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), self.peak) };
+            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), F::PEAK) };
         }
     }
 }
 
 /// As [`Dot`], for the sub-blocks of a super-block.
-struct ScaledDot<I: Integers, const T: usize> {
+struct ScaledDot<I: Integers, F, const T: usize> {
     isum: [I::Words; T],
     /// The activations of the block.
     x: [*const u8; T],
     scales: [I::Words; 4],
-    peak: u32,
-    signed: bool,
+    format: PhantomData<F>,
 }
 
-impl<I: Integers, const T: usize> Sink<I> for ScaledDot<I, T> {
+impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
-        let scale = isa.sub_scale(self.scales[j / 4], j % 4, self.peak, self.signed);
+        let peak = isa.whole_peak(F::PEAK);
+        let scale = isa.sub_scale(self.scales[j / 4], j % 4, peak, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, self.peak) };
+            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, peak) };
         }
     }
 }
@@ -231,13 +231,13 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             unsafe {
                 // Loops, not `map`: see `Sink`.
                 let mut sum = [zero; T];
-                let mut dot = Dot::<I, T> { isum: [[zero; 2]; T], x, peak: F::PEAK, split: F::SPLIT };
+                let mut dot = Dot::<I, F, T> { isum: [[zero; 2]; T], x, format: PhantomData };
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
                     sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
                     if offset != 0 {
-                        dot.isum[t][0] = isa.pair_dot(zero, minus[0], sum[t]);
-                        dot.isum[t][1] = isa.pair_dot(zero, minus[1], sum[t]);
+                        dot.isum[t][0] = isa.pair_product(minus[0], sum[t]);
+                        dot.isum[t][1] = isa.pair_product(minus[1], sum[t]);
                     }
                     dot.x[t] = x[t].add(32 * at);
                     d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
@@ -255,7 +255,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
                 }
                 if F::MINIMUM {
                     for t in 0..T {
-                        let sum = isa.to_floats(isa.pair_dot(zero, ones, sum[t]));
+                        let sum = isa.to_floats(isa.pair_product(ones, sum[t]));
                         acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), acc[t]);
                     }
                 }
@@ -312,7 +312,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     }
                 }
             }
-            let mut dot = ScaledDot::<I, T> { isum, x, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
+            let mut dot = ScaledDot::<I, F, T> { isum, x, scales: factors, format: PhantomData };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
                 dot.x[t] = x[t].add(256 * b);

@@ -160,7 +160,7 @@ impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> BlockTiles<'_, '_, PEA
                     let mut isum = [[zero; PANEL]; T];
                     if !MIN {
                         for (isum, x) in isum.iter_mut().zip(records) {
-                            *isum = [isa.pair_dot(zero, minus, isa.splat_at(x.add(sums + 4 * b))); PANEL];
+                            *isum = [isa.pair_product(minus, isa.splat_at(x.add(sums + 4 * b))); PANEL];
                         }
                     }
                     let words = if SPLIT { 4 * half..4 * half + 4 } else { 0..8 };
@@ -173,7 +173,7 @@ impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> BlockTiles<'_, '_, PEA
                         }
                         if MIN {
                             let pair = isa.splat_at(records[t].add(sums + 4 * b));
-                            let sum = isa.to_floats(isa.pair_dot(zero, ones, pair));
+                            let sum = isa.to_floats(isa.pair_product(ones, pair));
                             for (v, acc) in acc[t].iter_mut().enumerate() {
                                 *acc = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), *acc);
                             }

@@ -88,11 +88,18 @@ pub(crate) trait Integers: Copy {
     /// Bytes `2 pair` and `2 pair + 1` of each lane as i16, times `factor` (products fit i16).
     fn scale_pair(self, w: Self::Words, pair: usize, signed: bool, factor: i32) -> Self::Words;
 
+    /// `a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
+    fn pair_product(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
     /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
 
     /// After how many [`step`](Integers::step)s with bytes up to `peak` a dot product must end: a power of two.
     fn steps(self, peak: u32) -> usize;
+
+    /// A peak that is not below `peak` and scales few dot products at a time best: what sixteen weights sum up to is scaled
+    /// at once, even if that takes more than a pair product.
+    fn whole_peak(self, peak: u32) -> u32;
 
     /// As [`steps`](Integers::steps), at most four, for dot products that [`end_scaled`](Integers::end_scaled) ends.
     fn scaled_steps(self, peak: u32) -> usize;

@@ -6,17 +6,26 @@ use super::Avx2;
 use crate::isa::integers::Integers;
 use crate::unpack::{Rows, SIGNED};
 
-/// Shuffle masks that move byte `b` of each dword to a place and clear the others.
-const fn gather(bytes: [i8; 4]) -> [i8; 16] {
+/// A shuffle mask that moves bytes of each dword and clears where -1 is; and such masks by the byte `b` that [`BYTE`] stands
+/// for.
+const fn gather(bytes: [i8; 4], b: i8) -> [i8; 16] {
     let mut mask = [-1; 16];
     let mut i = 0;
     while i < 16 {
         if bytes[i % 4] >= 0 {
-            mask[i] = (i / 4 * 4) as i8 + bytes[i % 4];
+            mask[i] = (i / 4 * 4) as i8 + if bytes[i % 4] == BYTE { b } else { bytes[i % 4] };
         }
         i += 1;
     }
     mask
+}
+
+/// A byte that is chosen later.
+const BYTE: i8 = 4;
+
+/// The masks for each byte in the place of [`BYTE`]: a table, so that a byte that is not known when compiling costs nothing.
+const fn choices(bytes: [i8; 4]) -> [[i8; 16]; 4] {
+    [gather(bytes, 0), gather(bytes, 1), gather(bytes, 2), gather(bytes, 3)]
 }
 
 /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane, in one instruction. The compiler takes the intrinsic apart
@@ -36,10 +45,9 @@ fn dpwssd(mut acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
 }
 
 impl<const VNNI: bool> Avx2<VNNI> {
-    /// Shuffles the bytes of each dword; -1 clears.
+    /// Shuffles the bytes of each dword.
     #[inline(always)]
-    fn shuffle(self, w: __m256i, bytes: [i8; 4]) -> __m256i {
-        let mask = gather(bytes);
+    fn shuffle(self, w: __m256i, mask: &'static [i8; 16]) -> __m256i {
         // SAFETY: the level has AVX2; 16 bytes are loaded from an array of 16.
         unsafe { _mm256_shuffle_epi8(w, _mm256_broadcastsi128_si256(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
@@ -155,13 +163,13 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     #[inline(always)]
     fn double_bytes(self, w: __m256i) -> (__m256i, __m256i) {
-        (self.shuffle(w, [0, 0, 1, 1]), self.shuffle(w, [2, 2, 3, 3]))
+        let masks = &const { [gather([0, 0, 1, 1], 0), gather([2, 2, 3, 3], 0)] };
+        (self.shuffle(w, &masks[0]), self.shuffle(w, &masks[1]))
     }
 
     #[inline(always)]
     fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
-        let byte = (i / 2) as i8;
-        let bytes = self.shuffle(w, [byte; 4]);
+        let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe {
             let bits = _mm256_set1_epi32(bits);
@@ -176,30 +184,41 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     #[inline(always)]
     fn sub_scale(self, w: __m256i, byte: usize, peak: u32, signed: bool) -> __m256i {
-        let byte = byte as i8;
         unsafe {
             match (VNNI, signed, narrow(peak)) {
-                (true, false, _) => self.shuffle(w, [byte, -1, -1, -1]),
-                (true, true, true) => _mm256_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, -1])),
-                (true, true, false) => _mm256_srai_epi32::<24>(self.shuffle(w, [-1, -1, -1, byte])),
+                (true, false, _) => self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]),
+                (true, true, true) => {
+                    _mm256_srai_epi16::<8>(self.shuffle(w, &const { choices([-1, BYTE, -1, -1]) }[byte]))
+                }
+                (true, true, false) => {
+                    _mm256_srai_epi32::<24>(self.shuffle(w, &const { choices([-1, -1, -1, BYTE]) }[byte]))
+                }
                 // Both i16 of a dot product take the scale.
-                (false, false, _) => self.shuffle(w, [byte, -1, byte, -1]),
-                (false, true, _) => _mm256_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, byte])),
+                (false, false, _) => self.shuffle(w, &const { choices([BYTE, -1, BYTE, -1]) }[byte]),
+                (false, true, _) => {
+                    _mm256_srai_epi16::<8>(self.shuffle(w, &const { choices([-1, BYTE, -1, BYTE]) }[byte]))
+                }
             }
         }
     }
 
     #[inline(always)]
     fn scale_pair(self, w: __m256i, pair: usize, signed: bool, factor: i32) -> __m256i {
-        let first = 2 * pair as i8;
         unsafe {
             let pairs = if signed {
-                _mm256_srai_epi16::<8>(self.shuffle(w, [-1, first, -1, first + 1]))
+                _mm256_srai_epi16::<8>(
+                    self.shuffle(w, &const { [gather([-1, 0, -1, 1], 0), gather([-1, 2, -1, 3], 0)] }[pair]),
+                )
             } else {
-                self.shuffle(w, [first, -1, first + 1, -1])
+                self.shuffle(w, &const { [gather([0, -1, 1, -1], 0), gather([2, -1, 3, -1], 0)] }[pair])
             };
             if factor == 1 { pairs } else { _mm256_mullo_epi16(pairs, _mm256_set1_epi16(factor as i16)) }
         }
+    }
+
+    #[inline(always)]
+    fn pair_product(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_madd_epi16(a, b) }
     }
 
     #[inline(always)]
@@ -220,6 +239,11 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
                 _ => 1,
             }
         }
+    }
+
+    #[inline(always)]
+    fn whole_peak(self, peak: u32) -> u32 {
+        if VNNI && matches!(peak, 17..=32) { 64 } else { peak }
     }
 
     #[inline(always)]

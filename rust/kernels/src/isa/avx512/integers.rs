@@ -6,17 +6,26 @@ use super::Avx512;
 use crate::isa::integers::Integers;
 use crate::unpack::Rows;
 
-/// Shuffle masks that move byte `b` of each dword to a place and clear the others.
-const fn gather(bytes: [i8; 4]) -> [i8; 16] {
+/// A shuffle mask that moves bytes of each dword and clears where -1 is; and such masks by the byte `b` that [`BYTE`] stands
+/// for.
+const fn gather(bytes: [i8; 4], b: i8) -> [i8; 16] {
     let mut mask = [-1; 16];
     let mut i = 0;
     while i < 16 {
         if bytes[i % 4] >= 0 {
-            mask[i] = (i / 4 * 4) as i8 + bytes[i % 4];
+            mask[i] = (i / 4 * 4) as i8 + if bytes[i % 4] == BYTE { b } else { bytes[i % 4] };
         }
         i += 1;
     }
     mask
+}
+
+/// A byte that is chosen later.
+const BYTE: i8 = 4;
+
+/// The masks for each byte in the place of [`BYTE`]: a table, so that a byte that is not known when compiling costs nothing.
+const fn choices(bytes: [i8; 4]) -> [[i8; 16]; 4] {
+    [gather(bytes, 0), gather(bytes, 1), gather(bytes, 2), gather(bytes, 3)]
 }
 
 /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane, in one instruction. The compiler takes the intrinsic apart
@@ -36,10 +45,9 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
 }
 
 impl Avx512 {
-    /// Shuffles the bytes of each dword; -1 clears.
+    /// Shuffles the bytes of each dword.
     #[inline(always)]
-    fn shuffle(self, w: __m512i, bytes: [i8; 4]) -> __m512i {
-        let mask = gather(bytes);
+    fn shuffle(self, w: __m512i, mask: &'static [i8; 16]) -> __m512i {
         // SAFETY: the level has AVX-512BW; 16 bytes are loaded from an array of 16.
         unsafe { _mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
@@ -151,13 +159,13 @@ impl Integers for Avx512 {
 
     #[inline(always)]
     fn double_bytes(self, w: __m512i) -> (__m512i, __m512i) {
-        (self.shuffle(w, [0, 0, 1, 1]), self.shuffle(w, [2, 2, 3, 3]))
+        let masks = &const { [gather([0, 0, 1, 1], 0), gather([2, 2, 3, 3], 0)] };
+        (self.shuffle(w, &masks[0]), self.shuffle(w, &masks[1]))
     }
 
     #[inline(always)]
     fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
-        let byte = (i / 2) as i8;
-        let bytes = self.shuffle(w, [byte; 4]);
+        let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
     }
@@ -169,27 +177,32 @@ impl Integers for Avx512 {
 
     #[inline(always)]
     fn sub_scale(self, w: __m512i, byte: usize, peak: u32, signed: bool) -> __m512i {
-        let byte = byte as i8;
         unsafe {
             match (signed, narrow(peak)) {
-                (false, _) => self.shuffle(w, [byte, -1, -1, -1]),
-                (true, true) => _mm512_srai_epi16::<8>(self.shuffle(w, [-1, byte, -1, -1])),
-                (true, false) => _mm512_srai_epi32::<24>(self.shuffle(w, [-1, -1, -1, byte])),
+                (false, _) => self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]),
+                (true, true) => _mm512_srai_epi16::<8>(self.shuffle(w, &const { choices([-1, BYTE, -1, -1]) }[byte])),
+                (true, false) => _mm512_srai_epi32::<24>(self.shuffle(w, &const { choices([-1, -1, -1, BYTE]) }[byte])),
             }
         }
     }
 
     #[inline(always)]
     fn scale_pair(self, w: __m512i, pair: usize, signed: bool, factor: i32) -> __m512i {
-        let first = 2 * pair as i8;
         unsafe {
             let pairs = if signed {
-                _mm512_srai_epi16::<8>(self.shuffle(w, [-1, first, -1, first + 1]))
+                _mm512_srai_epi16::<8>(
+                    self.shuffle(w, &const { [gather([-1, 0, -1, 1], 0), gather([-1, 2, -1, 3], 0)] }[pair]),
+                )
             } else {
-                self.shuffle(w, [first, -1, first + 1, -1])
+                self.shuffle(w, &const { [gather([0, -1, 1, -1], 0), gather([2, -1, 3, -1], 0)] }[pair])
             };
             if factor == 1 { pairs } else { _mm512_mullo_epi16(pairs, _mm512_set1_epi16(factor as i16)) }
         }
+    }
+
+    #[inline(always)]
+    fn pair_product(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_madd_epi16(a, b) }
     }
 
     #[inline(always)]
@@ -201,6 +214,11 @@ impl Integers for Avx512 {
     fn steps(self, _peak: u32) -> usize {
         // Dot products are i32 all along.
         64
+    }
+
+    #[inline(always)]
+    fn whole_peak(self, peak: u32) -> u32 {
+        if matches!(peak, 17..=32) { 64 } else { peak }
     }
 
     #[inline(always)]
