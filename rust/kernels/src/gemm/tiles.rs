@@ -160,7 +160,7 @@ impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> BlockTiles<'_, '_, PEA
                     let mut isum = [[zero; PANEL]; T];
                     if !MIN {
                         for (isum, x) in isum.iter_mut().zip(records) {
-                            *isum = [isa.pair_product(minus, isa.splat_at(x.add(sums + 4 * b))); PANEL];
+                            *isum = [isa.pair_dot(zero, minus, isa.splat_at(x.add(sums + 4 * b))); PANEL];
                         }
                     }
                     let words = if SPLIT { 4 * half..4 * half + 4 } else { 0..8 };
