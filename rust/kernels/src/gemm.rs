@@ -70,8 +70,10 @@ pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, panel: &mut 
             (..=16, true) => tiles!(16, true),
             (..=32, false) => tiles!(32, false),
             (..=32, true) => tiles!(32, true),
-            (_, false) => tiles!(64, false),
-            (_, true) => tiles!(64, true),
+            (..=64, false) => tiles!(64, false),
+            (..=64, true) => tiles!(64, true),
+            (_, false) => tiles!(127, false),
+            (_, true) => tiles!(127, true),
         }
     }
 }

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use crate::format::grid::Grid;
 use crate::isa::integers::Integers;
 use crate::unpack::{Rows, SIGNED};
 
@@ -48,6 +49,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     type Floats = __m256;
     /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
     type Dot = __m256i;
+    /// The words of the grid.
+    type Entries = [__m256i; 4];
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m256i {
@@ -169,6 +172,122 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
             let bits = _mm256_set1_epi32(bits);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
         }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m256i, b: __m256i, bytes: [u8; 4]) -> __m256i {
+        let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
+        unsafe { _mm256_or_si256(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+    }
+
+    #[inline(always)]
+    fn spread<const WIDTH: u32>(self, w: __m256i, from: u32) -> __m256i {
+        // First two fields to each half of a lane, then one to each byte.
+        let (two, one) = (1i32 << (2 * WIDTH) as i32, 1i32 << WIDTH as i32);
+        unsafe {
+            let mask = _mm256_set1_epi32(two - 1);
+            let w = _mm256_srl_epi32(w, _mm_cvtsi32_si128(from as i32));
+            let upper = _mm256_srl_epi32(w, _mm_cvtsi32_si128(2 * WIDTH as i32));
+            let halves = _mm256_or_si256(
+                _mm256_and_si256(w, mask),
+                _mm256_slli_epi32::<16>(_mm256_and_si256(upper, mask)),
+            );
+            let upper = _mm256_sll_epi32(halves, _mm_cvtsi32_si128(8 - WIDTH as i32));
+            _mm256_or_si256(
+                _mm256_and_si256(halves, _mm256_set1_epi32((one - 1) * 0x0001_0001)),
+                _mm256_and_si256(upper, _mm256_set1_epi32((one - 1) * 0x0100_0100)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn bit_everywhere(self, w: __m256i, bit: u32) -> __m256i {
+        unsafe { _mm256_srai_epi32::<31>(_mm256_sll_epi32(w, _mm_cvtsi32_si128(31 - bit as i32))) }
+    }
+
+    #[inline(always)]
+    fn negative_bytes(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_cmpgt_epi8(_mm256_setzero_si256(), w) }
+    }
+
+    #[inline(always)]
+    fn with_parity(self, w: __m256i) -> __m256i {
+        /// Nibbles of which the number of set bits is odd have bit 7.
+        const LOW: [u8; 16] = parities(0);
+        /// As `LOW`, for three bits that belong above four others.
+        const HIGH: [u8; 16] = parities(4);
+        const fn parities(shift: u32) -> [u8; 16] {
+            let mut bytes = [0; 16];
+            let mut i = 0u8;
+            while i < 16 {
+                let value = if shift == 0 { i } else { i & 7 };
+                bytes[i as usize] = value << shift | (value.count_ones() as u8 & 1) << 7;
+                i += 1;
+            }
+            bytes
+        }
+        unsafe {
+            let nibbles = _mm256_set1_epi8(15);
+            let low = _mm256_and_si256(w, nibbles);
+            let high = _mm256_and_si256(_mm256_srli_epi32::<4>(w), nibbles);
+            let low_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(LOW.as_ptr().cast()));
+            let high_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(HIGH.as_ptr().cast()));
+            _mm256_xor_si256(_mm256_shuffle_epi8(low_table, low), _mm256_shuffle_epi8(high_table, high))
+        }
+    }
+
+    #[inline(always)]
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [__m256i; M],
+        high: [__m256i; M],
+    ) -> [[__m256i; 4]; M] {
+        let mut entries = [[self.splat(0); 4]; M];
+        for (m, entries) in entries.iter_mut().enumerate() {
+            for (e, entry) in entries.iter_mut().enumerate() {
+                let e = e as i8;
+                unsafe {
+                    let mut number = self.shuffle(low[m], [e, -1, -1, -1]);
+                    if N > 256 {
+                        // A lane's number stays below N, whatever the bytes.
+                        let upper = _mm256_and_si256(high[m], _mm256_set1_epi8((N / 256 - 1) as i8));
+                        number = _mm256_or_si256(number, self.shuffle(upper, [-1, e, -1, -1]));
+                    }
+                    *entry = _mm256_i32gather_epi32::<4>(grid.words.as_ptr().cast(), number);
+                }
+            }
+        }
+        entries
+    }
+
+    #[inline(always)]
+    fn grid_weights<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: [__m256i; 4],
+        signs: __m256i,
+        half: usize,
+    ) -> [__m256i; 4] {
+        let mut weights = entries;
+        for (i, weights) in weights.iter_mut().enumerate() {
+            let byte = (2 * half + i / 2) as i8;
+            let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+            unsafe {
+                // Codes in the lower nibbles; a shuffle ignores bits 4 to 6, and bit 7 is clear: no code of two bits is 3.
+                let codes = match (WIDTH, i % 2) {
+                    (8, 0) => entries[2 * half + i / 2],
+                    (8, _) => _mm256_srli_epi32::<4>(entries[2 * half + i / 2]),
+                    _ => entries[i],
+                };
+                let bits = _mm256_set1_epi32(bits);
+                let negative = _mm256_cmpeq_epi8(_mm256_and_si256(self.shuffle(signs, [byte; 4]), bits), bits);
+                let sign = _mm256_and_si256(negative, _mm256_set1_epi8(1 << Grid::<N, WIDTH>::BITS));
+                let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(grid.bytes.as_ptr().cast()));
+                *weights = _mm256_shuffle_epi8(bytes, _mm256_or_si256(codes, sign));
+            }
+        }
+        weights
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx512;
+use crate::format::grid::{Grid, SIGNS};
 use crate::isa::integers::Integers;
 use crate::unpack::Rows;
 
@@ -35,6 +36,24 @@ const fn narrow(peak: u32) -> bool {
     16 * peak * 127 <= i16::MAX as u32
 }
 
+/// Whether the words of a grid of `n` entries are gathered; the planes of smaller ones are looked up in registers.
+#[inline(always)]
+const fn gathers(n: usize) -> bool {
+    n > 1024
+}
+
+/// Where the bytes of the two lanes of a quadword begin that have their bits at `bits`, wrapping around: for
+/// `multishift`.
+#[inline(always)]
+fn places(bits: [i32; 4]) -> __m512i {
+    let mut places = 0i64;
+    for (b, bits) in bits.into_iter().enumerate() {
+        places |= i64::from(bits & 63) << (8 * b) | i64::from((bits + 32) & 63) << (8 * b + 32);
+    }
+    // SAFETY: the caller's level has AVX-512F.
+    unsafe { _mm512_set1_epi64(places) }
+}
+
 // SAFETY of the intrinsics here: a value of `Avx512` exists only where the CPU has the features of the level. Pointers are
 // readable or writable by the contracts of the trait.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
@@ -46,6 +65,8 @@ impl Integers for Avx512 {
     type Words = __m512i;
     type Floats = __m512;
     type Dot = __m512i;
+    /// The two planes of the grid, or where these are large (see [`gathers`]) its words.
+    type Entries = [__m512i; 4];
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m512i {
@@ -162,6 +183,139 @@ impl Integers for Avx512 {
         let bytes = self.shuffle(w, [byte; 4]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m512i, b: __m512i, bytes: [u8; 4]) -> __m512i {
+        let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
+        unsafe { _mm512_or_si512(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+    }
+
+    #[inline(always)]
+    fn spread<const WIDTH: u32>(self, w: __m512i, from: u32) -> __m512i {
+        let (from, width) = (from as i32, WIDTH as i32);
+        unsafe {
+            let bytes = _mm512_multishift_epi64_epi8(
+                places([from, from + width, from + 2 * width, from + 3 * width]),
+                w,
+            );
+            _mm512_and_si512(bytes, _mm512_set1_epi8((1 << WIDTH) - 1))
+        }
+    }
+
+    #[inline(always)]
+    fn bit_everywhere(self, w: __m512i, bit: u32) -> __m512i {
+        unsafe { _mm512_srai_epi32::<31>(_mm512_sll_epi32(w, _mm_cvtsi32_si128(31 - bit as i32))) }
+    }
+
+    #[inline(always)]
+    fn negative_bytes(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_movm_epi8(_mm512_movepi8_mask(w)) }
+    }
+
+    #[inline(always)]
+    fn with_parity(self, w: __m512i) -> __m512i {
+        // The index has seven bits; the eighth is ignored.
+        unsafe {
+            let signs = SIGNS.0.as_ptr();
+            _mm512_permutex2var_epi8(_mm512_loadu_si512(signs.cast()), w, _mm512_loadu_si512(signs.add(64).cast()))
+        }
+    }
+
+    #[inline(always)]
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [__m512i; M],
+        high: [__m512i; M],
+    ) -> [[__m512i; 4]; M] {
+        let mut entries = [[self.splat(0); 4]; M];
+        unsafe {
+            if gathers(N) {
+                for (m, entries) in entries.iter_mut().enumerate() {
+                    for (e, entry) in entries.iter_mut().enumerate() {
+                        let low = _mm512_srl_epi32(low[m], _mm_cvtsi32_si128(8 * e as i32));
+                        let high = if e == 0 {
+                            _mm512_slli_epi32::<8>(high[m])
+                        } else {
+                            _mm512_srl_epi32(high[m], _mm_cvtsi32_si128(8 * e as i32 - 8))
+                        };
+                        // Bits 7-0 of the one, the others of the other; a lane's number stays below N, whatever the bytes.
+                        let number = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(0xff), low, high);
+                        let number = _mm512_and_si512(number, _mm512_set1_epi32(N as i32 - 1));
+                        *entry = _mm512_i32gather_epi32::<4>(number, grid.words.as_ptr().cast());
+                    }
+                }
+                return entries;
+            }
+            // Each part of a plane, 128 entries, fills two registers; the lower seven bits of a number choose in it.
+            let mut parts = low;
+            for m in 0..M {
+                let part = _mm512_and_si512(_mm512_srli_epi32::<7>(low[m]), _mm512_set1_epi8(1));
+                parts[m] = if N == 256 {
+                    part
+                } else {
+                    let upper = _mm512_and_si512(_mm512_add_epi8(high[m], high[m]), _mm512_set1_epi8((N / 128 - 2) as i8));
+                    _mm512_or_si512(part, upper)
+                };
+            }
+            for part in 0..N / 128 {
+                for plane in 0..2 {
+                    let table = grid.planes[plane].as_ptr().add(128 * part);
+                    let table = (_mm512_loadu_si512(table.cast()), _mm512_loadu_si512(table.add(64).cast()));
+                    for m in 0..M {
+                        let found = &mut entries[m][plane];
+                        if part == 0 {
+                            *found = _mm512_permutex2var_epi8(table.0, low[m], table.1);
+                        } else {
+                            let chosen = _mm512_cmpeq_epi8_mask(parts[m], _mm512_set1_epi8(part as i8));
+                            let all = _mm512_permutex2var_epi8(table.0, low[m], table.1);
+                            *found = _mm512_mask_blend_epi8(chosen, *found, all);
+                        }
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    #[inline(always)]
+    fn grid_weights<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: [__m512i; 4],
+        signs: __m512i,
+        half: usize,
+    ) -> [__m512i; 4] {
+        let bits = Grid::<N, WIDTH>::BITS as i32;
+        let mut weights = entries;
+        for (i, weights) in weights.iter_mut().enumerate() {
+            let e = 2 * half + i / 2;
+            let (byte, i) = (8 * e as i32, i as i32);
+            unsafe {
+                let codes = match (WIDTH, gathers(N)) {
+                    (8, true) if i % 2 == 0 => entries[e],
+                    (8, true) => _mm512_srli_epi32::<4>(entries[e]),
+                    (8, false) => _mm512_multishift_epi64_epi8(
+                        places([byte, byte + 2, byte + 4, byte + 6]),
+                        entries[i as usize % 2],
+                    ),
+                    _ => {
+                        let lower = _mm512_multishift_epi64_epi8(places([8 * i, 8 * i + 3, 0, 0]), entries[0]);
+                        let upper = places([0, 0, 8 * i, 8 * i + 3]);
+                        _mm512_mask_multishift_epi64_epi8(lower, 0xcccc_cccc_cccc_cccc, upper, entries[1])
+                    }
+                };
+                let first = byte + 4 * (i % 2) - bits;
+                let signs = _mm512_multishift_epi64_epi8(places([first, first + 1, first + 2, first + 3]), signs);
+                // The lower bits of the one and the next bit of the other; bits 7 and 6 do not count, and the table
+                // repeats itself for what is in the bits between.
+                let mask = _mm512_set1_epi8((1 << bits) - 1);
+                let index = _mm512_ternarylogic_epi32::<0xca>(mask, codes, signs);
+                *weights = _mm512_permutexvar_epi8(index, _mm512_loadu_si512(grid.bytes.as_ptr().cast()));
+            }
+        }
+        weights
     }
 
     #[inline(always)]

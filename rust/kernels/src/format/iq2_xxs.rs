@@ -1,0 +1,139 @@
+//! IQ2_XXS: 256 weights in 8 groups of 32, `d * (2 s + 1) / 8 * q` with points of a grid of 256, 2.0625 bits per weight.
+//!
+//! ```text
+//! byte  0        2                                               66
+//!       | d f16  | qs: 8 groups of two words                     |
+//! byte 2 + 8 g + e:  number of entry e                                                     (g < 8, e < 4)
+//! word 6 + 8 g:      bits 31-28 = s[g],  bits 7 e + 6, 7 e = signs of entry e, the eighth makes their number even
+//! weight 32 g + 8 e + b = d / 8 * (2 s[g] + 1) * (8, 25 or 43 by code b of the entry, negative with its sign)
+//! ```
+
+use core::mem::offset_of;
+
+use super::grid::{self, Grid, SIGNS, odd_scales, write_group};
+use super::layout::{Half, SUPER, block};
+use super::{BlockFormat, Quantizer, Scale};
+use crate::Activation;
+use crate::isa::integers::Integers;
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
+
+/// IQ2_XXS: 256 weights in 66 bytes, a scale of four bits per 32.
+#[derive(Clone, Copy, Default, Debug)]
+#[allow(non_camel_case_types, reason = "named as in GGUF files")]
+pub struct IQ2_XXS;
+
+block! { IQ2_XXS {
+    /// Scale of the scales.
+    d: Half,
+    /// Groups of eight bytes: four numbers of entries, then a word of signs and scale.
+    qs: [u8; 64],
+} }
+
+/// The grid.
+static GRID: &Grid<256, 8> = &grid::IQ2_XXS;
+
+impl Block {
+    /// The integers.
+    #[inline(always)]
+    fn quants(&self) -> [i8; SUPER] {
+        let mut quants = [0; SUPER];
+        for (g, out) in quants.chunks_exact_mut(32).enumerate() {
+            let signs = self.word(g);
+            write_group(GRID, grid::OFFSET, out, |e| usize::from(self.qs[8 * g + e]), |e| SIGNS.of(signs, e));
+        }
+        quants
+    }
+
+    /// The scales of the sub-blocks of 16: `2 s + 1`.
+    #[inline(always)]
+    fn scales(&self) -> [i8; 16] {
+        core::array::from_fn(|j| 2 * (self.word(j / 2) >> 28) as i8 + 1)
+    }
+
+    /// The scale of the scales.
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get() / 8.0
+    }
+}
+
+impl Block {
+    /// The signs and the scale of group `g`.
+    #[inline(always)]
+    fn word(&self, g: usize) -> u32 {
+        u32::from_le_bytes(core::array::from_fn(|i| self.qs[8 * g + 4 + i]))
+    }
+}
+
+impl BlockFormat for IQ2_XXS {
+    const NAME: &'static str = "IQ2_XXS";
+    const ID: u32 = 16;
+    const BLOCK: usize = SUPER;
+    const BYTES: usize = 66;
+    const ACTIVATION: Activation = Activation::Super256;
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    // Its quantizer has to know how much each weight matters (an importance matrix).
+    const QUANTIZER: Option<Quantizer> = None;
+
+    fn dequantize(block: &[u8], out: &mut [f32]) {
+        Self::decode(block).write(out);
+    }
+}
+
+impl Weights for IQ2_XXS {
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for IQ2_XXS {
+    const OFFSET: i32 = grid::OFFSET;
+    const PEAK: u32 = grid::IQ2_PEAK;
+    const MINIMA: bool = false;
+
+    fn decode(block: &[u8]) -> PlainSuperBlock {
+        let block = Block::of(block);
+        PlainSuperBlock {
+            quants: block.quants(),
+            scales: block.scales().map(i32::from),
+            minima: [0; 16],
+            d: block.d(),
+            dmin: 0.0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+        // SAFETY: the groups are 64 bytes of each block, `d` its first two.
+        let (d, words) = unsafe {
+            let qs = rows.at(offset_of!(Block, qs));
+            let mut words = [isa.splat(0); 8];
+            for c in 0..4 {
+                [_, words[2 * c], _, words[2 * c + 1]] = isa.chunk(qs.at(16 * c));
+            }
+            (isa.halves(rows.at(offset_of!(Block, d))), words)
+        };
+        let mut scales = [isa.splat(0); 4];
+        for (c, scales) in scales.iter_mut().enumerate() {
+            *scales = odd_scales(isa, isa.pick(words[2 * c], words[2 * c + 1], [3, 3, 7, 7]));
+        }
+        let d = isa.mul(d, isa.splat_float(0.125));
+        SuperScales { scales, minima: scales, d, dmin: d }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+        for c in 0..4 {
+            // SAFETY: the groups are 64 bytes of each block.
+            let [a, a_signs, b, b_signs] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * c)) };
+            let entries = isa.entries(GRID, [a, b], [isa.splat(0); 2]);
+            for (g, signs) in [a_signs, b_signs].into_iter().enumerate() {
+                let signs = isa.with_parity(isa.spread::<7>(signs, 0));
+                for half in 0..2 {
+                    sink.take(isa, 4 * c + 2 * g + half, isa.grid_weights(GRID, entries[g], signs, half));
+                }
+            }
+        }
+    }
+}
