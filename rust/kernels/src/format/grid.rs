@@ -5,6 +5,7 @@
 //! checked against the grids of the `gguf` package.
 
 use crate::isa::integers::Integers;
+use crate::unpack::Sink;
 
 mod iq1_s;
 mod iq2_s;
@@ -181,6 +182,34 @@ pub(super) fn odd_nibble_scales<I: Integers>(isa: I, words: [I::Words; 2]) -> [I
         scales[2 * i + 1] = odd_scales(isa, isa.pick(low, high, [2, 6, 3, 7]));
     }
     scales
+}
+
+/// Gives `sink` sub-blocks `j` and `j + 1`: four entries of eight weights.
+#[inline(always)]
+pub(super) fn take_eights<I: Integers, const N: usize>(
+    isa: I,
+    sink: &mut impl Sink<I>,
+    j: usize,
+    grid: &'static Grid<N, 8>,
+    entries: I::Entries,
+    signs: I::Words,
+) {
+    sink.take(isa, j, isa.grid_weights::<N, 8, 0>(grid, entries, signs));
+    sink.take(isa, j + 1, isa.grid_weights::<N, 8, 1>(grid, entries, signs));
+}
+
+/// Gives `sink` sub-blocks `j` and `j + 1`: twice four entries of four weights.
+#[inline(always)]
+pub(super) fn take_fours<I: Integers, const N: usize>(
+    isa: I,
+    sink: &mut impl Sink<I>,
+    j: usize,
+    grid: &'static Grid<N, 4>,
+    [low, high]: [I::Entries; 2],
+    signs: I::Words,
+) {
+    sink.take(isa, j, isa.grid_weights::<N, 4, 0>(grid, low, signs));
+    sink.take(isa, j + 1, isa.grid_weights::<N, 4, 1>(grid, high, signs));
 }
 
 #[cfg(test)]

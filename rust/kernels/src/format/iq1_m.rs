@@ -11,7 +11,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, write_group};
+use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -109,10 +109,14 @@ impl SuperBlocks for IQ1_M {
     unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
         // SAFETY: the scales are the last eight bytes of each block.
         let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
-        let mut scales = [a, a, b, b];
-        for (i, scales) in scales.iter_mut().enumerate() {
-            let bits = isa.field_up::<1, 0x0e>(isa.spread::<3>(*scales, 16 * (i as u32 % 2)));
-            *scales = isa.or(bits, isa.splat(0x0101_0101));
+        let mut scales = isa.fields_up::<1, 0x0e>([
+            isa.spread::<3, 0>(a),
+            isa.spread::<3, 16>(a),
+            isa.spread::<3, 0>(b),
+            isa.spread::<3, 16>(b),
+        ]);
+        for scales in &mut scales {
+            *scales = isa.or(*scales, isa.splat(0x0101_0101));
         }
         // The upper nibbles of bytes 1, 3, 5, 7 are those of an f16.
         let nibbles = isa.pick(a, b, [1, 3, 5, 7]);
@@ -124,23 +128,40 @@ impl SuperBlocks for IQ1_M {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: `qh` is 16 bytes of each block.
-        let words = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
-        for h in 0..2 {
-            // SAFETY: the numbers are 32 bytes of each block.
-            let low = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * h)) };
-            let (mut high, mut signs) = (low, low);
-            for g in 0..4 {
-                let nibbles = isa.spread::<4>(words[2 * h + g / 2], 16 * (g as u32 % 2));
-                high[g] = isa.field::<0, 0x07>(nibbles);
-                signs[g] = isa.negative_bytes(isa.field_up::<4, 0x80>(nibbles));
-            }
-            let entries = isa.entries(GRID, low, high);
-            for g in 0..4 {
-                for half in 0..2 {
-                    sink.take(isa, 8 * h + 2 * g + half, isa.grid_weights(GRID, entries[g], signs[g], half));
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            half::<I, 0>(isa, rows, sink);
+            half::<I, 1>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks half `H` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 32 bytes of each block, `qh` 16.
+    let (low, words) =
+        unsafe { (isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)), isa.chunk(rows.at(offset_of!(Block, qh)))) };
+    let (first, second) = (words[2 * H], words[2 * H + 1]);
+    let high = [
+        isa.spread::<4, 0>(first),
+        isa.spread::<4, 16>(first),
+        isa.spread::<4, 0>(second),
+        isa.spread::<4, 16>(second),
+    ];
+    let signs = [
+        isa.negative_bytes(isa.field_up::<4, 0x80>(high[0])),
+        isa.negative_bytes(isa.field_up::<4, 0x80>(high[1])),
+        isa.negative_bytes(isa.field_up::<4, 0x80>(high[2])),
+        isa.negative_bytes(isa.field_up::<4, 0x80>(high[3])),
+    ];
+    let [a, b, c, d] = isa.entries(GRID, low, isa.fields::<0, 0x07>(high));
+    take_eights(isa, sink, 8 * H, GRID, a, signs[0]);
+    take_eights(isa, sink, 8 * H + 2, GRID, b, signs[1]);
+    take_eights(isa, sink, 8 * H + 4, GRID, c, signs[2]);
+    take_eights(isa, sink, 8 * H + 6, GRID, d, signs[3]);
 }

@@ -11,7 +11,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, write_group};
+use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -123,22 +123,34 @@ impl SuperBlocks for IQ1_S {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: `qh` is 16 bytes of each block.
-        let words = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
-        for h in 0..2 {
-            // SAFETY: the numbers are 32 bytes of each block.
-            let low = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * h)) };
-            let mut high = low;
-            for (g, high) in high.iter_mut().enumerate() {
-                *high = isa.spread::<3>(words[2 * h + g / 2], 16 * (g as u32 % 2));
-            }
-            let entries = isa.entries(GRID, low, high);
-            for g in 0..4 {
-                let signs = isa.bit_everywhere(words[2 * h + g / 2], 16 * (g as u32 % 2) + 15);
-                for half in 0..2 {
-                    sink.take(isa, 8 * h + 2 * g + half, isa.grid_weights(GRID, entries[g], signs, half));
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            half::<I, 0>(isa, rows, sink);
+            half::<I, 1>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks half `H` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 32 bytes of each block, `qh` 16.
+    let (low, words) =
+        unsafe { (isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)), isa.chunk(rows.at(offset_of!(Block, qh)))) };
+    let (first, second) = (words[2 * H], words[2 * H + 1]);
+    let high = [
+        isa.spread::<3, 0>(first),
+        isa.spread::<3, 16>(first),
+        isa.spread::<3, 0>(second),
+        isa.spread::<3, 16>(second),
+    ];
+    let [a, b, c, d] = isa.entries(GRID, low, high);
+    take_eights(isa, sink, 8 * H, GRID, a, isa.bit_everywhere::<15>(first));
+    take_eights(isa, sink, 8 * H + 2, GRID, b, isa.bit_everywhere::<31>(first));
+    take_eights(isa, sink, 8 * H + 4, GRID, c, isa.bit_everywhere::<15>(second));
+    take_eights(isa, sink, 8 * H + 6, GRID, d, isa.bit_everywhere::<31>(second));
 }

@@ -12,7 +12,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, odd_nibble_scales, write_group};
+use super::grid::{self, Grid, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -116,26 +116,38 @@ impl SuperBlocks for IQ2_S {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: the last 16 bytes of each block.
-        let upper = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
-        for h in 0..2 {
-            // SAFETY: the fields are 32 bytes of each block.
-            let (low, signs) = unsafe {
-                (
-                    isa.chunk(rows.at(offset_of!(Block, qs) + 16 * h)),
-                    isa.chunk(rows.at(offset_of!(Block, signs) + 16 * h)),
-                )
-            };
-            let mut high = low;
-            for (g, high) in high.iter_mut().enumerate() {
-                *high = isa.spread::<2>(upper[h], 8 * g as u32);
-            }
-            let entries = isa.entries(GRID, low, high);
-            for g in 0..4 {
-                for half in 0..2 {
-                    sink.take(isa, 8 * h + 2 * g + half, isa.grid_weights(GRID, entries[g], signs[g], half));
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            half::<I, 0>(isa, rows, sink);
+            half::<I, 1>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks half `H` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the fields are 32 bytes of each block, and its last 16 bytes.
+    let (low, signs, upper) = unsafe {
+        (
+            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)),
+            isa.chunk(rows.at(offset_of!(Block, signs) + 16 * H)),
+            isa.chunk(rows.at(offset_of!(Block, qh)))[H],
+        )
+    };
+    let high = [
+        isa.spread::<2, 0>(upper),
+        isa.spread::<2, 8>(upper),
+        isa.spread::<2, 16>(upper),
+        isa.spread::<2, 24>(upper),
+    ];
+    let [a, b, c, d] = isa.entries(GRID, low, high);
+    take_eights(isa, sink, 8 * H, GRID, a, signs[0]);
+    take_eights(isa, sink, 8 * H + 2, GRID, b, signs[1]);
+    take_eights(isa, sink, 8 * H + 4, GRID, c, signs[2]);
+    take_eights(isa, sink, 8 * H + 6, GRID, d, signs[3]);
 }

@@ -10,7 +10,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, SIGNS, odd_nibble_scales, write_group};
+use super::grid::{self, Grid, SIGNS, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -110,22 +110,28 @@ impl SuperBlocks for IQ2_XS {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        for c in 0..4 {
-            // SAFETY: the numbers are 64 bytes of each block.
-            let words = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * c)) };
-            let (mut low, mut high, mut signs) = ([words[0]; 2], [words[0]; 2], [words[0]; 2]);
-            for g in 0..2 {
-                low[g] = isa.pick(words[2 * g], words[2 * g + 1], [0, 2, 4, 6]);
-                let odd = isa.pick(words[2 * g], words[2 * g + 1], [1, 3, 5, 7]);
-                high[g] = isa.field::<0, 0x01>(odd);
-                signs[g] = isa.with_parity(isa.field::<1, 0x7f>(odd));
-            }
-            let entries = isa.entries(GRID, low, high);
-            for g in 0..2 {
-                for half in 0..2 {
-                    sink.take(isa, 4 * c + 2 * g + half, isa.grid_weights(GRID, entries[g], signs[g], half));
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            quarter::<I, 0>(isa, rows, sink);
+            quarter::<I, 1>(isa, rows, sink);
+            quarter::<I, 2>(isa, rows, sink);
+            quarter::<I, 3>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks quarter `C` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 64 bytes of each block.
+    let [a, b, c, d] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)) };
+    let low = [isa.pick(a, b, [0, 2, 4, 6]), isa.pick(c, d, [0, 2, 4, 6])];
+    let odd = [isa.pick(a, b, [1, 3, 5, 7]), isa.pick(c, d, [1, 3, 5, 7])];
+    let [a, b] = isa.entries(GRID, low, [isa.field::<0, 0x01>(odd[0]), isa.field::<0, 0x01>(odd[1])]);
+    take_eights(isa, sink, 4 * C, GRID, a, isa.with_parity(isa.field::<1, 0x7f>(odd[0])));
+    take_eights(isa, sink, 4 * C + 2, GRID, b, isa.with_parity(isa.field::<1, 0x7f>(odd[1])));
 }

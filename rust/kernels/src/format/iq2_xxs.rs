@@ -10,7 +10,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, SIGNS, odd_scales, write_group};
+use super::grid::{self, Grid, SIGNS, odd_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -124,16 +124,26 @@ impl SuperBlocks for IQ2_XXS {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        for c in 0..4 {
-            // SAFETY: the groups are 64 bytes of each block.
-            let [a, a_signs, b, b_signs] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * c)) };
-            let entries = isa.entries(GRID, [a, b], [isa.splat(0); 2]);
-            for (g, signs) in [a_signs, b_signs].into_iter().enumerate() {
-                let signs = isa.with_parity(isa.spread::<7>(signs, 0));
-                for half in 0..2 {
-                    sink.take(isa, 4 * c + 2 * g + half, isa.grid_weights(GRID, entries[g], signs, half));
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            quarter::<I, 0>(isa, rows, sink);
+            quarter::<I, 1>(isa, rows, sink);
+            quarter::<I, 2>(isa, rows, sink);
+            quarter::<I, 3>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks quarter `C` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the groups are 64 bytes of each block.
+    let [a, a_signs, b, b_signs] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)) };
+    let [a, b] = isa.entries(GRID, [a, b], [isa.splat(0); 2]);
+    take_eights(isa, sink, 4 * C, GRID, a, isa.with_parity(isa.spread::<7, 0>(a_signs)));
+    take_eights(isa, sink, 4 * C + 2, GRID, b, isa.with_parity(isa.spread::<7, 0>(b_signs)));
 }

@@ -12,7 +12,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, odd_scales, write_group};
+use super::grid::{self, Grid, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -121,26 +121,47 @@ impl SuperBlocks for IQ3_S {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: `qh` and eight bytes of the signs of each block.
-        let [upper_0, upper_1, _, _] = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
-        for (h, upper) in [upper_0, upper_1].into_iter().enumerate() {
-            // SAFETY: the signs are 32 bytes of each block.
-            let signs = unsafe { isa.chunk(rows.at(offset_of!(Block, signs) + 16 * h)) };
-            for c in 0..2 {
-                // SAFETY: the numbers are 64 bytes of each block.
-                let low = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * c)) };
-                let mut high = low;
-                for (i, high) in high.iter_mut().enumerate() {
-                    *high = isa.spread::<1>(upper, 16 * c as u32 + 4 * i as u32);
-                }
-                let entries = isa.entries(GRID, low, high);
-                for g in 0..2 {
-                    for half in 0..2 {
-                        let weights = isa.grid_weights(GRID, entries[2 * g + half], signs[2 * c + g], half);
-                        sink.take(isa, 8 * h + 4 * c + 2 * g + half, weights);
-                    }
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            quarter::<I, 0>(isa, rows, sink);
+            quarter::<I, 1>(isa, rows, sink);
+            quarter::<I, 2>(isa, rows, sink);
+            quarter::<I, 3>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks quarter `C` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 64 bytes of each block, the signs 32, and `qh` is not at its end.
+    let (low, signs, upper) = unsafe {
+        (
+            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)),
+            isa.chunk(rows.at(offset_of!(Block, signs) + 16 * (C / 2))),
+            isa.chunk(rows.at(offset_of!(Block, qh)))[C / 2],
+        )
+    };
+    let high = if C % 2 == 0 {
+        [
+            isa.spread::<1, 0>(upper),
+            isa.spread::<1, 4>(upper),
+            isa.spread::<1, 8>(upper),
+            isa.spread::<1, 12>(upper),
+        ]
+    } else {
+        [
+            isa.spread::<1, 16>(upper),
+            isa.spread::<1, 20>(upper),
+            isa.spread::<1, 24>(upper),
+            isa.spread::<1, 28>(upper),
+        ]
+    };
+    let [a, b, c, d] = isa.entries(GRID, low, high);
+    take_fours(isa, sink, 4 * C, GRID, [a, b], signs[C % 2 * 2]);
+    take_fours(isa, sink, 4 * C + 2, GRID, [c, d], signs[C % 2 * 2 + 1]);
 }

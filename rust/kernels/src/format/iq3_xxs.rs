@@ -11,7 +11,7 @@
 
 use core::mem::offset_of;
 
-use super::grid::{self, Grid, SIGNS, odd_scales, write_group};
+use super::grid::{self, Grid, SIGNS, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
@@ -125,21 +125,32 @@ impl SuperBlocks for IQ3_XXS {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        for h in 0..2 {
-            // SAFETY: the words are 32 bytes of each block.
-            let words = unsafe { isa.chunk(rows.at(offset_of!(Block, words) + 16 * h)) };
-            for c in 0..2 {
-                // SAFETY: the numbers are 64 bytes of each block.
-                let numbers = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * h + 16 * c)) };
-                let entries = isa.entries(GRID, numbers, [isa.splat(0); 4]);
-                for g in 0..2 {
-                    let signs = isa.with_parity(isa.spread::<7>(words[2 * c + g], 0));
-                    for half in 0..2 {
-                        let weights = isa.grid_weights(GRID, entries[2 * g + half], signs, half);
-                        sink.take(isa, 8 * h + 4 * c + 2 * g + half, weights);
-                    }
-                }
-            }
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            quarter::<I, 0>(isa, rows, sink);
+            quarter::<I, 1>(isa, rows, sink);
+            quarter::<I, 2>(isa, rows, sink);
+            quarter::<I, 3>(isa, rows, sink);
         }
     }
+}
+
+/// Unpacks quarter `C` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 64 bytes of each block, the words 32.
+    let (numbers, words) = unsafe {
+        (
+            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)),
+            isa.chunk(rows.at(offset_of!(Block, words) + 16 * (C / 2))),
+        )
+    };
+    let [a, b, c, d] = isa.entries(GRID, numbers, [isa.splat(0); 4]);
+    let (first, second) = (words[C % 2 * 2], words[C % 2 * 2 + 1]);
+    take_fours(isa, sink, 4 * C, GRID, [a, b], isa.with_parity(isa.spread::<7, 0>(first)));
+    take_fours(isa, sink, 4 * C + 2, GRID, [c, d], isa.with_parity(isa.spread::<7, 0>(second)));
 }

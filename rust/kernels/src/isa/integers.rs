@@ -96,11 +96,11 @@ pub(crate) trait Integers: Copy {
     /// Byte `i` of each lane is byte `bytes[i]` of `a`, or byte `bytes[i] - 4` of `b`.
     fn pick(self, a: Self::Words, b: Self::Words, bytes: [u8; 4]) -> Self::Words;
 
-    /// Byte `b` of each lane is bits `from + WIDTH b..` of the lane, `WIDTH` of them; all four are inside it.
-    fn spread<const WIDTH: u32>(self, w: Self::Words, from: u32) -> Self::Words;
+    /// Byte `b` of each lane is bits `FROM + WIDTH b..` of the lane, `WIDTH` of them; all four are inside it.
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: Self::Words) -> Self::Words;
 
-    /// Bit `bit` of each lane in all of its bits.
-    fn bit_everywhere(self, w: Self::Words, bit: u32) -> Self::Words;
+    /// Bit `BIT` of each lane in all of its bits.
+    fn bit_everywhere<const BIT: u32>(self, w: Self::Words) -> Self::Words;
 
     /// 255 for bytes with bit 7, 0 for the others.
     fn negative_bytes(self, w: Self::Words) -> Self::Words;
@@ -116,15 +116,14 @@ pub(crate) trait Integers: Copy {
         high: [Self::Words; M],
     ) -> [Self::Entries; M];
 
-    /// Sixteen weights from `entries`: 2 and 3 for `half` 1 of entries of eight weights, 0 and 1 for half 0, all four of
-    /// entries of four. Byte `b` of word `i` is [`Grid::bytes`] of code `4 i + b`, with bit `16 half + 4 i + b` of `signs` as its
+    /// Sixteen weights from `entries`: 2 and 3 for `HALF` 1 of entries of eight weights, 0 and 1 for half 0, all four of
+    /// entries of four. Byte `b` of word `i` is [`Grid::bytes`] of code `4 i + b`, with bit `16 HALF + 4 i + b` of `signs` as its
     /// sign.
-    fn grid_weights<const N: usize, const WIDTH: usize>(
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
         self,
         grid: &'static Grid<N, WIDTH>,
         entries: Self::Entries,
         signs: Self::Words,
-        half: usize,
     ) -> [Self::Words; 4];
 
     /// Signed bytes as the level multiplies them: plus [`SIGNED_OFFSET`](Integers::SIGNED_OFFSET).

@@ -30,6 +30,47 @@ impl<const VNNI: bool> Avx2<VNNI> {
     }
 }
 
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// The words of entries `low + 256 * high` of the grid, for byte `e` of each lane.
+    #[inline(always)]
+    fn gather<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: __m256i,
+        high: __m256i,
+        e: i8,
+    ) -> __m256i {
+        let mut number = self.shuffle(low, [e, -1, -1, -1]);
+        // SAFETY: the level has AVX2; a number is below N, whatever the bytes.
+        unsafe {
+            if N > 256 {
+                let high = _mm256_and_si256(high, _mm256_set1_epi8((N / 256 - 1) as i8));
+                number = _mm256_or_si256(number, self.shuffle(high, [-1, e, -1, -1]));
+            }
+            _mm256_i32gather_epi32::<4>(grid.words.as_ptr().cast(), number)
+        }
+    }
+
+    /// The bytes of codes whose signs are those of `bits` in the bytes of `signs`.
+    #[inline(always)]
+    fn signed_codes<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        codes: __m256i,
+        signs: __m256i,
+        bits: i32,
+    ) -> __m256i {
+        // SAFETY: the level has AVX2; the table has more than 16 bytes.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits);
+            let negative = _mm256_cmpeq_epi8(_mm256_and_si256(signs, bits), bits);
+            let sign = _mm256_and_si256(negative, _mm256_set1_epi8(1 << Grid::<N, WIDTH>::BITS));
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(grid.bytes.as_ptr().cast()));
+            _mm256_shuffle_epi8(bytes, _mm256_or_si256(codes, sign))
+        }
+    }
+}
+
 /// Whether sums over 16 weights up to `peak` fit i16, so that a pair product can scale them.
 #[inline(always)]
 const fn narrow(peak: u32) -> bool {
@@ -181,12 +222,12 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn spread<const WIDTH: u32>(self, w: __m256i, from: u32) -> __m256i {
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m256i) -> __m256i {
         // First two fields to each half of a lane, then one to each byte.
         let (two, one) = (1i32 << (2 * WIDTH) as i32, 1i32 << WIDTH as i32);
         unsafe {
             let mask = _mm256_set1_epi32(two - 1);
-            let w = _mm256_srl_epi32(w, _mm_cvtsi32_si128(from as i32));
+            let w = _mm256_srl_epi32(w, _mm_cvtsi32_si128(FROM as i32));
             let upper = _mm256_srl_epi32(w, _mm_cvtsi32_si128(2 * WIDTH as i32));
             let halves = _mm256_or_si256(
                 _mm256_and_si256(w, mask),
@@ -201,8 +242,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn bit_everywhere(self, w: __m256i, bit: u32) -> __m256i {
-        unsafe { _mm256_srai_epi32::<31>(_mm256_sll_epi32(w, _mm_cvtsi32_si128(31 - bit as i32))) }
+    fn bit_everywhere<const BIT: u32>(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_srai_epi32::<31>(_mm256_sll_epi32(w, _mm_cvtsi32_si128(31 - BIT as i32))) }
     }
 
     #[inline(always)]
@@ -244,50 +285,39 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
         high: [__m256i; M],
     ) -> [[__m256i; 4]; M] {
         let mut entries = [[self.splat(0); 4]; M];
-        for (m, entries) in entries.iter_mut().enumerate() {
-            for (e, entry) in entries.iter_mut().enumerate() {
-                let e = e as i8;
-                unsafe {
-                    let mut number = self.shuffle(low[m], [e, -1, -1, -1]);
-                    if N > 256 {
-                        // A lane's number stays below N, whatever the bytes.
-                        let upper = _mm256_and_si256(high[m], _mm256_set1_epi8((N / 256 - 1) as i8));
-                        number = _mm256_or_si256(number, self.shuffle(upper, [-1, e, -1, -1]));
-                    }
-                    *entry = _mm256_i32gather_epi32::<4>(grid.words.as_ptr().cast(), number);
-                }
-            }
+        for m in 0..M {
+            entries[m] = [
+                self.gather(grid, low[m], high[m], 0),
+                self.gather(grid, low[m], high[m], 1),
+                self.gather(grid, low[m], high[m], 2),
+                self.gather(grid, low[m], high[m], 3),
+            ];
         }
         entries
     }
 
     #[inline(always)]
-    fn grid_weights<const N: usize, const WIDTH: usize>(
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
         self,
         grid: &'static Grid<N, WIDTH>,
         entries: [__m256i; 4],
         signs: __m256i,
-        half: usize,
     ) -> [__m256i; 4] {
-        let mut weights = entries;
-        for (i, weights) in weights.iter_mut().enumerate() {
-            let byte = (2 * half + i / 2) as i8;
-            let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
-            unsafe {
-                // Codes in the lower nibbles; a shuffle ignores bits 4 to 6, and bit 7 is clear: no code of two bits is 3.
-                let codes = match (WIDTH, i % 2) {
-                    (8, 0) => entries[2 * half + i / 2],
-                    (8, _) => _mm256_srli_epi32::<4>(entries[2 * half + i / 2]),
-                    _ => entries[i],
-                };
-                let bits = _mm256_set1_epi32(bits);
-                let negative = _mm256_cmpeq_epi8(_mm256_and_si256(self.shuffle(signs, [byte; 4]), bits), bits);
-                let sign = _mm256_and_si256(negative, _mm256_set1_epi8(1 << Grid::<N, WIDTH>::BITS));
-                let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(grid.bytes.as_ptr().cast()));
-                *weights = _mm256_shuffle_epi8(bytes, _mm256_or_si256(codes, sign));
-            }
-        }
-        weights
+        // Codes in the lower nibbles; a shuffle ignores bits 4 to 6, and bit 7 is clear: no code of two bits is 3.
+        let codes = if WIDTH == 8 {
+            let (a, b) = (entries[2 * HALF], entries[2 * HALF + 1]);
+            unsafe { [a, _mm256_srli_epi32::<4>(a), b, _mm256_srli_epi32::<4>(b)] }
+        } else {
+            entries
+        };
+        let (first, second) = (2 * HALF as i8, 2 * HALF as i8 + 1);
+        let (first, second) = (self.shuffle(signs, [first; 4]), self.shuffle(signs, [second; 4]));
+        [
+            self.signed_codes(grid, codes[0], first, 0x0804_0201),
+            self.signed_codes(grid, codes[1], first, 0x8040_2010u32 as i32),
+            self.signed_codes(grid, codes[2], second, 0x0804_0201),
+            self.signed_codes(grid, codes[3], second, 0x8040_2010u32 as i32),
+        ]
     }
 
     #[inline(always)]

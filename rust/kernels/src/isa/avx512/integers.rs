@@ -30,6 +30,75 @@ impl Avx512 {
     }
 }
 
+impl Avx512 {
+    /// The words of entries `low + 256 * high` of the grid, for byte `E` of each lane.
+    #[inline(always)]
+    fn gather<const N: usize, const WIDTH: usize, const E: u32>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: __m512i,
+        high: __m512i,
+    ) -> __m512i {
+        // SAFETY: the level has AVX-512F; a number is below N, whatever the bytes.
+        unsafe {
+            let low = _mm512_srl_epi32(low, _mm_cvtsi32_si128(8 * E as i32));
+            let high = match E {
+                0 => _mm512_slli_epi32::<8>(high),
+                1 => high,
+                2 => _mm512_srli_epi32::<8>(high),
+                _ => _mm512_srli_epi32::<16>(high),
+            };
+            // Bits 7-0 of the one, the others of the other.
+            let number = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(0xff), low, high);
+            let number = _mm512_and_si512(number, _mm512_set1_epi32(N as i32 - 1));
+            _mm512_i32gather_epi32::<4>(number, grid.words.as_ptr().cast())
+        }
+    }
+
+    /// The bytes of a part of 128 bytes of `plane` that the lower seven bits of each byte number.
+    #[inline(always)]
+    fn part<const N: usize>(self, plane: &'static [u8; N], part: usize, numbers: __m512i) -> __m512i {
+        let part = &plane[128 * part..][..128];
+        // SAFETY: the level has AVX-512VBMI; the part has 128 bytes.
+        unsafe {
+            let (a, b) = (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[64..].as_ptr().cast()));
+            _mm512_permutex2var_epi8(a, numbers, b)
+        }
+    }
+
+    /// The codes of an entry of four weights, from bit `bit` of each lane of the planes on.
+    #[inline(always)]
+    fn four_codes(self, [lower, upper, ..]: [__m512i; 4], bit: i32) -> __m512i {
+        // SAFETY: the level has AVX-512VBMI.
+        unsafe {
+            let lower = _mm512_multishift_epi64_epi8(places([bit, bit + 3, 0, 0]), lower);
+            let places = places([0, 0, bit, bit + 3]);
+            _mm512_mask_multishift_epi64_epi8(lower, 0xcccc_cccc_cccc_cccc, places, upper)
+        }
+    }
+
+    /// The bytes of codes whose signs are four bits from `bit` of each lane of `signs` on.
+    #[inline(always)]
+    fn signed_codes<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        codes: __m512i,
+        signs: __m512i,
+        bit: i32,
+    ) -> __m512i {
+        let bits = Grid::<N, WIDTH>::BITS as i32;
+        // SAFETY: the level has AVX-512VBMI; the table has 64 bytes.
+        unsafe {
+            let places = places([bit - bits, bit - bits + 1, bit - bits + 2, bit - bits + 3]);
+            let signs = _mm512_multishift_epi64_epi8(places, signs);
+            // The lower bits of the one and the next bit of the other; bits 7 and 6 do not count, and the table repeats
+            // itself for what is in the bits between.
+            let index = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8((1 << bits) - 1), codes, signs);
+            _mm512_permutexvar_epi8(index, _mm512_loadu_si512(grid.bytes.as_ptr().cast()))
+        }
+    }
+}
+
 /// Whether sums over 16 weights up to `peak` fit i16, so that a pair product can scale them.
 #[inline(always)]
 const fn narrow(peak: u32) -> bool {
@@ -192,8 +261,8 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn spread<const WIDTH: u32>(self, w: __m512i, from: u32) -> __m512i {
-        let (from, width) = (from as i32, WIDTH as i32);
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m512i) -> __m512i {
+        let (from, width) = (FROM as i32, WIDTH as i32);
         unsafe {
             let bytes = _mm512_multishift_epi64_epi8(
                 places([from, from + width, from + 2 * width, from + 3 * width]),
@@ -204,8 +273,8 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn bit_everywhere(self, w: __m512i, bit: u32) -> __m512i {
-        unsafe { _mm512_srai_epi32::<31>(_mm512_sll_epi32(w, _mm_cvtsi32_si128(31 - bit as i32))) }
+    fn bit_everywhere<const BIT: u32>(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_srai_epi32::<31>(_mm512_sll_epi32(w, _mm_cvtsi32_si128(31 - BIT as i32))) }
     }
 
     #[inline(always)]
@@ -230,49 +299,42 @@ impl Integers for Avx512 {
         high: [__m512i; M],
     ) -> [[__m512i; 4]; M] {
         let mut entries = [[self.splat(0); 4]; M];
-        unsafe {
-            if gathers(N) {
-                for (m, entries) in entries.iter_mut().enumerate() {
-                    for (e, entry) in entries.iter_mut().enumerate() {
-                        let low = _mm512_srl_epi32(low[m], _mm_cvtsi32_si128(8 * e as i32));
-                        let high = if e == 0 {
-                            _mm512_slli_epi32::<8>(high[m])
-                        } else {
-                            _mm512_srl_epi32(high[m], _mm_cvtsi32_si128(8 * e as i32 - 8))
-                        };
-                        // Bits 7-0 of the one, the others of the other; a lane's number stays below N, whatever the bytes.
-                        let number = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(0xff), low, high);
-                        let number = _mm512_and_si512(number, _mm512_set1_epi32(N as i32 - 1));
-                        *entry = _mm512_i32gather_epi32::<4>(number, grid.words.as_ptr().cast());
-                    }
-                }
-                return entries;
-            }
-            // Each part of a plane, 128 entries, fills two registers; the lower seven bits of a number choose in it.
-            let mut parts = low;
+        if gathers(N) {
             for m in 0..M {
-                let part = _mm512_and_si512(_mm512_srli_epi32::<7>(low[m]), _mm512_set1_epi8(1));
-                parts[m] = if N == 256 {
-                    part
-                } else {
-                    let upper = _mm512_and_si512(_mm512_add_epi8(high[m], high[m]), _mm512_set1_epi8((N / 128 - 2) as i8));
-                    _mm512_or_si512(part, upper)
-                };
+                entries[m] = [
+                    self.gather::<N, WIDTH, 0>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 1>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 2>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 3>(grid, low[m], high[m]),
+                ];
             }
-            for part in 0..N / 128 {
-                for plane in 0..2 {
-                    let table = grid.planes[plane].as_ptr().add(128 * part);
-                    let table = (_mm512_loadu_si512(table.cast()), _mm512_loadu_si512(table.add(64).cast()));
-                    for m in 0..M {
-                        let found = &mut entries[m][plane];
-                        if part == 0 {
-                            *found = _mm512_permutex2var_epi8(table.0, low[m], table.1);
-                        } else {
-                            let chosen = _mm512_cmpeq_epi8_mask(parts[m], _mm512_set1_epi8(part as i8));
-                            let all = _mm512_permutex2var_epi8(table.0, low[m], table.1);
-                            *found = _mm512_mask_blend_epi8(chosen, *found, all);
-                        }
-                    }
+            return entries;
+        }
+        let [lower, upper] = &grid.planes;
+        for m in 0..M {
+            entries[m][0] = self.part(lower, 0, low[m]);
+            entries[m][1] = self.part(upper, 0, low[m]);
+        }
+        // Each part of a plane, 128 entries, fills two registers; the lower seven bits of a number choose in it, the others
+        // choose the part.
+        let mut parts = low;
+        for m in 0..M {
+            unsafe {
+                parts[m] = _mm512_and_si512(_mm512_srli_epi32::<7>(low[m]), _mm512_set1_epi8(1));
+                if N > 256 {
+                    let upper = _mm512_add_epi8(high[m], high[m]);
+                    let upper = _mm512_and_si512(upper, _mm512_set1_epi8((N / 128 - 2) as i8));
+                    parts[m] = _mm512_or_si512(parts[m], upper);
+                }
+            }
+        }
+        for part in 1..N / 128 {
+            for m in 0..M {
+                unsafe {
+                    let chosen = _mm512_cmpeq_epi8_mask(parts[m], _mm512_set1_epi8(part as i8));
+                    let [a, b, ..] = entries[m];
+                    entries[m][0] = _mm512_mask_blend_epi8(chosen, a, self.part(lower, part, low[m]));
+                    entries[m][1] = _mm512_mask_blend_epi8(chosen, b, self.part(upper, part, low[m]));
                 }
             }
         }
@@ -280,42 +342,40 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn grid_weights<const N: usize, const WIDTH: usize>(
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
         self,
         grid: &'static Grid<N, WIDTH>,
         entries: [__m512i; 4],
         signs: __m512i,
-        half: usize,
     ) -> [__m512i; 4] {
-        let bits = Grid::<N, WIDTH>::BITS as i32;
-        let mut weights = entries;
-        for (i, weights) in weights.iter_mut().enumerate() {
-            let e = 2 * half + i / 2;
-            let (byte, i) = (8 * e as i32, i as i32);
+        let (first, second) = (16 * HALF as i32, 16 * HALF as i32 + 8);
+        let codes = if WIDTH == 4 {
+            [
+                self.four_codes(entries, 0),
+                self.four_codes(entries, 8),
+                self.four_codes(entries, 16),
+                self.four_codes(entries, 24),
+            ]
+        } else if gathers(N) {
+            let (a, b) = (entries[2 * HALF], entries[2 * HALF + 1]);
+            unsafe { [a, _mm512_srli_epi32::<4>(a), b, _mm512_srli_epi32::<4>(b)] }
+        } else {
             unsafe {
-                let codes = match (WIDTH, gathers(N)) {
-                    (8, true) if i % 2 == 0 => entries[e],
-                    (8, true) => _mm512_srli_epi32::<4>(entries[e]),
-                    (8, false) => _mm512_multishift_epi64_epi8(
-                        places([byte, byte + 2, byte + 4, byte + 6]),
-                        entries[i as usize % 2],
-                    ),
-                    _ => {
-                        let lower = _mm512_multishift_epi64_epi8(places([8 * i, 8 * i + 3, 0, 0]), entries[0]);
-                        let upper = places([0, 0, 8 * i, 8 * i + 3]);
-                        _mm512_mask_multishift_epi64_epi8(lower, 0xcccc_cccc_cccc_cccc, upper, entries[1])
-                    }
-                };
-                let first = byte + 4 * (i % 2) - bits;
-                let signs = _mm512_multishift_epi64_epi8(places([first, first + 1, first + 2, first + 3]), signs);
-                // The lower bits of the one and the next bit of the other; bits 7 and 6 do not count, and the table
-                // repeats itself for what is in the bits between.
-                let mask = _mm512_set1_epi8((1 << bits) - 1);
-                let index = _mm512_ternarylogic_epi32::<0xca>(mask, codes, signs);
-                *weights = _mm512_permutexvar_epi8(index, _mm512_loadu_si512(grid.bytes.as_ptr().cast()));
+                let (a, b) = (places([0, 2, 4, 6].map(|bit| first + bit)), places([0, 2, 4, 6].map(|bit| second + bit)));
+                [
+                    _mm512_multishift_epi64_epi8(a, entries[0]),
+                    _mm512_multishift_epi64_epi8(a, entries[1]),
+                    _mm512_multishift_epi64_epi8(b, entries[0]),
+                    _mm512_multishift_epi64_epi8(b, entries[1]),
+                ]
             }
-        }
-        weights
+        };
+        [
+            self.signed_codes(grid, codes[0], signs, first),
+            self.signed_codes(grid, codes[1], signs, first + 4),
+            self.signed_codes(grid, codes[2], signs, second),
+            self.signed_codes(grid, codes[3], signs, second + 4),
+        ]
     }
 
     #[inline(always)]
