@@ -15,6 +15,7 @@ use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -106,7 +107,7 @@ impl SuperBlocks for IQ1_M {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are the last eight bytes of each block.
         let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
         let mut scales = isa.fields_up::<1, 0x0e>([
@@ -127,7 +128,7 @@ impl SuperBlocks for IQ1_M {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {

@@ -15,6 +15,7 @@ use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -85,6 +86,8 @@ impl BlockFormat for IQ1_S {
 }
 
 impl Weights for IQ1_S {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -108,21 +111,19 @@ impl SuperBlocks for IQ1_S {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: `qh` is 16 bytes of each block, `d` its first two.
-        let (d, words) =
-            unsafe { (isa.halves(rows.at(offset_of!(Block, d))), isa.chunk(rows.at(offset_of!(Block, qh)))) };
-        let mut scales = words;
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        // SAFETY: `qh` is 16 bytes of each block.
+        let mut scales = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
         for scales in &mut scales {
             let bits = isa.field::<3, 0x0e>(isa.pick(*scales, *scales, [1, 1, 3, 3]));
             *scales = isa.or(bits, isa.splat(0x0101_0101));
         }
-        let d = isa.mul(d, isa.splat_float(0.125));
+        let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
         SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {

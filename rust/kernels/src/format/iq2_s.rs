@@ -16,6 +16,7 @@ use super::grid::{self, Grid, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -81,6 +82,8 @@ impl BlockFormat for IQ2_S {
 }
 
 impl Weights for IQ2_S {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -104,18 +107,16 @@ impl SuperBlocks for IQ2_S {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scales are the last eight bytes of each block, `d` its first two.
-        let (d, [_, _, a, b]) = unsafe {
-            (isa.halves(rows.at(offset_of!(Block, d))), isa.chunk(rows.at(offset_of!(Block, scales) - 8)))
-        };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        // SAFETY: the scales are the last eight bytes of each block.
+        let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
         let scales = odd_nibble_scales(isa, [a, b]);
-        let d = isa.mul(d, isa.splat_float(0.125));
+        let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
         SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {

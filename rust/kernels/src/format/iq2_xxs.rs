@@ -14,6 +14,7 @@ use super::grid::{self, Grid, SIGNS, odd_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -81,6 +82,8 @@ impl BlockFormat for IQ2_XXS {
 }
 
 impl Weights for IQ2_XXS {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -104,26 +107,19 @@ impl SuperBlocks for IQ2_XXS {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the groups are 64 bytes of each block, `d` its first two.
-        let (d, words) = unsafe {
-            let qs = rows.at(offset_of!(Block, qs));
-            let mut words = [isa.splat(0); 8];
-            for c in 0..4 {
-                [_, words[2 * c], _, words[2 * c + 1]] = isa.chunk(qs.at(16 * c));
-            }
-            (isa.halves(rows.at(offset_of!(Block, d))), words)
-        };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         let mut scales = [isa.splat(0); 4];
         for (c, scales) in scales.iter_mut().enumerate() {
-            *scales = odd_scales(isa, isa.pick(words[2 * c], words[2 * c + 1], [3, 3, 7, 7]));
+            // SAFETY: the groups are 64 bytes of each block.
+            let [_, a, _, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * c)) };
+            *scales = odd_scales(isa, isa.pick(a, b, [3, 3, 7, 7]));
         }
-        let d = isa.mul(d, isa.splat_float(0.125));
+        let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
         SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {

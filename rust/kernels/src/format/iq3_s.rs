@@ -16,6 +16,7 @@ use super::grid::{self, Grid, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -81,6 +82,8 @@ impl BlockFormat for IQ3_S {
 }
 
 impl Weights for IQ3_S {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d), offset_of!(Block, scales)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -104,11 +107,8 @@ impl SuperBlocks for IQ3_S {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scales are the last four bytes of each block, `d` its first two.
-        let (d, [_, _, _, nibbles]) = unsafe {
-            (isa.halves(rows.at(offset_of!(Block, d))), isa.chunk(rows.at(offset_of!(Block, scales) - 12)))
-        };
+    unsafe fn scales<I: Integers>(isa: I, _rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        let (d, nibbles) = (isa.lower_halves(head.word(isa, 0)), head.word(isa, 1));
         let (low, high) = (isa.field_up::<4, 0xf0>(nibbles), nibbles);
         let scales = [
             odd_scales(isa, isa.pick(low, high, [0, 0, 4, 4])),
@@ -120,7 +120,7 @@ impl SuperBlocks for IQ3_S {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {

@@ -15,6 +15,7 @@ use super::grid::{self, Grid, SIGNS, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -84,6 +85,8 @@ impl BlockFormat for IQ3_XXS {
 }
 
 impl Weights for IQ3_XXS {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -107,24 +110,22 @@ impl SuperBlocks for IQ3_XXS {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the words are 32 bytes of each block, `d` its first two.
-        let (d, low, high) = unsafe {
-            let words = rows.at(offset_of!(Block, words));
-            (isa.halves(rows.at(offset_of!(Block, d))), isa.chunk(words), isa.chunk(words.at(16)))
-        };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        let words = rows.at(offset_of!(Block, words));
+        // SAFETY: the words are 32 bytes of each block.
+        let (low, high) = unsafe { (isa.chunk(words), isa.chunk(words.at(16))) };
         let scales = [
             odd_scales(isa, isa.pick(low[0], low[1], [3, 3, 7, 7])),
             odd_scales(isa, isa.pick(low[2], low[3], [3, 3, 7, 7])),
             odd_scales(isa, isa.pick(high[0], high[1], [3, 3, 7, 7])),
             odd_scales(isa, isa.pick(high[2], high[3], [3, 3, 7, 7])),
         ];
-        let d = isa.mul(d, isa.splat_float(0.25));
+        let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.25));
         SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
         // SAFETY: by the contract.
         unsafe {
