@@ -242,7 +242,9 @@ mod tests {
             assert_eq!(top.map(u32::from), Some(peak));
             for i in 0..N {
                 for (plus, minus) in grid.entry(i, 0).into_iter().zip(grid.entry(i, 0xff)) {
-                    assert!(plus > minus && (WIDTH == 8 && N == 2048 || i32::from(plus) + i32::from(minus) == 2 * offset));
+                    assert!(
+                        plus > minus && (WIDTH == 8 && N == 2048 || i32::from(plus) + i32::from(minus) == 2 * offset)
+                    );
                 }
             }
         }

@@ -140,12 +140,8 @@ unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl 
             isa.chunk(rows.at(offset_of!(Block, qh)))[H],
         )
     };
-    let high = [
-        isa.spread::<2, 0>(upper),
-        isa.spread::<2, 8>(upper),
-        isa.spread::<2, 16>(upper),
-        isa.spread::<2, 24>(upper),
-    ];
+    let high =
+        [isa.spread::<2, 0>(upper), isa.spread::<2, 8>(upper), isa.spread::<2, 16>(upper), isa.spread::<2, 24>(upper)];
     let [a, b, c, d] = isa.entries(GRID, low, high);
     take_eights(isa, sink, 8 * H, GRID, a, signs[0]);
     take_eights(isa, sink, 8 * H + 2, GRID, b, signs[1]);

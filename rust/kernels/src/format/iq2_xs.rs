@@ -42,7 +42,13 @@ impl Block {
         let mut quants = [0; SUPER];
         for (g, out) in quants.chunks_exact_mut(32).enumerate() {
             let word = |e: usize| u16::from_le_bytes([self.qs[8 * g + 2 * e], self.qs[8 * g + 2 * e + 1]]);
-            write_group(GRID, grid::OFFSET, out, |e| usize::from(word(e) & 511), |e| SIGNS.of(u32::from(word(e) >> 9), 0));
+            write_group(
+                GRID,
+                grid::OFFSET,
+                out,
+                |e| usize::from(word(e) & 511),
+                |e| SIGNS.of(u32::from(word(e) >> 9), 0),
+            );
         }
         quants
     }

@@ -147,19 +147,9 @@ unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut im
         )
     };
     let high = if C % 2 == 0 {
-        [
-            isa.spread::<1, 0>(upper),
-            isa.spread::<1, 4>(upper),
-            isa.spread::<1, 8>(upper),
-            isa.spread::<1, 12>(upper),
-        ]
+        [isa.spread::<1, 0>(upper), isa.spread::<1, 4>(upper), isa.spread::<1, 8>(upper), isa.spread::<1, 12>(upper)]
     } else {
-        [
-            isa.spread::<1, 16>(upper),
-            isa.spread::<1, 20>(upper),
-            isa.spread::<1, 24>(upper),
-            isa.spread::<1, 28>(upper),
-        ]
+        [isa.spread::<1, 16>(upper), isa.spread::<1, 20>(upper), isa.spread::<1, 24>(upper), isa.spread::<1, 28>(upper)]
     };
     let [a, b, c, d] = isa.entries(GRID, low, high);
     take_fours(isa, sink, 4 * C, GRID, [a, b], signs[C % 2 * 2]);
