@@ -12,7 +12,7 @@ import fastq
 import tiny
 from reference.formats import CODECS
 
-BLOCKED = [name for name, codec in CODECS.items() if codec.quantized()]
+BLOCKED = [name for name, codec in CODECS.items() if codec.quantized() and tiny.FORMATS[name].quantizes]
 
 
 def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
@@ -44,7 +44,7 @@ def blocks(name: str, kind: str) -> npt.NDArray[np.uint8]:
         data = rng.integers(0, 256, (count, codec.size), dtype=np.uint8)
         form = tiny.FORMATS[name]
         if form.d is not None:
-            data[:, form.d : form.d + 2] = np.arange(count, dtype="<u2")[:, None].view(np.uint8)
+            tiny.set_scale(form, data, np.arange(count, dtype="<u2"))
         return data.reshape(-1, 2 * codec.size if codec.quantized() else 256)
     count = 2048
     if kind == "wild":
@@ -123,6 +123,19 @@ def test_list_of_formats() -> None:
     """Names, blocks and bytes of the engine's list are those of the twin's."""
     ours = {f.name: f for f in fastq.formats()}
     assert set(CODECS) <= set(ours)
+    for name, form in tiny.FORMATS.items():
+        found = ours[name]
+        assert (found.id, found.block, found.bytes) == (form.type_id, form.block, form.size)
+        assert found.quantizes == form.quantizes
+
+
+@pytest.mark.parametrize("name", [name for name, form in tiny.FORMATS.items() if not form.quantizes])
+def test_types_that_cannot_be_made(name: str) -> None:
+    """Asking for a type without a quantizer is a `ValueError` that names it, for no rows too."""
+    block = CODECS[name].block
+    for rows in (np.zeros((2, block), np.float32), np.zeros(block, np.float32)):
+        with pytest.raises(ValueError, match=f"no quantizer for {name}"):
+            fastq.quantize_array(rows, name)
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q6_K"])

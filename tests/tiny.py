@@ -56,6 +56,10 @@ class Format:
     """Byte offset of the f16 minimum, and the minimum that centres the weights when `d` is 1."""
     signed: bool = False
     """Whether a negative `d` is as good as a positive one."""
+    spread: bool = False
+    """Whether the nibbles of the scale are the upper halves of every other byte from `d` on, lowest first."""
+    quantizes: bool = True
+    """Whether the engine can make it from weights."""
 
 
 FORMATS: dict[str, Format] = {
@@ -74,12 +78,21 @@ FORMATS: dict[str, Format] = {
         Format("Q4_K", 12, 256, 144, rms=258.3, d=0, minimum=(2, 7.5)),
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
+        Format("IQ1_S", 19, 256, 50, rms=7.2, d=0, signed=True, quantizes=False),
+        Format("IQ1_M", 29, 256, 56, rms=7.2, d=49, signed=True, spread=True, quantizes=False),
+        Format("IQ2_XXS", 16, 256, 66, rms=53.1, d=0, signed=True, quantizes=False),
+        Format("IQ2_XS", 17, 256, 74, rms=55.7, d=0, signed=True, quantizes=False),
+        Format("IQ2_S", 22, 256, 82, rms=56.5, d=0, signed=True, quantizes=False),
+        Format("IQ3_XXS", 18, 256, 98, rms=142.1, d=0, signed=True, quantizes=False),
+        Format("IQ3_S", 21, 256, 110, rms=140.4, d=0, signed=True, quantizes=False),
     )
 }
 # What llama-quantize takes when a row is no multiple of 256.
 FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK |= {name: "Q4_0" for name in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")}
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12,
-              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
+              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32,
+              "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XXS": 23, "IQ1_S": 24, "IQ3_S": 26, "IQ2_S": 28, "IQ1_M": 31}  # fmt: skip
 
 
 def fitting(name: str, k: int) -> Format:
@@ -100,11 +113,23 @@ def random_blocks(rng: np.random.Generator, form: Format, count: int, rms: float
     d = np.exp(rng.uniform(-0.5, 0.5, count)) * (rms / form.rms)
     if form.signed:
         d *= rng.choice((-1.0, 1.0), count)
-    blocks[:, form.d : form.d + 2] = d.astype("<f2")[:, None].view(np.uint8)
+    set_scale(form, blocks, d.astype("<f2"))
     if form.minimum is not None:
         at, centre = form.minimum
         blocks[:, at : at + 2] = (d * centre).astype("<f2")[:, None].view(np.uint8)
     return blocks
+
+
+def set_scale(form: Format, blocks: Bytes, d: npt.NDArray[Any]) -> None:
+    """Gives each block its `d`; values of two bytes."""
+    assert form.d is not None
+    if form.spread:
+        bits = d.view("<u2")
+        for i in range(4):
+            at = blocks[:, form.d + 2 * i]
+            at[:] = at & 15 | (bits >> 4 * i & 15).astype(np.uint8) << 4
+    else:
+        blocks[:, form.d : form.d + 2] = d[:, None].view(np.uint8)
 
 
 def encode_floats(form: Format, x: Floats) -> Bytes:

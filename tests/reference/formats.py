@@ -6,8 +6,11 @@ products of an f16 scale with small integers are exact in float32, so only the s
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +142,108 @@ def q6_k(b: Bytes) -> Floats:
     return spread(half(b, 208) * b[:, 192:208].view(np.int8).astype(np.float32), 16) * q
 
 
+# The I-quants: blocks hold numbers of grid points, signs, and odd scales `2 s + 1`.
+IQ2_VALUES = (8, 25, 43)
+IQ3_XXS_VALUES = (4, 12, 20, 28, 36, 44, 52, 62)
+IQ3_S_VALUES = (1, 3, 5, 7, 9, 11, 13, 15)
+GRIDS = Path(__file__).parents[2] / "rust/kernels/src/format/grid"
+
+
+@functools.cache
+def grid(name: str, values: tuple[int, ...]) -> Floats:
+    """The points of a grid, `(entries, 8)` or `(entries, 4)`; the codes are read from the sources of the engine.
+
+    Nothing is checked against itself: the results are compared with those of the `gguf` package, which has its own list.
+    """
+    source = (GRIDS / f"{name}.rs").read_text().partition("= [")[2]
+    codes = np.array([int(number, 0) for number in re.findall(r"0[xo]\w+", source)])
+    width = 8 if len(values) <= 4 else 4
+    bits_of_code = 2 if width == 8 else 3
+    split = codes[:, None] >> bits_of_code * np.arange(width) & (1 << bits_of_code) - 1
+    return np.array(values, np.float32)[split]
+
+
+def words(b: Bytes, dtype: str) -> npt.NDArray[np.int64]:
+    return np.ascontiguousarray(b).view(dtype).astype(np.int64)
+
+
+def points(table: Floats, numbers: npt.NDArray[np.integer]) -> Floats:
+    """Points by their numbers, `(n, m)` to `(n, m * width)`."""
+    return table[numbers].reshape(len(numbers), -1)
+
+
+def signs_of(seven: npt.NDArray[np.integer]) -> Bytes:
+    """Sign bytes of which seven bits are known: the number of negative signs is even."""
+    eighth = np.unpackbits(seven.astype(np.uint8)[..., None], axis=-1).sum(axis=-1) & 1
+    return (seven.astype(np.int64) | eighth.astype(np.int64) << 7).astype(np.uint8)
+
+
+def negated(x: Floats, signs: Bytes) -> Floats:
+    """`x` `(n, 256)` with the signs of 32 bytes, lowest bit first."""
+    return np.where(bits(signs) == 1, -x, x).astype(np.float32)
+
+
+def odd(s: npt.NDArray[np.integer], times: int) -> Floats:
+    """Scales of sub-blocks of `times` weights."""
+    return spread((2 * s + 1).astype(np.float32), times)
+
+
+def nibbles_in_turn(b: Bytes) -> Bytes:
+    """Low half, high half of each byte: `(n, m)` to `(n, 2 m)`."""
+    return np.stack([b & 15, b >> 4], axis=2).reshape(len(b), -1)
+
+
+def iq2_xxs(b: Bytes) -> Floats:
+    groups = words(b[:, 2:], "<u4").reshape(-1, 8, 2)
+    numbers = groups[:, :, :1] >> 8 * np.arange(4) & 255
+    signs = signs_of(groups[:, :, 1:] >> 7 * np.arange(4) & 127)
+    x = points(grid("iq2_xxs", IQ2_VALUES), numbers.reshape(-1, 32))
+    return half(b, 0) / 8 * odd(groups[:, :, 1] >> 28, 32) * negated(x, signs.reshape(-1, 32))
+
+
+def iq2_xs(b: Bytes) -> Floats:
+    qs = words(b[:, 2:66], "<u2")
+    x = points(grid("iq2_xs", IQ2_VALUES), qs & 511)
+    return half(b, 0) / 8 * odd(nibbles_in_turn(b[:, 66:]), 16) * negated(x, signs_of(qs >> 9))
+
+
+def iq2_s(b: Bytes) -> Floats:
+    high = (b[:, 66:74, None] >> np.arange(0, 8, 2) & 3).reshape(len(b), 32)
+    x = points(grid("iq2_s", IQ2_VALUES), b[:, 2:34].astype(np.int64) | high.astype(np.int64) << 8)
+    return half(b, 0) / 8 * odd(nibbles_in_turn(b[:, 74:]), 16) * negated(x, b[:, 34:66])
+
+
+def iq3_xxs(b: Bytes) -> Floats:
+    groups = words(b[:, 66:], "<u4")
+    signs = signs_of(groups[:, :, None] >> 7 * np.arange(4) & 127).reshape(-1, 32)
+    x = points(grid("iq3_xxs", IQ3_XXS_VALUES), b[:, 2:66])
+    return half(b, 0) / 4 * odd(groups >> 28, 32) * negated(x, signs)
+
+
+def iq3_s(b: Bytes) -> Floats:
+    numbers = b[:, 2:66].astype(np.int64) | bits(b[:, 66:74]).astype(np.int64) << 8
+    x = points(grid("iq3_s", IQ3_S_VALUES), numbers)
+    return half(b, 0) * odd(nibbles_in_turn(b[:, 106:]), 32) * negated(x, b[:, 74:106])
+
+
+def iq1_s(b: Bytes) -> Floats:
+    qh = words(b[:, 34:], "<u2")
+    high = (qh[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 32)
+    x = points(grid("iq1_s", (-8, 0, 8)), b[:, 2:34].astype(np.int64) | high << 8)
+    shift = spread(np.where(qh >> 15 == 1, np.float32(-1), np.float32(1)), 32)
+    return half(b, 0) / 8 * odd(qh >> 12 & 7, 32) * (x + shift)
+
+
+def iq1_m(b: Bytes) -> Floats:
+    high = nibbles_in_turn(b[:, 32:48]).astype(np.int64)
+    x = points(grid("iq1_s", (-8, 0, 8)), b[:, :32].astype(np.int64) | (high & 7) << 8)
+    shift = spread(np.where(high & 8 != 0, np.float32(-1), np.float32(1)), 8)
+    # The upper nibbles of four u16 are an f16; below are four scales of three bits each.
+    scales = words(b[:, 48:], "<u2")
+    d = (scales >> 12 << 4 * np.arange(4)).sum(axis=1).astype("<u2").view("<f2").astype(np.float32)[:, None]
+    return d / 8 * odd((scales[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 16), 16) * (x + shift)
+
+
 CODECS: dict[str, Codec] = {
     c.name: c
     for c in (
@@ -155,6 +260,13 @@ CODECS: dict[str, Codec] = {
         Codec("Q4_K", 12, 256, 144, q4_k),
         Codec("Q5_K", 13, 256, 176, q5_k),
         Codec("Q6_K", 14, 256, 210, q6_k),
+        Codec("IQ1_S", 19, 256, 50, iq1_s),
+        Codec("IQ1_M", 29, 256, 56, iq1_m),
+        Codec("IQ2_XXS", 16, 256, 66, iq2_xxs),
+        Codec("IQ2_XS", 17, 256, 74, iq2_xs),
+        Codec("IQ2_S", 22, 256, 82, iq2_s),
+        Codec("IQ3_XXS", 18, 256, 98, iq3_xxs),
+        Codec("IQ3_S", 21, 256, 110, iq3_s),
     )
 }
 BY_ID = {c.type_id: c for c in CODECS.values()}

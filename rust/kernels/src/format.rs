@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::Activation;
 
+pub(crate) mod grid;
 mod layout;
 mod round;
 mod scale;
@@ -138,6 +139,13 @@ formats! {
     q4_k::Q4_K,
     q5_k::Q5_K,
     q6_k::Q6_K,
+    iq1_s::IQ1_S,
+    iq1_m::IQ1_M,
+    iq2_xxs::IQ2_XXS,
+    iq2_xs::IQ2_XS,
+    iq2_s::IQ2_S,
+    iq3_xxs::IQ3_XXS,
+    iq3_s::IQ3_S,
 }
 
 /// Facts about a [`Format`].

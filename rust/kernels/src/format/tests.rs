@@ -21,6 +21,13 @@ fn facts_are_those_of_ggml() {
         ("Q4_K", 12, 256, 144),
         ("Q5_K", 13, 256, 176),
         ("Q6_K", 14, 256, 210),
+        ("IQ1_S", 19, 256, 50),
+        ("IQ1_M", 29, 256, 56),
+        ("IQ2_XXS", 16, 256, 66),
+        ("IQ2_XS", 17, 256, 74),
+        ("IQ2_S", 22, 256, 82),
+        ("IQ3_XXS", 18, 256, 98),
+        ("IQ3_S", 21, 256, 110),
     ];
     assert_eq!(Format::ALL.len(), expected.len());
     for (name, id, block, bytes) in expected {
@@ -220,7 +227,8 @@ fn packing_is_the_inverse_of_unpacking() {
 /// FNV-1a of the encoded golden values and of the decoded golden blocks (see [`golden_values`], [`golden_blocks`]).
 ///
 /// Made once from the outputs of other programs on the same data: `libgguf` 0.2.2 (ggml's reference quantizer) for the first
-/// column (empty where there is no quantizer), `gguf.quants.dequantize` of the `gguf` package 0.19.0 for the second. They are not to be updated from the output
+/// column (empty where there is no quantizer), `gguf.quants.dequantize` of the `gguf` package 0.19.0 for the second. They are
+/// not to be updated from the output
 /// of this crate.
 const GOLDEN: &[(Format, Option<u64>, u64)] = &[
     (Format::F32, Some(0x7767_6bfc_b5b0_3b71), 0x3f05_2592_0c79_f242),
@@ -236,6 +244,13 @@ const GOLDEN: &[(Format, Option<u64>, u64)] = &[
     (Format::Q4_K, Some(0xbeb4_1def_1e3b_21bd), 0x2802_112e_ef73_a6b8),
     (Format::Q5_K, Some(0x9417_a872_dab1_fbaa), 0xac52_f842_cb92_1152),
     (Format::Q6_K, Some(0xbea0_42e4_8b35_2f2e), 0xc1ed_63e2_476d_357e),
+    (Format::IQ1_S, None, 0xe751_f3d4_3e9a_5c1c),
+    (Format::IQ1_M, None, 0x9d0e_0042_363a_00f2),
+    (Format::IQ2_XXS, None, 0x93eb_4c08_aa5c_6ccd),
+    (Format::IQ2_XS, None, 0x5c38_efc3_51d0_f634),
+    (Format::IQ2_S, None, 0x36e9_11b4_0abc_f9e4),
+    (Format::IQ3_XXS, None, 0x6d34_1e3c_f5be_3aae),
+    (Format::IQ3_S, None, 0x2f5c_680b_d227_8a38),
 ];
 
 /// 256 super-blocks of plausible values, then the special rows.

@@ -1,5 +1,6 @@
 //! Operations on vectors with one matrix row per lane, for the integer matrix products.
 
+use crate::format::grid::Grid;
 use crate::unpack::Rows;
 
 /// The integer operations of a SIMD level. A lane is a row of weights; bytes of a lane are neighbours along k.
@@ -20,6 +21,8 @@ pub(crate) trait Integers: Copy {
     type Floats: Copy;
     /// Dot products under way.
     type Dot: Copy;
+    /// Four entries of a grid per lane.
+    type Entries: Copy;
 
     /// `x` in every lane.
     fn splat(self, x: i32) -> Self::Words;
@@ -77,6 +80,39 @@ pub(crate) trait Integers: Copy {
 
     /// Byte `b` is 16 where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
     fn fifth_bits(self, w: Self::Words, i: usize) -> Self::Words;
+
+    /// Byte `i` of each lane is byte `bytes[i]` of `a`, or byte `bytes[i] - 4` of `b`.
+    fn pick(self, a: Self::Words, b: Self::Words, bytes: [u8; 4]) -> Self::Words;
+
+    /// Byte `b` of each lane is bits `FROM + WIDTH b..` of the lane, `WIDTH` of them; all four are inside it.
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: Self::Words) -> Self::Words;
+
+    /// Bit `BIT` of each lane in all of its bits.
+    fn bit_everywhere<const BIT: u32>(self, w: Self::Words) -> Self::Words;
+
+    /// 255 for bytes with bit 7, 0 for the others.
+    fn negative_bytes(self, w: Self::Words) -> Self::Words;
+
+    /// Per byte `w & 127`, with a bit 7 that makes the number of set bits even.
+    fn with_parity(self, w: Self::Words) -> Self::Words;
+
+    /// The four entries of `grid` with the numbers `(low[b] + 256 * high[b]) % N`, for the bytes of each lane.
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [Self::Words; M],
+        high: [Self::Words; M],
+    ) -> [Self::Entries; M];
+
+    /// Sixteen weights from `entries`: 2 and 3 for `HALF` 1 of entries of eight weights, 0 and 1 for half 0, all four of
+    /// entries of four. Byte `b` of word `i` is [`Grid::bytes`] of code `4 i + b`, with bit `16 HALF + 4 i + b` of `signs` as its
+    /// sign.
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: Self::Entries,
+        signs: Self::Words,
+    ) -> [Self::Words; 4];
 
     /// Signed bytes as the level multiplies them: plus [`SIGNED_OFFSET`](Integers::SIGNED_OFFSET).
     fn signed_bytes(self, w: Self::Words) -> Self::Words;

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use crate::format::grid::Grid;
 use crate::isa::integers::Integers;
 use crate::unpack::{Rows, SIGNED};
 
@@ -53,6 +54,47 @@ impl<const VNNI: bool> Avx2<VNNI> {
     }
 }
 
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// The words of entries `low + 256 * high` of the grid, for byte `e` of each lane.
+    #[inline(always)]
+    fn gather<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: __m256i,
+        high: __m256i,
+        e: i8,
+    ) -> __m256i {
+        let mut number = self.shuffle(low, [e, -1, -1, -1]);
+        // SAFETY: the level has AVX2; a number is below N, whatever the bytes.
+        unsafe {
+            if N > 256 {
+                let high = _mm256_and_si256(high, _mm256_set1_epi8((N / 256 - 1) as i8));
+                number = _mm256_or_si256(number, self.shuffle(high, [-1, e, -1, -1]));
+            }
+            _mm256_i32gather_epi32::<4>(grid.words.as_ptr().cast(), number)
+        }
+    }
+
+    /// The bytes of codes whose signs are those of `bits` in the bytes of `signs`.
+    #[inline(always)]
+    fn signed_codes<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        codes: __m256i,
+        signs: __m256i,
+        bits: i32,
+    ) -> __m256i {
+        // SAFETY: the level has AVX2; the table has more than 16 bytes.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits);
+            let negative = _mm256_cmpeq_epi8(_mm256_and_si256(signs, bits), bits);
+            let sign = _mm256_and_si256(negative, _mm256_set1_epi8(1 << Grid::<N, WIDTH>::BITS));
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(grid.bytes.as_ptr().cast()));
+            _mm256_shuffle_epi8(bytes, _mm256_or_si256(codes, sign))
+        }
+    }
+}
+
 /// Whether sums over at least 8 weights up to `peak` fit i16, so that a pair product can scale them.
 #[inline(always)]
 const fn narrow(peak: u32) -> bool {
@@ -72,6 +114,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     type Floats = __m256;
     /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
     type Dot = __m256i;
+    /// The words of the grid.
+    type Entries = [__m256i; 4];
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m256i {
@@ -175,6 +219,111 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
             let bits = _mm256_set1_epi32(bits);
             _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
         }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m256i, b: __m256i, bytes: [u8; 4]) -> __m256i {
+        let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
+        unsafe { _mm256_or_si256(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+    }
+
+    #[inline(always)]
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m256i) -> __m256i {
+        // First two fields to each half of a lane, then one to each byte.
+        let (two, one) = (1i32 << (2 * WIDTH) as i32, 1i32 << WIDTH as i32);
+        unsafe {
+            let mask = _mm256_set1_epi32(two - 1);
+            let w = _mm256_srl_epi32(w, _mm_cvtsi32_si128(FROM as i32));
+            let upper = _mm256_srl_epi32(w, _mm_cvtsi32_si128(2 * WIDTH as i32));
+            let halves = _mm256_or_si256(
+                _mm256_and_si256(w, mask),
+                _mm256_slli_epi32::<16>(_mm256_and_si256(upper, mask)),
+            );
+            let upper = _mm256_sll_epi32(halves, _mm_cvtsi32_si128(8 - WIDTH as i32));
+            _mm256_or_si256(
+                _mm256_and_si256(halves, _mm256_set1_epi32((one - 1) * 0x0001_0001)),
+                _mm256_and_si256(upper, _mm256_set1_epi32((one - 1) * 0x0100_0100)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn bit_everywhere<const BIT: u32>(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_srai_epi32::<31>(_mm256_sll_epi32(w, _mm_cvtsi32_si128(31 - BIT as i32))) }
+    }
+
+    #[inline(always)]
+    fn negative_bytes(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_cmpgt_epi8(_mm256_setzero_si256(), w) }
+    }
+
+    #[inline(always)]
+    fn with_parity(self, w: __m256i) -> __m256i {
+        /// Nibbles of which the number of set bits is odd have bit 7.
+        const LOW: [u8; 16] = parities(0);
+        /// As `LOW`, for three bits that belong above four others.
+        const HIGH: [u8; 16] = parities(4);
+        const fn parities(shift: u32) -> [u8; 16] {
+            let mut bytes = [0; 16];
+            let mut i = 0u8;
+            while i < 16 {
+                let value = if shift == 0 { i } else { i & 7 };
+                bytes[i as usize] = value << shift | (value.count_ones() as u8 & 1) << 7;
+                i += 1;
+            }
+            bytes
+        }
+        unsafe {
+            let nibbles = _mm256_set1_epi8(15);
+            let low = _mm256_and_si256(w, nibbles);
+            let high = _mm256_and_si256(_mm256_srli_epi32::<4>(w), nibbles);
+            let low_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(LOW.as_ptr().cast()));
+            let high_table = _mm256_broadcastsi128_si256(_mm_loadu_si128(HIGH.as_ptr().cast()));
+            _mm256_xor_si256(_mm256_shuffle_epi8(low_table, low), _mm256_shuffle_epi8(high_table, high))
+        }
+    }
+
+    #[inline(always)]
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [__m256i; M],
+        high: [__m256i; M],
+    ) -> [[__m256i; 4]; M] {
+        let mut entries = [[self.splat(0); 4]; M];
+        for m in 0..M {
+            entries[m] = [
+                self.gather(grid, low[m], high[m], 0),
+                self.gather(grid, low[m], high[m], 1),
+                self.gather(grid, low[m], high[m], 2),
+                self.gather(grid, low[m], high[m], 3),
+            ];
+        }
+        entries
+    }
+
+    #[inline(always)]
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: [__m256i; 4],
+        signs: __m256i,
+    ) -> [__m256i; 4] {
+        // Codes in the lower nibbles; a shuffle ignores bits 4 to 6, and bit 7 is clear: no code of two bits is 3.
+        let codes = if WIDTH == 8 {
+            let (a, b) = (entries[2 * HALF], entries[2 * HALF + 1]);
+            unsafe { [a, _mm256_srli_epi32::<4>(a), b, _mm256_srli_epi32::<4>(b)] }
+        } else {
+            entries
+        };
+        let (first, second) = (2 * HALF as i8, 2 * HALF as i8 + 1);
+        let (first, second) = (self.shuffle(signs, [first; 4]), self.shuffle(signs, [second; 4]));
+        [
+            self.signed_codes(grid, codes[0], first, 0x0804_0201),
+            self.signed_codes(grid, codes[1], first, 0x8040_2010u32 as i32),
+            self.signed_codes(grid, codes[2], second, 0x0804_0201),
+            self.signed_codes(grid, codes[3], second, 0x8040_2010u32 as i32),
+        ]
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx512;
+use crate::format::grid::{Grid, SIGNS};
 use crate::isa::integers::Integers;
 use crate::unpack::Rows;
 
@@ -53,10 +54,97 @@ impl Avx512 {
     }
 }
 
+impl Avx512 {
+    /// The words of entries `low + 256 * high` of the grid, for byte `E` of each lane.
+    #[inline(always)]
+    fn gather<const N: usize, const WIDTH: usize, const E: u32>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: __m512i,
+        high: __m512i,
+    ) -> __m512i {
+        // SAFETY: the level has AVX-512F; a number is below N, whatever the bytes.
+        unsafe {
+            let low = _mm512_srl_epi32(low, _mm_cvtsi32_si128(8 * E as i32));
+            let high = match E {
+                0 => _mm512_slli_epi32::<8>(high),
+                1 => high,
+                2 => _mm512_srli_epi32::<8>(high),
+                _ => _mm512_srli_epi32::<16>(high),
+            };
+            // Bits 7-0 of the one, the others of the other.
+            let number = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(0xff), low, high);
+            let number = _mm512_and_si512(number, _mm512_set1_epi32(N as i32 - 1));
+            _mm512_i32gather_epi32::<4>(number, grid.words.as_ptr().cast())
+        }
+    }
+
+    /// The bytes of a part of 128 bytes of `plane` that the lower seven bits of each byte number.
+    #[inline(always)]
+    fn part<const N: usize>(self, plane: &'static [u8; N], part: usize, numbers: __m512i) -> __m512i {
+        let part = &plane[128 * part..][..128];
+        // SAFETY: the level has AVX-512VBMI; the part has 128 bytes.
+        unsafe {
+            let (a, b) = (_mm512_loadu_si512(part.as_ptr().cast()), _mm512_loadu_si512(part[64..].as_ptr().cast()));
+            _mm512_permutex2var_epi8(a, numbers, b)
+        }
+    }
+
+    /// The codes of an entry of four weights, from bit `bit` of each lane of the planes on.
+    #[inline(always)]
+    fn four_codes(self, [lower, upper, ..]: [__m512i; 4], bit: i32) -> __m512i {
+        // SAFETY: the level has AVX-512VBMI.
+        unsafe {
+            let lower = _mm512_multishift_epi64_epi8(places([bit, bit + 3, 0, 0]), lower);
+            let places = places([0, 0, bit, bit + 3]);
+            _mm512_mask_multishift_epi64_epi8(lower, 0xcccc_cccc_cccc_cccc, places, upper)
+        }
+    }
+
+    /// The bytes of codes whose signs are four bits from `bit` of each lane of `signs` on.
+    #[inline(always)]
+    fn signed_codes<const N: usize, const WIDTH: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        codes: __m512i,
+        signs: __m512i,
+        bit: i32,
+    ) -> __m512i {
+        let bits = Grid::<N, WIDTH>::BITS as i32;
+        // SAFETY: the level has AVX-512VBMI; the table has 64 bytes.
+        unsafe {
+            let places = places([bit - bits, bit - bits + 1, bit - bits + 2, bit - bits + 3]);
+            let signs = _mm512_multishift_epi64_epi8(places, signs);
+            // The lower bits of the one and the next bit of the other; bits 7 and 6 do not count, and the table repeats
+            // itself for what is in the bits between.
+            let index = _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8((1 << bits) - 1), codes, signs);
+            _mm512_permutexvar_epi8(index, _mm512_loadu_si512(grid.bytes.as_ptr().cast()))
+        }
+    }
+}
+
 /// Whether sums over at least 8 weights up to `peak` fit i16, so that a pair product can scale them.
 #[inline(always)]
 const fn narrow(peak: u32) -> bool {
     8 * peak * 127 <= i16::MAX as u32
+}
+
+/// Whether the words of a grid of `n` entries are gathered; the planes of smaller ones are looked up in registers.
+#[inline(always)]
+const fn gathers(n: usize) -> bool {
+    n > 1024
+}
+
+/// Where the bytes of the two lanes of a quadword begin that have their bits at `bits`, wrapping around: for
+/// `multishift`.
+#[inline(always)]
+fn places(bits: [i32; 4]) -> __m512i {
+    let mut places = 0i64;
+    for (b, bits) in bits.into_iter().enumerate() {
+        places |= i64::from(bits & 63) << (8 * b) | i64::from((bits + 32) & 63) << (8 * b + 32);
+    }
+    // SAFETY: the caller's level has AVX-512F.
+    unsafe { _mm512_set1_epi64(places) }
 }
 
 // SAFETY of the intrinsics here: a value of `Avx512` exists only where the CPU has the features of the level. Pointers are
@@ -70,6 +158,8 @@ impl Integers for Avx512 {
     type Words = __m512i;
     type Floats = __m512;
     type Dot = __m512i;
+    /// The two planes of the grid, or where these are large (see [`gathers`]) its words.
+    type Entries = [__m512i; 4];
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m512i {
@@ -168,6 +258,130 @@ impl Integers for Avx512 {
         let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m512i, b: __m512i, bytes: [u8; 4]) -> __m512i {
+        let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
+        unsafe { _mm512_or_si512(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+    }
+
+    #[inline(always)]
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m512i) -> __m512i {
+        let (from, width) = (FROM as i32, WIDTH as i32);
+        unsafe {
+            let bytes = _mm512_multishift_epi64_epi8(
+                places([from, from + width, from + 2 * width, from + 3 * width]),
+                w,
+            );
+            _mm512_and_si512(bytes, _mm512_set1_epi8((1 << WIDTH) - 1))
+        }
+    }
+
+    #[inline(always)]
+    fn bit_everywhere<const BIT: u32>(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_srai_epi32::<31>(_mm512_sll_epi32(w, _mm_cvtsi32_si128(31 - BIT as i32))) }
+    }
+
+    #[inline(always)]
+    fn negative_bytes(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_movm_epi8(_mm512_movepi8_mask(w)) }
+    }
+
+    #[inline(always)]
+    fn with_parity(self, w: __m512i) -> __m512i {
+        // The index has seven bits; the eighth is ignored.
+        unsafe {
+            let signs = SIGNS.0.as_ptr();
+            _mm512_permutex2var_epi8(_mm512_loadu_si512(signs.cast()), w, _mm512_loadu_si512(signs.add(64).cast()))
+        }
+    }
+
+    #[inline(always)]
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [__m512i; M],
+        high: [__m512i; M],
+    ) -> [[__m512i; 4]; M] {
+        let mut entries = [[self.splat(0); 4]; M];
+        if gathers(N) {
+            for m in 0..M {
+                entries[m] = [
+                    self.gather::<N, WIDTH, 0>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 1>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 2>(grid, low[m], high[m]),
+                    self.gather::<N, WIDTH, 3>(grid, low[m], high[m]),
+                ];
+            }
+            return entries;
+        }
+        let [lower, upper] = &grid.planes;
+        for m in 0..M {
+            entries[m][0] = self.part(lower, 0, low[m]);
+            entries[m][1] = self.part(upper, 0, low[m]);
+        }
+        // Each part of a plane, 128 entries, fills two registers; the lower seven bits of a number choose in it, the others
+        // choose the part.
+        let mut parts = low;
+        for m in 0..M {
+            unsafe {
+                parts[m] = _mm512_and_si512(_mm512_srli_epi32::<7>(low[m]), _mm512_set1_epi8(1));
+                if N > 256 {
+                    let upper = _mm512_add_epi8(high[m], high[m]);
+                    let upper = _mm512_and_si512(upper, _mm512_set1_epi8((N / 128 - 2) as i8));
+                    parts[m] = _mm512_or_si512(parts[m], upper);
+                }
+            }
+        }
+        for part in 1..N / 128 {
+            for m in 0..M {
+                unsafe {
+                    let chosen = _mm512_cmpeq_epi8_mask(parts[m], _mm512_set1_epi8(part as i8));
+                    let [a, b, ..] = entries[m];
+                    entries[m][0] = _mm512_mask_blend_epi8(chosen, a, self.part(lower, part, low[m]));
+                    entries[m][1] = _mm512_mask_blend_epi8(chosen, b, self.part(upper, part, low[m]));
+                }
+            }
+        }
+        entries
+    }
+
+    #[inline(always)]
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: [__m512i; 4],
+        signs: __m512i,
+    ) -> [__m512i; 4] {
+        let (first, second) = (16 * HALF as i32, 16 * HALF as i32 + 8);
+        let codes = if WIDTH == 4 {
+            [
+                self.four_codes(entries, 0),
+                self.four_codes(entries, 8),
+                self.four_codes(entries, 16),
+                self.four_codes(entries, 24),
+            ]
+        } else if gathers(N) {
+            let (a, b) = (entries[2 * HALF], entries[2 * HALF + 1]);
+            unsafe { [a, _mm512_srli_epi32::<4>(a), b, _mm512_srli_epi32::<4>(b)] }
+        } else {
+            unsafe {
+                let (a, b) = (places([0, 2, 4, 6].map(|bit| first + bit)), places([0, 2, 4, 6].map(|bit| second + bit)));
+                [
+                    _mm512_multishift_epi64_epi8(a, entries[0]),
+                    _mm512_multishift_epi64_epi8(a, entries[1]),
+                    _mm512_multishift_epi64_epi8(b, entries[0]),
+                    _mm512_multishift_epi64_epi8(b, entries[1]),
+                ]
+            }
+        };
+        [
+            self.signed_codes(grid, codes[0], signs, first),
+            self.signed_codes(grid, codes[1], signs, first + 4),
+            self.signed_codes(grid, codes[2], signs, second),
+            self.signed_codes(grid, codes[3], signs, second + 4),
+        ]
     }
 
     #[inline(always)]
