@@ -48,7 +48,7 @@ fn dpwssd(mut acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
 impl<const VNNI: bool> Avx2<VNNI> {
     /// Shuffles the bytes of each dword.
     #[inline(always)]
-    fn shuffle(self, w: __m256i, mask: &'static [i8; 16]) -> __m256i {
+    fn shuffle(self, w: __m256i, mask: &[i8; 16]) -> __m256i {
         // SAFETY: the level has AVX2; 16 bytes are loaded from an array of 16.
         unsafe { _mm256_shuffle_epi8(w, _mm256_broadcastsi128_si256(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
@@ -62,14 +62,14 @@ impl<const VNNI: bool> Avx2<VNNI> {
         grid: &'static Grid<N, WIDTH>,
         low: __m256i,
         high: __m256i,
-        e: i8,
+        e: usize,
     ) -> __m256i {
-        let mut number = self.shuffle(low, [e, -1, -1, -1]);
+        let mut number = self.shuffle(low, &const { choices([BYTE, -1, -1, -1]) }[e]);
         // SAFETY: the level has AVX2; a number is below N, whatever the bytes.
         unsafe {
             if N > 256 {
                 let high = _mm256_and_si256(high, _mm256_set1_epi8((N / 256 - 1) as i8));
-                number = _mm256_or_si256(number, self.shuffle(high, [-1, e, -1, -1]));
+                number = _mm256_or_si256(number, self.shuffle(high, &const { choices([-1, BYTE, -1, -1]) }[e]));
             }
             _mm256_i32gather_epi32::<4>(grid.words.as_ptr().cast(), number)
         }
@@ -224,7 +224,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     fn pick(self, a: __m256i, b: __m256i, bytes: [u8; 4]) -> __m256i {
         let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
-        unsafe { _mm256_or_si256(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+        unsafe { _mm256_or_si256(self.shuffle(a, &gather(of(0), 0)), self.shuffle(b, &gather(of(4), 0))) }
     }
 
     #[inline(always)]
@@ -235,10 +235,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
             let mask = _mm256_set1_epi32(two - 1);
             let w = _mm256_srl_epi32(w, _mm_cvtsi32_si128(FROM as i32));
             let upper = _mm256_srl_epi32(w, _mm_cvtsi32_si128(2 * WIDTH as i32));
-            let halves = _mm256_or_si256(
-                _mm256_and_si256(w, mask),
-                _mm256_slli_epi32::<16>(_mm256_and_si256(upper, mask)),
-            );
+            let halves =
+                _mm256_or_si256(_mm256_and_si256(w, mask), _mm256_slli_epi32::<16>(_mm256_and_si256(upper, mask)));
             let upper = _mm256_sll_epi32(halves, _mm_cvtsi32_si128(8 - WIDTH as i32));
             _mm256_or_si256(
                 _mm256_and_si256(halves, _mm256_set1_epi32((one - 1) * 0x0001_0001)),
@@ -316,8 +314,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
         } else {
             entries
         };
-        let (first, second) = (2 * HALF as i8, 2 * HALF as i8 + 1);
-        let (first, second) = (self.shuffle(signs, [first; 4]), self.shuffle(signs, [second; 4]));
+        let masks = &const { choices([BYTE; 4]) };
+        let (first, second) = (self.shuffle(signs, &masks[2 * HALF]), self.shuffle(signs, &masks[2 * HALF + 1]));
         [
             self.signed_codes(grid, codes[0], first, 0x0804_0201),
             self.signed_codes(grid, codes[1], first, 0x8040_2010u32 as i32),

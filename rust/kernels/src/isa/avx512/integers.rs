@@ -48,7 +48,7 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
 impl Avx512 {
     /// Shuffles the bytes of each dword.
     #[inline(always)]
-    fn shuffle(self, w: __m512i, mask: &'static [i8; 16]) -> __m512i {
+    fn shuffle(self, w: __m512i, mask: &[i8; 16]) -> __m512i {
         // SAFETY: the level has AVX-512BW; 16 bytes are loaded from an array of 16.
         unsafe { _mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
@@ -263,17 +263,15 @@ impl Integers for Avx512 {
     #[inline(always)]
     fn pick(self, a: __m512i, b: __m512i, bytes: [u8; 4]) -> __m512i {
         let of = |first: u8| bytes.map(|byte| if byte / 4 * 4 == first { (byte % 4) as i8 } else { -1 });
-        unsafe { _mm512_or_si512(self.shuffle(a, of(0)), self.shuffle(b, of(4))) }
+        unsafe { _mm512_or_si512(self.shuffle(a, &gather(of(0), 0)), self.shuffle(b, &gather(of(4), 0))) }
     }
 
     #[inline(always)]
     fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m512i) -> __m512i {
         let (from, width) = (FROM as i32, WIDTH as i32);
         unsafe {
-            let bytes = _mm512_multishift_epi64_epi8(
-                places([from, from + width, from + 2 * width, from + 3 * width]),
-                w,
-            );
+            let bytes =
+                _mm512_multishift_epi64_epi8(places([from, from + width, from + 2 * width, from + 3 * width]), w);
             _mm512_and_si512(bytes, _mm512_set1_epi8((1 << WIDTH) - 1))
         }
     }
@@ -367,7 +365,8 @@ impl Integers for Avx512 {
             unsafe { [a, _mm512_srli_epi32::<4>(a), b, _mm512_srli_epi32::<4>(b)] }
         } else {
             unsafe {
-                let (a, b) = (places([0, 2, 4, 6].map(|bit| first + bit)), places([0, 2, 4, 6].map(|bit| second + bit)));
+                let (a, b) =
+                    (places([0, 2, 4, 6].map(|bit| first + bit)), places([0, 2, 4, 6].map(|bit| second + bit)));
                 [
                     _mm512_multishift_epi64_epi8(a, entries[0]),
                     _mm512_multishift_epi64_epi8(a, entries[1]),
