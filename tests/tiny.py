@@ -51,7 +51,9 @@ class Format:
     rms: float = 1.0
     """Root mean square of a weight in a random block whose `d` is 1."""
     d: int | None = None
-    """Byte offset of the f16 scale."""
+    """Byte offset of the scale."""
+    scale: Literal["f16", "e8m0", "ue4m3"] = "f16"
+    """How the scale is stored; UE4M3 stands for four scales. The types with them double the weights and halve the scales."""
     minimum: tuple[int, float] | None = None
     """Byte offset of the f16 minimum, and the minimum that centres the weights when `d` is 1."""
     signed: bool = False
@@ -74,12 +76,16 @@ FORMATS: dict[str, Format] = {
         Format("Q4_K", 12, 256, 144, rms=258.3, d=0, minimum=(2, 7.5)),
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
+        Format("IQ4_NL", 20, 32, 18, rms=67.5, d=0, signed=True),
+        Format("MXFP4", 39, 32, 17, rms=5.85, d=0, scale="e8m0"),
     )
 }
 # What llama-quantize takes when a row is no multiple of 256.
-FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL",
+            "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}  # fmt: skip
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12,
-              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
+              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32, "TQ1_0": 36,
+              "TQ2_0": 37, "MXFP4": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41}  # fmt: skip
 
 
 def fitting(name: str, k: int) -> Format:
@@ -98,6 +104,16 @@ def random_blocks(rng: np.random.Generator, form: Format, count: int, rms: float
         )
     blocks = rng.integers(0, 256, size=(count, form.size), dtype=np.uint8)
     d = np.exp(rng.uniform(-0.5, 0.5, count)) * (rms / form.rms)
+    if form.scale == "e8m0":
+        blocks[:, form.d] = np.clip(np.round(np.log2(d)) + 128, 0, 252).astype(np.uint8)
+        return blocks
+    if form.scale == "ue4m3":
+        # Half of every UE4M3 from 1 to 0x7e, which ascend.
+        fraction, exponent = np.arange(1, 127) % 8, np.arange(1, 127) // 8
+        values = np.where(exponent == 0, fraction / 1024, np.ldexp(1 + fraction / 8, exponent - 8))
+        scales = d[:, None] * np.exp(rng.uniform(-0.3, 0.3, (count, 4)))
+        blocks[:, form.d : form.d + 4] = np.clip(np.searchsorted(values, scales), 1, 126)
+        return blocks
     if form.signed:
         d *= rng.choice((-1.0, 1.0), count)
     blocks[:, form.d : form.d + 2] = d.astype("<f2")[:, None].view(np.uint8)

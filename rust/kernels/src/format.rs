@@ -7,7 +7,9 @@ use core::fmt;
 
 use crate::Activation;
 
+mod float4;
 mod layout;
+mod nonlinear;
 mod round;
 mod scale;
 mod search;
@@ -133,6 +135,8 @@ formats! {
     q5_0::Q5_0,
     q5_1::Q5_1,
     q8_0::Q8_0,
+    iq4_nl::IQ4_NL,
+    mxfp4::MXFP4,
     q2_k::Q2_K,
     q3_k::Q3_K,
     q4_k::Q4_K,

@@ -20,6 +20,8 @@ pub(crate) trait Integers: Copy {
     type Floats: Copy;
     /// Dot products under way.
     type Dot: Copy;
+    /// Sixteen bytes to choose from.
+    type Table: Copy;
 
     /// `x` in every lane.
     fn splat(self, x: i32) -> Self::Words;
@@ -66,6 +68,9 @@ pub(crate) trait Integers: Copy {
     /// The f16 in the upper half of each lane, as f32.
     fn upper_halves(self, w: Self::Words) -> Self::Floats;
 
+    /// `2^(e - 128)` of the lowest byte `e` of each lane, exact: subnormal for 0 and 1, `2^127` for 255.
+    fn exponents(self, w: Self::Words) -> Self::Floats;
+
     /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
     fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
@@ -80,6 +85,12 @@ pub(crate) trait Integers: Copy {
 
     /// Per byte `(w << SHIFT) & MASK`; the lower `SHIFT` bits of `MASK` are zero.
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
+
+    /// A table for [`look_up`](Integers::look_up).
+    fn table(self, bytes: &[u8; 16]) -> Self::Table;
+
+    /// Per byte `table[(w >> SHIFT) & 15]`, with a `SHIFT` of 0 or 4: the lower or the upper nibble.
+    fn look_up<const SHIFT: u32>(self, table: Self::Table, w: Self::Words) -> Self::Words;
 
     /// Per byte `a - b`, wrapping.
     fn sub_bytes(self, a: Self::Words, b: Self::Words) -> Self::Words;
@@ -225,6 +236,17 @@ pub(crate) trait Integers: Copy {
     #[inline(always)]
     fn high_nibbles(self, words: [Self::Words; 4]) -> [Self::Words; 4] {
         self.fields::<4, 0x0f>(words)
+    }
+
+    /// [`look_up`](Integers::look_up) of four words.
+    #[inline(always)]
+    fn look_up_each<const SHIFT: u32>(self, table: Self::Table, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.look_up::<SHIFT>(table, a),
+            self.look_up::<SHIFT>(table, b),
+            self.look_up::<SHIFT>(table, c),
+            self.look_up::<SHIFT>(table, d),
+        ]
     }
 
     /// [`field`](Integers::field) of four words.

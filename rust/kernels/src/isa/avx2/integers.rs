@@ -48,6 +48,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     type Floats = __m256;
     /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
     type Dot = __m256i;
+    /// The table in both halves.
+    type Table = __m256i;
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m256i {
@@ -124,6 +126,18 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn exponents(self, w: __m256i) -> __m256 {
+        unsafe {
+            let e = _mm256_and_si256(w, _mm256_set1_epi32(0xff));
+            let one = _mm256_set1_epi32(1);
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, one));
+            // 2^-128 and 2^-127, which every normal number is above.
+            let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e, one));
+            _mm256_castsi256_ps(_mm256_max_epi32(normal, subnormal))
+        }
+    }
+
+    #[inline(always)]
     fn between(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(_mm256_srli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)) }
     }
@@ -148,6 +162,16 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: __m256i) -> __m256i {
         unsafe { _mm256_and_si256(_mm256_sll_epi32(w, _mm_cvtsi32_si128(SHIFT as i32)), _mm256_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn table(self, bytes: &[u8; 16]) -> __m256i {
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn look_up<const SHIFT: u32>(self, table: __m256i, w: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(table, self.field::<SHIFT, 0x0f>(w)) }
     }
 
     #[inline(always)]

@@ -46,6 +46,8 @@ impl Integers for Avx512 {
     type Words = __m512i;
     type Floats = __m512;
     type Dot = __m512i;
+    /// The table four times, so that the upper bits of a place do not count.
+    type Table = __m512i;
 
     #[inline(always)]
     fn splat(self, x: i32) -> __m512i {
@@ -120,6 +122,18 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn exponents(self, w: __m512i) -> __m512 {
+        unsafe {
+            let e = _mm512_and_si512(w, _mm512_set1_epi32(0xff));
+            let one = _mm512_set1_epi32(1);
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
+            // 2^-128 and 2^-127, which every normal number is above.
+            let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
+            _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal))
+        }
+    }
+
+    #[inline(always)]
     fn between(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_slli_epi32::<16>(b)) }
     }
@@ -144,6 +158,20 @@ impl Integers for Avx512 {
     #[inline(always)]
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(_mm512_slli_epi32::<SHIFT>(w), _mm512_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn table(self, bytes: &[u8; 16]) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn look_up<const SHIFT: u32>(self, table: __m512i, w: __m512i) -> __m512i {
+        unsafe {
+            // Six bits of each byte choose among 64; bits of the neighbour that a shift brings are above the four.
+            let place = if SHIFT == 0 { w } else { _mm512_srli_epi32::<SHIFT>(w) };
+            _mm512_permutexvar_epi8(place, table)
+        }
     }
 
     #[inline(always)]
