@@ -77,6 +77,8 @@ FORMATS: dict[str, Format] = {
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
         Format("IQ4_NL", 20, 32, 18, rms=67.5, d=0, signed=True),
+        Format("TQ1_0", 34, 256, 54, rms=0.82, d=52, signed=True),
+        Format("TQ2_0", 35, 256, 66, rms=1.22, d=64, signed=True),
         Format("MXFP4", 39, 32, 17, rms=5.85, d=0, scale="e8m0"),
     )
 }

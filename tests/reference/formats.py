@@ -223,6 +223,8 @@ CODECS: dict[str, Codec] = {
         Codec("Q5_K", 13, 256, 176, q5_k),
         Codec("Q6_K", 14, 256, 210, q6_k),
         Codec("IQ4_NL", 20, 32, 18, iq4_nl),
+        Codec("TQ1_0", 34, 256, 54, tq1_0),
+        Codec("TQ2_0", 35, 256, 66, tq2_0),
         Codec("MXFP4", 39, 32, 17, mxfp4),
     )
 }

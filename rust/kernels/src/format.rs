@@ -13,6 +13,7 @@ mod nonlinear;
 mod round;
 mod scale;
 mod search;
+mod ternary;
 
 pub use scale::Scale;
 
@@ -142,6 +143,8 @@ formats! {
     q4_k::Q4_K,
     q5_k::Q5_K,
     q6_k::Q6_K,
+    tq1_0::TQ1_0,
+    tq2_0::TQ2_0,
 }
 
 /// Facts about a [`Format`].

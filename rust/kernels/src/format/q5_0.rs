@@ -105,7 +105,7 @@ impl Blocks for Q5_0 {
         let ([first, second, ..], packed) = unsafe { (isa.chunk(rows), isa.chunk(rows.at(offset_of!(Block, qs)))) };
         // Bytes 2..6, after `d`.
         let high = isa.between(first, second);
-        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
-        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
+        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_bits::<16>(high, 0)));
+        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_bits::<16>(high, 1)));
     }
 }

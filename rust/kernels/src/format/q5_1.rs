@@ -103,7 +103,7 @@ impl Blocks for Q5_1 {
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
         // SAFETY: the first 16 bytes, of which 4..8 are `qh`, and the nibbles are bytes of each block.
         let ([_, high, ..], packed) = unsafe { (isa.chunk(rows), isa.chunk(rows.at(offset_of!(Block, qs)))) };
-        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
-        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
+        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_bits::<16>(high, 0)));
+        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_bits::<16>(high, 1)));
     }
 }

@@ -23,6 +23,8 @@ fn facts_are_those_of_ggml() {
         ("Q4_K", 12, 256, 144),
         ("Q5_K", 13, 256, 176),
         ("Q6_K", 14, 256, 210),
+        ("TQ1_0", 34, 256, 54),
+        ("TQ2_0", 35, 256, 66),
     ];
     assert_eq!(Format::ALL.len(), expected.len());
     for (name, id, block, bytes) in expected {
@@ -93,6 +95,8 @@ const LOSSES: &[(Format, f32, f64)] = &[
     (Format::Q4_K, 0.11, 0.077),
     (Format::Q5_K, 0.065, 0.039),
     (Format::Q6_K, 0.018, 0.0193),
+    (Format::TQ1_0, 0.501, 0.88),
+    (Format::TQ2_0, 0.501, 0.88),
 ];
 
 #[test]
@@ -244,6 +248,8 @@ const GOLDEN: &[(Format, Option<u64>, u64)] = &[
     (Format::Q4_K, Some(0xbeb4_1def_1e3b_21bd), 0x2802_112e_ef73_a6b8),
     (Format::Q5_K, Some(0x9417_a872_dab1_fbaa), 0xac52_f842_cb92_1152),
     (Format::Q6_K, Some(0xbea0_42e4_8b35_2f2e), 0xc1ed_63e2_476d_357e),
+    (Format::TQ1_0, Some(0x4f51_ebbe_65b6_56c3), 0x292f_8de0_bd7a_af99),
+    (Format::TQ2_0, Some(0xb2f3_77fa_efdb_420b), 0xd961_0527_c7d5_3388),
 ];
 
 /// 256 super-blocks of plausible values, then the special rows.

@@ -98,8 +98,17 @@ pub(crate) trait Integers: Copy {
     /// Bytes `[0, 0, 1, 1]` and `[2, 2, 3, 3]` of each lane.
     fn double_bytes(self, w: Self::Words) -> (Self::Words, Self::Words);
 
-    /// Byte `b` is 16 where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
-    fn fifth_bits(self, w: Self::Words, i: usize) -> Self::Words;
+    /// Byte `b` is `VALUE`, a power of two, where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
+    fn bits<const VALUE: u8>(self, w: Self::Words, i: usize) -> Self::Words;
+
+    /// Bits 1-0, 3-2, 5-4 and 7-6 of the byte `byte` of each lane.
+    fn spread_crumbs(self, w: Self::Words, byte: usize) -> Self::Words;
+
+    /// The lower and the upper nibble of byte 0 and of byte 1 of each lane; those of bytes 2 and 3.
+    fn spread_nibbles(self, w: Self::Words) -> (Self::Words, Self::Words);
+
+    /// The five digits of each byte as a fraction in base 3, `n` from 0: `((byte * 3^n) % 256 * 3) >> 8`.
+    fn trits(self, w: Self::Words) -> [Self::Words; 5];
 
     /// Signed bytes as the level multiplies them: plus [`SIGNED_OFFSET`](Integers::SIGNED_OFFSET).
     fn signed_bytes(self, w: Self::Words) -> Self::Words;
@@ -277,10 +286,15 @@ pub(crate) trait Integers: Copy {
         [self.or(a[0], b[0]), self.or(a[1], b[1]), self.or(a[2], b[2]), self.or(a[3], b[3])]
     }
 
-    /// The four words of [`fifth_bits`](Integers::fifth_bits) for 16 weights, `half` of 32.
+    /// The four words of [`bits`](Integers::bits) for 16 weights, `half` of 32.
     #[inline(always)]
-    fn sixteen_fifth_bits(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
+    fn sixteen_bits<const VALUE: u8>(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
         let i = 4 * half;
-        [self.fifth_bits(w, i), self.fifth_bits(w, i + 1), self.fifth_bits(w, i + 2), self.fifth_bits(w, i + 3)]
+        [
+            self.bits::<VALUE>(w, i),
+            self.bits::<VALUE>(w, i + 1),
+            self.bits::<VALUE>(w, i + 2),
+            self.bits::<VALUE>(w, i + 3),
+        ]
     }
 }

@@ -185,14 +185,51 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
+    fn bits<const VALUE: u8>(self, w: __m256i, i: usize) -> __m256i {
         let byte = (i / 2) as i8;
         let bytes = self.shuffle(w, [byte; 4]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe {
             let bits = _mm256_set1_epi32(bits);
-            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
+            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(VALUE as i8))
         }
+    }
+
+    #[inline(always)]
+    fn spread_crumbs(self, w: __m256i, byte: usize) -> __m256i {
+        let x = self.shuffle(w, [byte as i8, -1, -1, -1]);
+        unsafe {
+            // Bits 2 s and 2 s + 1 come to bits 8 s and 8 s + 1, where no other copy has any.
+            let low = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
+            let high = _mm256_or_si256(_mm256_slli_epi32::<12>(x), _mm256_slli_epi32::<18>(x));
+            _mm256_and_si256(_mm256_or_si256(low, high), _mm256_set1_epi8(3))
+        }
+    }
+
+    #[inline(always)]
+    fn spread_nibbles(self, w: __m256i) -> (__m256i, __m256i) {
+        let (a, b) = self.double_bytes(w);
+        let spread = |w: __m256i| unsafe {
+            let low = _mm256_and_si256(w, _mm256_set1_epi16(0x000f));
+            _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi32::<4>(w), _mm256_set1_epi16(0x0f00)))
+        };
+        (spread(a), spread(b))
+    }
+
+    #[inline(always)]
+    fn trits(self, w: __m256i) -> [__m256i; 5] {
+        let mut rest = w;
+        let mut digits = [w; 5];
+        for digit in &mut digits {
+            unsafe {
+                // An average rounds up; from one less it rounds down: half of the rest, then three quarters.
+                let less = _mm256_subs_epu8(rest, _mm256_set1_epi8(1));
+                let three_quarters = _mm256_avg_epu8(less, _mm256_avg_epu8(less, _mm256_setzero_si256()));
+                *digit = self.field::<6, 0x03>(three_quarters);
+                rest = _mm256_add_epi8(rest, _mm256_add_epi8(rest, rest));
+            }
+        }
+        digits
     }
 
     #[inline(always)]

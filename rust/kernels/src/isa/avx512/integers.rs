@@ -27,6 +27,65 @@ impl Avx512 {
         // SAFETY: the level has AVX-512BW; 16 bytes are loaded from an array of 16.
         unsafe { _mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
+
+    /// Byte `b` of each dword becomes the eight bits from bit `at[b]` of the dword on, those that `mask` keeps. The kept bits
+    /// lie within the dword; places are modulo 256.
+    #[inline(always)]
+    fn unaligned_bytes(self, w: __m512i, at: [u8; 4], mask: u8) -> __m512i {
+        // Places count from the qword and turn around at its end; for the upper dword they begin at 32.
+        let mut places = [0u8; 16];
+        let mut i = 0;
+        while i < 16 {
+            places[i] = at[i % 4].wrapping_add((i / 4 % 2 * 32) as u8) & 63;
+            i += 1;
+        }
+        // SAFETY: the level has AVX-512VBMI; 16 bytes are loaded from an array of 16.
+        unsafe {
+            let places = _mm512_broadcast_i32x4(_mm_loadu_si128(places.as_ptr().cast()));
+            _mm512_and_si512(_mm512_multishift_epi64_epi8(places, w), _mm512_set1_epi8(mask as i8))
+        }
+    }
+
+    /// Per byte `table[w]`.
+    #[inline(always)]
+    fn look_up_byte(self, table: &[u8; 256], w: __m512i) -> __m512i {
+        let quarter = |i: usize| {
+            // SAFETY: 64 bytes are loaded from a quarter of the table.
+            unsafe { _mm512_loadu_si512(table.as_ptr().add(64 * i).cast()) }
+        };
+        // SAFETY: the level has AVX-512VBMI and AVX-512BW.
+        unsafe {
+            let lower = _mm512_permutex2var_epi8(quarter(0), w, quarter(1));
+            let upper = _mm512_permutex2var_epi8(quarter(2), w, quarter(3));
+            _mm512_mask_blend_epi8(_mm512_movepi8_mask(w), lower, upper)
+        }
+    }
+}
+
+/// Digits 0 to 3 of every byte in base 3, two bits each (see [`Integers::trits`]).
+static FOUR_TRITS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = trit(byte, 1) | trit(byte, 3) << 2 | trit(byte, 9) << 4 | trit(byte, 27) << 6;
+        byte += 1;
+    }
+    table
+};
+
+/// Digit 4 of every byte.
+static FIFTH_TRIT: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = trit(byte, 81);
+        byte += 1;
+    }
+    table
+};
+
+const fn trit(byte: usize, power: usize) -> u8 {
+    (byte * power % 256 * 3 / 256) as u8
 }
 
 /// Whether sums over 16 weights up to `peak` fit i16, so that a pair product can scale them.
@@ -185,11 +244,32 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
-        let byte = (i / 2) as i8;
-        let bytes = self.shuffle(w, [byte; 4]);
-        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
-        unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
+    fn bits<const VALUE: u8>(self, w: __m512i, i: usize) -> __m512i {
+        let at = (4 * i as u8).wrapping_sub(VALUE.trailing_zeros() as u8);
+        self.unaligned_bytes(w, [at, at.wrapping_add(1), at.wrapping_add(2), at.wrapping_add(3)], VALUE)
+    }
+
+    #[inline(always)]
+    fn spread_crumbs(self, w: __m512i, byte: usize) -> __m512i {
+        let at = 8 * byte as u8;
+        self.unaligned_bytes(w, [at, at + 2, at + 4, at + 6], 0x03)
+    }
+
+    #[inline(always)]
+    fn spread_nibbles(self, w: __m512i) -> (__m512i, __m512i) {
+        (self.unaligned_bytes(w, [0, 4, 8, 12], 0x0f), self.unaligned_bytes(w, [16, 20, 24, 28], 0x0f))
+    }
+
+    #[inline(always)]
+    fn trits(self, w: __m512i) -> [__m512i; 5] {
+        let four = self.look_up_byte(&FOUR_TRITS, w);
+        [
+            self.field::<0, 0x03>(four),
+            self.field::<2, 0x03>(four),
+            self.field::<4, 0x03>(four),
+            self.field::<6, 0x03>(four),
+            self.look_up_byte(&FIFTH_TRIT, w),
+        ]
     }
 
     #[inline(always)]
