@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! F32        | k f32 |
-//! Block32    | k i8 | k/32 f32 scales   | k/32 i32 sums of a block            | padding |
+//! Block32    | k i8 | k/32 f32 scales   | k/16 i16 sums of 16 values          | padding |
 //! Super256   | k i8 | k/256 f32 scales  | k/16 i16 sums of 16 values          | padding |
 //! ```
 
@@ -17,7 +17,7 @@ use crate::isa::{SimdKernel, dispatch_simd, integers::Integers};
 pub enum Activation {
     /// Plain f32 (for F32, F16 and BF16 weights).
     F32,
-    /// int8 in blocks of 32 with an f32 scale and the sum of the block (for the 32-block formats).
+    /// int8 in blocks of 32 with an f32 scale and the sums of its halves (for the 32-block formats).
     Block32,
     /// int8 in super-blocks of 256 with an f32 scale and 16 partial sums (for the K-quants).
     Super256,
@@ -65,8 +65,7 @@ impl Activation {
     const fn sums_bytes(self, k: usize) -> usize {
         match self {
             Activation::F32 => 0,
-            Activation::Block32 => k / 32 * 4,
-            Activation::Super256 => k / 16 * 2,
+            Activation::Block32 | Activation::Super256 => k / 16 * 2,
         }
     }
 }
@@ -122,18 +121,11 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Writes the sum of 32 values (`Block32`) or the sums of their halves (`Super256`).
+/// Writes the sums of the halves of 32 values, at most 16 * 127 in magnitude.
 #[inline(always)]
-fn write_sums(kind: Activation, low: i32, high: i32, out: &mut [u8]) {
-    let bytes = match kind {
-        Activation::Super256 => {
-            // At most 16 * 127 in magnitude.
-            let (low, high) = ((low as i16).to_ne_bytes(), (high as i16).to_ne_bytes());
-            [low[0], low[1], high[0], high[1]]
-        }
-        Activation::Block32 | Activation::F32 => (low + high).to_ne_bytes(),
-    };
-    out.copy_from_slice(&bytes);
+fn write_sums(low: i32, high: i32, out: &mut [u8]) {
+    out[..2].copy_from_slice(&(low as i16).to_ne_bytes());
+    out[2..].copy_from_slice(&(high as i16).to_ne_bytes());
 }
 
 /// The scale and its inverse (0 where there is none) of a block whose largest magnitude has the bits `amax`.
@@ -169,7 +161,7 @@ impl QuantizeRow<'_> {
             for i in block / 32 * b..block / 32 * (b + 1) {
                 let sum = |at: usize| self.row.q[at..][..16].iter().map(|&q| i32::from(q as i8)).sum();
                 let (low, high) = (sum(32 * i), sum(32 * i + 16));
-                write_sums(self.kind, low, high, &mut self.row.sums[4 * i..][..4]);
+                write_sums(low, high, &mut self.row.sums[4 * i..][..4]);
             }
         }
     }
@@ -193,7 +185,7 @@ impl SimdKernel for QuantizeRow<'_> {
                 } else {
                     (isa.quantize(&x[0], inverse, &mut q[0]), isa.quantize(&x[1], inverse, &mut q[1]))
                 };
-                write_sums(self.kind, low, high, &mut self.row.sums[4 * (block / 32 * b + i)..][..4]);
+                write_sums(low, high, &mut self.row.sums[4 * (block / 32 * b + i)..][..4]);
             }
         }
     }

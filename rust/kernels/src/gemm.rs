@@ -3,7 +3,7 @@
 //! A panel is [`PANEL`] vectors of rows. Its blocks lie behind each other, each with everything a tile needs:
 //!
 //! ```text
-//! Blocks       weights [8][PANEL] words    d [PANEL] floats    m [PANEL] floats
+//! Blocks       weights [8][PANEL] words    d [PANEL] floats    m, or d of the second half [PANEL] floats
 //! SuperBlocks  weights [64][PANEL] words   sub-scales [16][PANEL] words   pairs [8][PANEL] words   d, dmin [PANEL] floats
 //! ```
 //!
@@ -12,10 +12,12 @@
 //! class of the largest byte, not per format.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use crate::Cpu;
 use crate::activation::Activation;
-use crate::gemv::Group;
+use crate::ahead::{Ahead, CHUNK};
+use crate::gemv::{Group, offset, offset_pairs, prefetch, splat_pair};
 use crate::isa::integers::Integers;
 use crate::isa::{SimdKernel, dispatch_simd};
 use crate::matmul::{Job, Line};
@@ -39,19 +41,20 @@ pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) 
     for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
         run(cpu, UnpackBlocks::<F> { job, row, panel, format: PhantomData });
         macro_rules! tiles {
-            ($peak:expr, $min:expr) => {
-                run(cpu, BlockTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET })
+            ($peak:expr, $min:expr, $split:expr) => {
+                run(cpu, BlockTiles::<{ $peak }, { $min }, { $split }> { job, row, panel, offset: F::OFFSET })
             };
         }
         match (F::PEAK, F::MINIMUM) {
-            (..=16, false) => tiles!(16, false),
-            (..=16, true) => tiles!(16, true),
-            (..=32, false) => tiles!(32, false),
-            (..=32, true) => tiles!(32, true),
-            (..=64, false) => tiles!(64, false),
-            (..=64, true) => tiles!(64, true),
-            (_, false) => tiles!(SIGNED, false),
-            (_, true) => tiles!(SIGNED, true),
+            _ if F::SPLIT => tiles!(32, false, true),
+            (..=16, false) => tiles!(16, false, false),
+            (..=16, true) => tiles!(16, true, false),
+            (..=32, false) => tiles!(32, false, false),
+            (..=32, true) => tiles!(32, true, false),
+            (..=64, false) => tiles!(64, false, false),
+            (..=64, true) => tiles!(64, true, false),
+            (_, false) => tiles!(SIGNED, false, false),
+            (_, true) => tiles!(SIGNED, true, false),
         }
     }
 }
@@ -62,7 +65,7 @@ pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, panel: &mut 
         run(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
         macro_rules! tiles {
             ($peak:expr, $min:expr) => {
-                run(cpu, SuperTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET != 0 })
+                run(cpu, SuperTiles::<{ $peak }, { $min }> { job, row, panel, offset: F::OFFSET })
             };
         }
         match (F::PEAK, F::MINIMA) {
@@ -70,8 +73,11 @@ pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, panel: &mut 
             (..=16, true) => tiles!(16, true),
             (..=32, false) => tiles!(32, false),
             (..=32, true) => tiles!(32, true),
-            (_, false) => tiles!(64, false),
-            (_, true) => tiles!(64, true),
+            (..=64, true) => tiles!(64, true),
+            (..=64, false) => tiles!(64, false),
+            (..=126, false) => tiles!(126, false),
+            (_, false) => tiles!(SIGNED, false),
+            (_, true) => const { assert!(F::PEAK <= 64 || !F::MINIMA, "there are no tiles of minima with such peaks") },
         }
     }
 }
@@ -137,20 +143,30 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
         let vector = 4 * I::ROWS;
-        let blocks = self.job.weights.k / 32;
-        let panel = room::<I>(self.panel, blocks, BLOCK_VECTORS);
+        let (blocks, parts) = (self.job.weights.k / F::BLOCK, F::BLOCK / 32);
+        let panel = room::<I>(self.panel, blocks * parts, BLOCK_VECTORS);
+        let mut ahead = Ahead::new();
         for (v, group) in groups::<I>(self.job, self.row).iter().enumerate() {
             let rows = group.rows(self.job);
+            // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
+            unsafe { ahead.read::<I, F>(rows, 0, blocks) };
             for b in 0..blocks {
-                let block = rows.at(b * F::BYTES);
-                // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
-                unsafe {
-                    let panel = panel.add((b * BLOCK_VECTORS + v) * vector);
-                    F::unpack(isa, block, &mut Store(panel));
-                    let (d, m) = F::scales(isa, block);
-                    isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), d);
-                    if F::MINIMUM {
-                        isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), m);
+                if b.is_multiple_of(CHUNK) {
+                    // SAFETY: as above.
+                    unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
+                }
+                let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+                prefetch(isa, rows, b * F::BYTES, F::BYTES, PANEL * I::ROWS * rows.stride);
+                for part in 0..parts {
+                    // SAFETY: as above; the panel has room for all parts.
+                    unsafe {
+                        let panel = panel.add(((b * parts + part) * BLOCK_VECTORS + v) * vector);
+                        F::unpack(isa, block, head, part, &mut Store(panel));
+                        let (d, m) = F::scales(isa, head, part);
+                        isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), d);
+                        if F::MINIMUM || F::SPLIT {
+                            isa.store_floats(panel.add(BLOCK_MINIMA * vector).cast(), m);
+                        }
                     }
                 }
             }
@@ -174,14 +190,23 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
         let vector = 4 * I::ROWS;
         let blocks = self.job.weights.k / 256;
         let panel = room::<I>(self.panel, blocks, SUPER_VECTORS);
+        let offset = offset::<I>(F::PEAK, F::OFFSET);
+        let mut ahead = Ahead::new();
         for (v, group) in groups::<I>(self.job, self.row).iter().enumerate() {
             let rows = group.rows(self.job);
+            // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
+            unsafe { ahead.read::<I, F>(rows, 0, blocks) };
             for b in 0..blocks {
-                let block = rows.at(b * F::BYTES);
-                // SAFETY: the group's rows are inside the matrix and have `blocks` blocks; the panel has room for as many.
+                if b.is_multiple_of(CHUNK) {
+                    // SAFETY: as above.
+                    unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
+                }
+                let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+                prefetch(isa, rows, b * F::BYTES, F::BYTES, PANEL * I::ROWS * rows.stride);
+                // SAFETY: as above; the panel has room for as many blocks.
                 unsafe {
                     let panel = panel.add((b * SUPER_VECTORS + v) * vector);
-                    let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block);
+                    let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
                     for j in 0..16 {
                         let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);
                         isa.store(panel.add((SUPER_SUB_SCALES + j * PANEL) * vector), scale);
@@ -190,7 +215,7 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                         let pairs = if F::MINIMA {
                             isa.scale_pair(minima[p / 2], p % 2, false, 1)
                         } else {
-                            isa.scale_pair(factors[p / 2], p % 2, true, -F::OFFSET)
+                            isa.scale_pair(factors[p / 2], p % 2, true, -offset)
                         };
                         isa.store(panel.add((SUPER_PAIRS + p * PANEL) * vector), pairs);
                     }
@@ -198,7 +223,7 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                     if F::MINIMA {
                         isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), dmin);
                     }
-                    F::unpack(isa, block, &mut Store(panel));
+                    F::unpack(isa, block, head, &mut Store(panel));
                 }
             }
         }
@@ -292,15 +317,56 @@ unsafe fn pairs<I: Integers, const T: usize>(isa: I, panel: *const u8, sums: [*c
     total
 }
 
+/// Adds to `isum` the products of the words `words` of a block, at most 8, with the activations at `x`.
+///
+/// # Safety
+/// `panel` is a block of a panel, and four activations per word are readable.
+#[inline(always)]
+unsafe fn dots<I: Integers, const T: usize, const PEAK: u32>(
+    isa: I,
+    panel: *const u8,
+    x: [*const u8; T],
+    words: Range<usize>,
+    isum: &mut [[I::Words; PANEL]; T],
+) {
+    let steps = isa.steps(PEAK).min(words.len());
+    let mut first = words.start;
+    while first < words.end {
+        let mut dot = [[isa.begin_scaled(); PANEL]; T];
+        for (dot, isum) in dot.iter_mut().zip(&*isum) {
+            for (dot, isum) in dot.iter_mut().zip(isum) {
+                *dot = isa.begin(*isum);
+            }
+        }
+        for i in first..first + steps {
+            // SAFETY: by the contract.
+            let w = unsafe { self::words(isa, panel, i * PANEL) };
+            for t in 0..T {
+                // SAFETY: by the contract.
+                let x = unsafe { isa.splat_at(x[t].add(4 * i)) };
+                for v in 0..PANEL {
+                    dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
+                }
+            }
+        }
+        for t in 0..T {
+            for v in 0..PANEL {
+                isum[t][v] = isa.end(dot[t][v], isum[t][v], PEAK);
+            }
+        }
+        first += steps;
+    }
+}
+
 /// Multiplies a panel of [`Blocks`] with bytes up to `PEAK`.
-struct BlockTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
+struct BlockTiles<'j, 'a, const PEAK: u32, const MIN: bool, const SPLIT: bool> {
     job: &'j Job<'a>,
     row: usize,
     panel: &'j [Line],
     offset: i32,
 }
 
-impl<const PEAK: u32, const MIN: bool> SimdKernel for BlockTiles<'_, '_, PEAK, MIN> {
+impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> SimdKernel for BlockTiles<'_, '_, PEAK, MIN, SPLIT> {
     type Output = ();
 
     #[inline(always)]
@@ -309,66 +375,52 @@ impl<const PEAK: u32, const MIN: bool> SimdKernel for BlockTiles<'_, '_, PEAK, M
     }
 }
 
-impl<const PEAK: u32, const MIN: bool> BlockTiles<'_, '_, PEAK, MIN> {
+impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> BlockTiles<'_, '_, PEAK, MIN, SPLIT> {
     /// # Safety
     /// The tokens are the job's, the panel is unpacked.
     #[inline(always)]
     unsafe fn tile<I: Integers, const T: usize>(&self, isa: I, token: usize) -> Tile<I, T> {
         let k = self.job.weights.k;
         let vector = 4 * I::ROWS;
-        let offset = if PEAK == SIGNED { I::SIGNED_OFFSET } else { self.offset };
+        let minus = offset_pairs(isa, offset::<I>(PEAK, self.offset), SPLIT);
+        let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
         let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-        let x: [*const u8; T] = core::array::from_fn(|t| self.job.record(token + t).as_ptr());
-        let steps = isa.steps(PEAK).min(8);
+        let mut x: [*const u8; T] = core::array::from_fn(|t| self.job.record(token + t).as_ptr());
+        let records = x;
         let mut acc: Tile<I, T> = [[isa.splat_float(0.0); PANEL]; T];
         let mut panel = self.panel.as_ptr().cast::<u8>();
         for b in 0..k / 32 {
-            // SAFETY: the panel and the records have k / 32 blocks.
-            unsafe {
-                let mut isum = [[isa.splat(0); PANEL]; T];
-                if !MIN {
-                    for (isum, x) in isum.iter_mut().zip(x) {
-                        *isum = [isa.sub_scaled(isa.splat(0), isa.splat_at(x.add(sums + 4 * b)), offset); PANEL];
-                    }
-                }
-                let mut s = 0;
-                while s < 8 {
-                    let mut dot = [[isa.begin_scaled(); PANEL]; T];
-                    for (dot, isum) in dot.iter_mut().zip(isum) {
-                        for (dot, isum) in dot.iter_mut().zip(isum) {
-                            *dot = isa.begin(isum);
+            let halves = if SPLIT { 2 } else { 1 };
+            for half in 0..halves {
+                // SAFETY: the panel and the records have k / 32 blocks.
+                unsafe {
+                    let mut isum = [[zero; PANEL]; T];
+                    if !MIN {
+                        for (isum, x) in isum.iter_mut().zip(records) {
+                            *isum = [isa.pair_dot(zero, minus[half], isa.splat_at(x.add(sums + 4 * b))); PANEL];
                         }
                     }
-                    for i in s..s + steps {
-                        let w = words(isa, panel, i * PANEL);
-                        for t in 0..T {
-                            let x = isa.splat_at(x[t].add(32 * b + 4 * i));
-                            for v in 0..PANEL {
-                                dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
+                    let words = if SPLIT { 4 * half..4 * half + 4 } else { 0..8 };
+                    dots::<I, T, PEAK>(isa, panel, x, words, &mut isum);
+                    for t in 0..T {
+                        let d_a = isa.splat_float_at(records[t].add(scales + 4 * b));
+                        for v in 0..PANEL {
+                            let d = isa.mul(floats(isa, panel, BLOCK_SCALES + half * PANEL + v), d_a);
+                            acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
+                        }
+                        if MIN {
+                            let pair = isa.splat_at(records[t].add(sums + 4 * b));
+                            let sum = isa.to_floats(isa.pair_dot(zero, ones, pair));
+                            for (v, acc) in acc[t].iter_mut().enumerate() {
+                                *acc = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), *acc);
                             }
                         }
                     }
-                    for t in 0..T {
-                        for v in 0..PANEL {
-                            isum[t][v] = isa.end(dot[t][v], isum[t][v], PEAK);
-                        }
-                    }
-                    s += steps;
                 }
-                for t in 0..T {
-                    let d_a = isa.splat_float_at(x[t].add(scales + 4 * b));
-                    for v in 0..PANEL {
-                        let d = isa.mul(floats(isa, panel, BLOCK_SCALES + v), d_a);
-                        acc[t][v] = isa.fma(isa.to_floats(isum[t][v]), d, acc[t][v]);
-                    }
-                    if MIN {
-                        let sum = isa.to_floats(isa.splat_at(x[t].add(sums + 4 * b)));
-                        for (v, acc) in acc[t].iter_mut().enumerate() {
-                            *acc = isa.fma(sum, isa.mul(floats(isa, panel, BLOCK_MINIMA + v), d_a), *acc);
-                        }
-                    }
-                }
-                panel = panel.add(BLOCK_VECTORS * vector);
+            }
+            panel = panel.wrapping_add(BLOCK_VECTORS * vector);
+            for x in &mut x {
+                *x = x.wrapping_add(32);
             }
         }
         acc
@@ -380,8 +432,7 @@ struct SuperTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
     job: &'j Job<'a>,
     row: usize,
     panel: &'j [Line],
-    /// Whether the pairs subtract the offset (without minima).
-    offset: bool,
+    offset: i32,
 }
 
 impl<const PEAK: u32, const MIN: bool> SimdKernel for SuperTiles<'_, '_, PEAK, MIN> {
@@ -402,7 +453,8 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
         let vector = 4 * I::ROWS;
         let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
         let x: [*const u8; T] = core::array::from_fn(|t| self.job.record(token + t).as_ptr());
-        let steps = isa.steps(PEAK).min(4);
+        let steps = isa.scaled_steps(PEAK);
+        let minus = offset::<I>(PEAK, self.offset) != 0;
         let mut acc: Tile<I, T> = [[isa.splat_float(0.0); PANEL]; T];
         let mut panel = self.panel.as_ptr().cast::<u8>();
         for b in 0..k / 256 {
@@ -413,7 +465,7 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
                     *x = x.add(sums + 32 * b);
                 }
                 let mut isum =
-                    if !MIN && self.offset { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
+                    if !MIN && minus { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
                 for j in 0..16 {
                     let scale = words(isa, panel, SUPER_SUB_SCALES + j * PANEL);
                     let mut s = 0;

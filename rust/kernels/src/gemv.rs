@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::activation::Activation;
+use crate::ahead::{Ahead, CHUNK};
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
@@ -66,6 +67,7 @@ impl Group {
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
+        let mut ahead = Ahead::new();
         for row in job.rows.clone().step_by(I::ROWS) {
             let group = Group::at(job, row, I::ROWS);
             let mut token = 0;
@@ -74,19 +76,19 @@ macro_rules! each_group {
                 unsafe {
                     match job.tokens - token {
                         1 => {
-                            $multiply::<I, F, 1>($isa, job, &group, token);
+                            $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
                             token += 1;
                         }
                         2 | 3 => {
-                            $multiply::<I, F, 2>($isa, job, &group, token);
+                            $multiply::<I, F, 2>($isa, job, &group, token, &mut ahead);
                             token += 2;
                         }
                         8.. if I::TILE >= 6 => {
-                            $multiply::<I, F, 8>($isa, job, &group, token);
+                            $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
                             token += 8;
                         }
                         _ => {
-                            $multiply::<I, F, 4>($isa, job, &group, token);
+                            $multiply::<I, F, 4>($isa, job, &group, token, &mut ahead);
                             token += 4;
                         }
                     }
@@ -120,20 +122,23 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
     }
 }
 
-/// Multiplies the halves of a block with `T` tokens.
+/// Multiplies the halves of a part of a block with `T` tokens.
 struct Dot<I: Integers, const T: usize> {
-    isum: [I::Words; T],
-    /// The activations of the block.
+    /// Of the halves where they are apart, else the first of both.
+    isum: [[I::Words; 2]; T],
+    /// The activations of the part.
     x: [*const u8; T],
     peak: u32,
+    split: bool,
 }
 
 impl<I: Integers, const T: usize> Sink<I> for Dot<I, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        let half = if self.split { j } else { 0 };
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t] = unsafe { isa.dot16(self.isum[t], &bytes, self.x[t].add(16 * j), self.peak) };
+            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), self.peak) };
         }
     }
 }
@@ -159,50 +164,100 @@ impl<I: Integers, const T: usize> Sink<I> for ScaledDot<I, T> {
     }
 }
 
-/// Asks for the part of the next group that lies where `bytes` bytes from `at` lie in this one.
+/// How far ahead the weights are asked for: far enough for the latency of memory at its full rate, and so little that they
+/// are still in the second-level cache when they are used. Sixteen rows at once are too many streams for the prefetchers of
+/// the hardware.
+const DISTANCE: usize = 32 << 10;
+
+/// Asks for what lies `distance` bytes behind the block at `at`, in every row.
 #[inline(always)]
-fn prefetch_next<I: Integers>(isa: I, rows: Rows, at: usize, bytes: usize) {
+pub(crate) fn prefetch<I: Integers>(isa: I, rows: Rows, at: usize, bytes: usize, distance: usize) {
     let mut line = at.next_multiple_of(64);
     while line < at + bytes {
-        isa.prefetch(rows.at(I::ROWS * rows.stride + line));
+        isa.prefetch(rows.at(distance + line));
         line += 64;
     }
+}
+
+/// Two i16 in every lane.
+#[inline(always)]
+pub(crate) fn splat_pair<I: Integers>(isa: I, low: i32, high: i32) -> I::Words {
+    isa.splat(low & 0xffff | high << 16)
+}
+
+/// What the bytes of a format are above its weights on the level.
+pub(crate) const fn offset<I: Integers>(peak: u32, offset: i32) -> i32 {
+    if peak == SIGNED { I::SIGNED_OFFSET } else { offset }
+}
+
+/// Pairs that multiply the sums of the halves of 32 activations to subtract `offset`: for both halves in the first, or, where they
+/// are apart, for one each.
+#[inline(always)]
+pub(crate) fn offset_pairs<I: Integers>(isa: I, offset: i32, split: bool) -> [I::Words; 2] {
+    [splat_pair(isa, -offset, if split { 0 } else { -offset }), splat_pair(isa, 0, -offset)]
 }
 
 /// # Safety
 /// The job is checked; the group and the tokens are its own.
 #[inline(always)]
-unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, group: &Group, token: usize) {
+unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
+    isa: I,
+    job: &Job<'_>,
+    group: &Group,
+    token: usize,
+    ahead: &mut Ahead,
+) {
     let k = job.weights.k;
-    let offset = if F::PEAK == SIGNED { I::SIGNED_OFFSET } else { F::OFFSET };
+    let (blocks, parts) = (k / F::BLOCK, F::BLOCK / 32);
+    let offset = offset::<I>(F::PEAK, F::OFFSET);
+    let minus = offset_pairs(isa, offset, F::SPLIT);
+    let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
     let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
-    for b in 0..k / 32 {
-        let block = rows.at(b * F::BYTES);
-        prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
-        // SAFETY: the group's rows are inside the matrix and have k / 32 blocks; the records are those of k activations.
-        unsafe {
-            // Loops, not `map`: see `Sink`.
-            let mut sum = [isa.splat(0); T];
-            let mut dot = Dot::<I, T> { isum: sum, x, peak: F::PEAK };
-            let mut d_a = [isa.splat_float(0.0); T];
-            for t in 0..T {
-                sum[t] = isa.splat_at(x[t].add(sums + 4 * b));
-                dot.isum[t] = isa.sub_scaled(isa.splat(0), sum[t], offset);
-                dot.x[t] = x[t].add(32 * b);
-                d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
-            }
-            F::unpack(isa, block, &mut dot);
-            let isum = dot.isum;
-            let (d, m) = F::scales(isa, block);
-            for t in 0..T {
-                acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
-            }
-            if F::MINIMUM {
+    // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
+    unsafe { ahead.read::<I, F>(rows, 0, blocks) };
+    for b in 0..blocks {
+        if b.is_multiple_of(CHUNK) {
+            // SAFETY: as above.
+            unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
+        }
+        let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+        prefetch(isa, rows, b * F::BYTES, F::BYTES, DISTANCE);
+        for part in 0..parts {
+            let at = b * parts + part;
+            // SAFETY: as above; the records are those of k activations.
+            unsafe {
+                // Loops, not `map`: see `Sink`.
+                let mut sum = [zero; T];
+                let mut dot = Dot::<I, T> { isum: [[zero; 2]; T], x, peak: F::PEAK, split: F::SPLIT };
+                let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
-                    acc[t] = isa.fma(isa.to_floats(sum[t]), isa.mul(m, d_a[t]), acc[t]);
+                    sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
+                    if offset != 0 {
+                        dot.isum[t][0] = isa.pair_dot(zero, minus[0], sum[t]);
+                        dot.isum[t][1] = isa.pair_dot(zero, minus[1], sum[t]);
+                    }
+                    dot.x[t] = x[t].add(32 * at);
+                    d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
+                }
+                F::unpack(isa, block, head, part, &mut dot);
+                let isum = dot.isum;
+                let (d, m) = F::scales(isa, head, part);
+                for t in 0..T {
+                    acc[t] = isa.fma(isa.to_floats(isum[t][0]), isa.mul(d, d_a[t]), acc[t]);
+                }
+                if F::SPLIT {
+                    for t in 0..T {
+                        acc[t] = isa.fma(isa.to_floats(isum[t][1]), isa.mul(m, d_a[t]), acc[t]);
+                    }
+                }
+                if F::MINIMUM {
+                    for t in 0..T {
+                        let sum = isa.to_floats(isa.pair_dot(zero, ones, sum[t]));
+                        acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), acc[t]);
+                    }
                 }
             }
         }
@@ -221,26 +276,35 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     job: &Job<'_>,
     group: &Group,
     token: usize,
+    ahead: &mut Ahead,
 ) {
     let k = job.weights.k;
+    let blocks = k / 256;
+    let offset = offset::<I>(F::PEAK, F::OFFSET);
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
-    for b in 0..k / 256 {
-        let block = rows.at(b * F::BYTES);
-        prefetch_next(isa, rows, b * F::BYTES, F::BYTES);
-        // SAFETY: the group's rows are inside the matrix and have k / 256 blocks; the records are those of k activations.
+    // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
+    unsafe { ahead.read::<I, F>(rows, 0, blocks) };
+    for b in 0..blocks {
+        if b.is_multiple_of(CHUNK) {
+            // SAFETY: as above.
+            unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
+        }
+        let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+        prefetch(isa, rows, b * F::BYTES, F::BYTES, DISTANCE);
+        // SAFETY: as above; the records are those of k activations.
         unsafe {
-            let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block);
+            let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
             let mut isum = [isa.splat(0); T];
             let mut msum = isum;
-            if F::OFFSET != 0 || F::MINIMA {
+            if offset != 0 || F::MINIMA {
                 for p in 0..8 {
                     let pairs = if F::MINIMA {
                         isa.scale_pair(minima[p / 2], p % 2, false, 1)
                     } else {
-                        isa.scale_pair(factors[p / 2], p % 2, true, -F::OFFSET)
+                        isa.scale_pair(factors[p / 2], p % 2, true, -offset)
                     };
                     let total = if F::MINIMA { &mut msum } else { &mut isum };
                     for t in 0..T {
@@ -254,7 +318,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                 dot.x[t] = x[t].add(256 * b);
                 d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
             }
-            F::unpack(isa, block, &mut dot);
+            F::unpack(isa, block, head, &mut dot);
             let isum = dot.isum;
             for t in 0..T {
                 acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);

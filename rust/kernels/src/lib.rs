@@ -18,6 +18,7 @@
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
 
 pub mod activation;
+mod ahead;
 pub mod attention;
 pub mod elementwise;
 pub mod format;

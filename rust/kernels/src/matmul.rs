@@ -175,8 +175,8 @@ impl Visitor for Product<'_, '_> {
     type Output = ();
 
     fn blocks<F: Blocks>(self) {
-        // The SIMD levels subtract the offset times the sum of the activations by a shift.
-        const { assert!(F::OFFSET == 0 || (F::OFFSET as u32).is_power_of_two(), "OFFSET is zero or a power of two") };
+        const { assert!(F::BLOCK.is_multiple_of(32) && F::OFFSET >= 0 && F::OFFSET < 1 << 15) };
+        const { assert!(!F::SPLIT || !F::MINIMUM && F::PEAK <= 32, "what the panels have room and tiles for") };
         if self.is_scalar() {
             self.scalar::<F>();
         } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {

@@ -11,12 +11,17 @@
 //! broadcast activations adds up one output per lane: sums need no reduction across lanes, and GEMV, small batches and the
 //! panels of GEMM share one unpacking.
 
+use crate::ahead::Head;
 use crate::format::BlockFormat;
 use crate::isa::floats::Floats;
 use crate::isa::integers::Integers;
 
 /// A weight format, with its class.
 pub(crate) trait Weights: BlockFormat {
+    /// Where in a block the words are that its `scales` and `unpack` find in their [`Head`]: fields of less than 16 bytes,
+    /// which are read ahead. All four bytes of a word are inside the block.
+    const WORDS: &'static [usize] = &[];
+
     /// Calls the method of the format's class.
     fn accept<V: Visitor>(visitor: V) -> V::Output;
 }
@@ -58,38 +63,39 @@ pub(crate) trait Sink<I: Integers> {
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]);
 }
 
-/// Formats of 32 weights with one scale, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum.
+/// Formats with a scale for 32 or more weights, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum, or with two
+/// scales for 16 weights each. A block is one or several parts of 32 weights.
 pub(crate) trait Blocks: Weights {
-    /// What is subtracted from the bytes of [`unpack`](Blocks::unpack): zero or a power of two, which is checked.
+    /// What is subtracted from the bytes of [`unpack`](Blocks::unpack), below 2^15.
     const OFFSET: i32;
     /// The largest byte of [`unpack`](Blocks::unpack), or [`SIGNED`] when the bytes are signed.
     const PEAK: u32;
     /// Whether there is an `m`.
-    const MINIMUM: bool;
+    const MINIMUM: bool = false;
+    /// Whether each half of a part has its own scale. Such formats have no minimum and a peak of at most 32.
+    const SPLIT: bool = false;
 
-    /// A block, plainly.
-    fn decode(block: &[u8]) -> PlainBlock;
+    /// Part `part` of a block, plainly.
+    fn decode(block: &[u8], part: usize) -> PlainBlock;
 
-    /// `d` and `m` (unspecified without [`MINIMUM`](Blocks::MINIMUM)) of each row.
+    /// `d` and `m` of each row for a part; with [`SPLIT`](Blocks::SPLIT) the `d` of both halves. Without either the second is
+    /// unspecified.
+    fn scales<I: Integers>(isa: I, head: Head<'_>, part: usize) -> (I::Floats, I::Floats);
+
+    /// Gives `sink` the two halves of a part as sub-blocks 0 and 1.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats);
-
-    /// Gives `sink` the two halves as sub-blocks 0 and 1.
-    ///
-    /// # Safety
-    /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, head: Head<'_>, part: usize, sink: &mut impl Sink<I>);
 }
 
-/// A decoded block, for the scalar level.
+/// A decoded part of a block, for the scalar level.
 pub(crate) struct PlainBlock {
     /// The integers, after subtraction of the offset.
     pub(crate) quants: [i8; 32],
-    /// Scale.
+    /// Scale; with [`SPLIT`](Blocks::SPLIT) of the first half.
     pub(crate) d: f32,
-    /// Minimum, which is added; zero where there is none.
+    /// Minimum, which is added, or the scale of the second half; zero where there is neither.
     pub(crate) m: f32,
 }
 
@@ -98,9 +104,10 @@ pub(crate) const SIGNED: u32 = 128;
 
 /// Formats of 256 weights in 16 sub-blocks, `weight = d * scale[j] * (byte - OFFSET) - dmin * min[j]`.
 pub(crate) trait SuperBlocks: Weights {
-    /// What is subtracted from the bytes of [`unpack`](SuperBlocks::unpack); zero for formats with minima.
+    /// What is subtracted from the bytes of [`unpack`](SuperBlocks::unpack); zero for formats with minima and signed bytes.
     const OFFSET: i32;
-    /// The largest byte of [`unpack`](SuperBlocks::unpack).
+    /// The largest byte of [`unpack`](SuperBlocks::unpack), or [`SIGNED`] when the bytes are signed, with scales within ±64 and
+    /// no minima.
     const PEAK: u32;
     /// Whether there are minima.
     const MINIMA: bool;
@@ -112,13 +119,13 @@ pub(crate) trait SuperBlocks: Weights {
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I>;
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I>;
 
     /// Gives `sink` each of the 16 sub-blocks once, in any order.
     ///
     /// # Safety
     /// `rows` are `I::ROWS` readable rows with a block each.
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>);
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, head: Head<'_>, sink: &mut impl Sink<I>);
 }
 
 /// The scales of a super-block, one row per lane. Byte `j % 4` of word `j / 4` is that of sub-block `j`.

@@ -14,6 +14,7 @@ use super::float4::{PEAK, UNSIGNED, ZERO, decode, e8m0_of, half_of_e8m0, nearest
 use super::layout::{block, nibbles, pack_nibbles};
 use super::round::peak;
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
@@ -73,6 +74,8 @@ impl MXFP4 {
 }
 
 impl Weights for MXFP4 {
+    const WORDS: &'static [usize] = &[offset_of!(Block, e)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.blocks::<Self>()
@@ -82,23 +85,20 @@ impl Weights for MXFP4 {
 impl Blocks for MXFP4 {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = PEAK;
-    const MINIMUM: bool = false;
 
-    fn decode(block: &[u8]) -> PlainBlock {
+    fn decode(block: &[u8], _part: usize) -> PlainBlock {
         let block = Block::of(block);
         PlainBlock { quants: block.quants(), d: block.d(), m: 0.0 }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
-        // SAFETY: the exponent and three bytes of the weights.
-        let word = unsafe { isa.word(rows.at(offset_of!(Block, e))) };
-        let d = isa.exponents(word);
+    fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
+        let d = isa.exponents(head.word(isa, 0));
         (d, d)
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, _part: usize, sink: &mut impl Sink<I>) {
         let table = isa.table(&UNSIGNED);
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };

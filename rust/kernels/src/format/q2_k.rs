@@ -15,6 +15,7 @@ use super::round::nearest;
 use super::search::{MinimumSearch, largest, round_above_minimum};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -105,6 +106,8 @@ impl Q2_K {
 }
 
 impl Weights for Q2_K {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -129,10 +132,11 @@ impl SuperBlocks for Q2_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scales are 16 bytes of each block, `d` and `dmin` its last four.
-        let (packed, halves) =
-            unsafe { (isa.chunk(rows.at(offset_of!(Block, scales))), isa.word(rows.at(offset_of!(Block, d)))) };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        // SAFETY: the scales are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        // `d` and `dmin`.
+        let halves = head.word(isa, 0);
         SuperScales {
             scales: isa.low_nibbles(packed),
             minima: isa.high_nibbles(packed),
@@ -142,7 +146,7 @@ impl SuperBlocks for Q2_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for h in 0..2 {
             for l in 0..2 {
                 // SAFETY: the crumbs are 64 bytes of each block.

@@ -17,6 +17,7 @@ use super::round::{nearest, peak};
 use super::search::{fit_signed_by_descent, round_signed};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -150,7 +151,7 @@ impl SuperBlocks for Q3_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the last 16 bytes of each block: two of `qs`, the 12 of the scales, `d`.
         let [a, b, c, end] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 2)) };
         let (low, high, top) = (isa.between(a, b), isa.between(b, c), isa.between(c, end));
@@ -180,7 +181,7 @@ impl SuperBlocks for Q3_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for l in 0..2 {
             // SAFETY: the masks are 32 bytes of each block.
             let mask = unsafe { isa.chunk(rows.at(offset_of!(Block, hmask) + 16 * l)) };

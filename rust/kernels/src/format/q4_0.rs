@@ -13,6 +13,7 @@ use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
@@ -70,6 +71,8 @@ impl Q4_0 {
 }
 
 impl Weights for Q4_0 {
+    const WORDS: &'static [usize] = &[0];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.blocks::<Self>()
@@ -79,22 +82,20 @@ impl Weights for Q4_0 {
 impl Blocks for Q4_0 {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 15;
-    const MINIMUM: bool = false;
 
-    fn decode(block: &[u8]) -> PlainBlock {
+    fn decode(block: &[u8], _part: usize) -> PlainBlock {
         let block = Block::of(block);
         PlainBlock { quants: block.quants(), d: block.d.get(), m: 0.0 }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
-        // SAFETY: the scale is two bytes of each block.
-        let d = unsafe { isa.halves(rows.at(offset_of!(Block, d))) };
+    fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
+        let d = isa.lower_halves(head.word(isa, 0));
         (d, d)
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, _part: usize, sink: &mut impl Sink<I>) {
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
         sink.take(isa, 0, isa.low_nibbles(packed));

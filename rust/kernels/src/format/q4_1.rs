@@ -13,6 +13,7 @@ use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
@@ -72,6 +73,8 @@ impl Q4_1 {
 }
 
 impl Weights for Q4_1 {
+    const WORDS: &'static [usize] = &[0];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.blocks::<Self>()
@@ -83,20 +86,19 @@ impl Blocks for Q4_1 {
     const PEAK: u32 = 15;
     const MINIMUM: bool = true;
 
-    fn decode(block: &[u8]) -> PlainBlock {
+    fn decode(block: &[u8], _part: usize) -> PlainBlock {
         let block = Block::of(block);
         PlainBlock { quants: block.quants().map(|q| q as i8), d: block.d.get(), m: block.m.get() }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
-        // SAFETY: `d` and `m` are the first four bytes of each block.
-        let halves = unsafe { isa.word(rows) };
+    fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
+        let halves = head.word(isa, 0);
         (isa.lower_halves(halves), isa.upper_halves(halves))
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, _part: usize, sink: &mut impl Sink<I>) {
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
         sink.take(isa, 0, isa.low_nibbles(packed));

@@ -15,6 +15,7 @@ use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, s
 use super::search::MinimumSearch;
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -106,7 +107,7 @@ impl SuperBlocks for Q4_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the first 16 bytes of each block: `d`, `dmin`, and the scales.
         let [halves, packed @ ..] = unsafe { isa.chunk(rows) };
         let (scales, minima) = unpack_scales_and_minima(isa, packed);
@@ -114,7 +115,7 @@ impl SuperBlocks for Q4_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for c in 0..4 {
             for l in 0..2 {
                 // SAFETY: the nibbles are 128 bytes of each block.

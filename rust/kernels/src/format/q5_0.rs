@@ -14,6 +14,7 @@ use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibb
 use super::round::{peak, reciprocal, truncate};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
 
@@ -75,6 +76,8 @@ impl Q5_0 {
 }
 
 impl Weights for Q5_0 {
+    const WORDS: &'static [usize] = &[0, offset_of!(Block, qh)];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.blocks::<Self>()
@@ -84,27 +87,23 @@ impl Weights for Q5_0 {
 impl Blocks for Q5_0 {
     const OFFSET: i32 = ZERO as i32;
     const PEAK: u32 = 31;
-    const MINIMUM: bool = false;
 
-    fn decode(block: &[u8]) -> PlainBlock {
+    fn decode(block: &[u8], _part: usize) -> PlainBlock {
         let block = Block::of(block);
         PlainBlock { quants: block.quants(), d: block.d.get(), m: 0.0 }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> (I::Floats, I::Floats) {
-        // SAFETY: a block has more than 16 bytes; the first two are `d`.
-        let [first, ..] = unsafe { isa.chunk(rows) };
-        let d = isa.lower_halves(first);
+    fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
+        let d = isa.lower_halves(head.word(isa, 0));
         (d, d)
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
-        // SAFETY: the first 16 bytes and the nibbles are bytes of each block.
-        let ([first, second, ..], packed) = unsafe { (isa.chunk(rows), isa.chunk(rows.at(offset_of!(Block, qs)))) };
-        // Bytes 2..6, after `d`.
-        let high = isa.between(first, second);
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, head: Head<'_>, _part: usize, sink: &mut impl Sink<I>) {
+        let high = head.word(isa, 1);
+        // SAFETY: the nibbles are 16 bytes of each block.
+        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
         sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_bits::<16>(high, 0)));
         sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_bits::<16>(high, 1)));
     }

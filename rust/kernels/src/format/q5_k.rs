@@ -18,6 +18,7 @@ use super::layout::{
 use super::search::MinimumSearch;
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -113,7 +114,7 @@ impl SuperBlocks for Q5_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the first 16 bytes of each block: `d`, `dmin`, and the scales.
         let [halves, packed @ ..] = unsafe { isa.chunk(rows) };
         let (scales, minima) = unpack_scales_and_minima(isa, packed);
@@ -121,7 +122,7 @@ impl SuperBlocks for Q5_K {
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for l in 0..2 {
             // SAFETY: the fields are 32 and 128 bytes of each block.
             let (high, packed) = unsafe {

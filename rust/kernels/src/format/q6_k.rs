@@ -15,6 +15,7 @@ use super::round::{nearest, peak};
 use super::search::{TINY, fit_signed, round_signed};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -105,6 +106,9 @@ impl Q6_K {
 }
 
 impl Weights for Q6_K {
+    // `d` is the upper half: nothing follows it.
+    const WORDS: &'static [usize] = &[offset_of!(Block, d) - 2];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -128,15 +132,15 @@ impl SuperBlocks for Q6_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scales are 16 bytes of each block, `d` its last two.
-        let (scales, d) =
-            unsafe { (isa.chunk(rows.at(offset_of!(Block, scales))), isa.halves(rows.at(offset_of!(Block, d)))) };
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        // SAFETY: the scales are 16 bytes of each block.
+        let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        let d = isa.upper_halves(head.word(isa, 0));
         SuperScales { scales, minima: scales, d, dmin: d }
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for h in 0..2 {
             for l in 0..2 {
                 // SAFETY: the fields are 128 and 64 bytes of each block.

@@ -16,6 +16,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block};
 use super::{BlockFormat, Quantizer, Scale, ternary};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -100,6 +101,9 @@ impl TQ1_0 {
 }
 
 impl Weights for TQ1_0 {
+    // `d` is the upper half of the second: nothing follows it.
+    const WORDS: &'static [usize] = &[offset_of!(Block, qh), offset_of!(Block, d) - 2];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -117,14 +121,12 @@ impl SuperBlocks for TQ1_0 {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scale is two bytes of each block.
-        let d = unsafe { isa.halves(rows.at(offset_of!(Block, d))) };
-        ternary::scales(isa, d)
+    unsafe fn scales<I: Integers>(isa: I, _rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        ternary::scales(isa, isa.upper_halves(head.word(isa, 1)))
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, head: Head<'_>, sink: &mut impl Sink<I>) {
         for i in 0..3 {
             // SAFETY: the first digits are 48 bytes of each block.
             let [a, b, c, d] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * i)) };
@@ -134,8 +136,7 @@ impl SuperBlocks for TQ1_0 {
                 sink.take(isa, j, [a[n], b[n], c[n], d[n]]);
             }
         }
-        // SAFETY: the last digits are four bytes of each block.
-        let [a, b, c, d, _] = isa.trits(unsafe { isa.word(rows.at(offset_of!(Block, qh))) });
+        let [a, b, c, d, _] = isa.trits(head.word(isa, 0));
         sink.take(isa, 15, [a, b, c, d]);
     }
 }

@@ -12,6 +12,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::{BlockFormat, Quantizer, Scale, ternary};
 use crate::Activation;
+use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
 
@@ -64,6 +65,9 @@ impl TQ2_0 {
 }
 
 impl Weights for TQ2_0 {
+    // `d` is the upper half: nothing follows it.
+    const WORDS: &'static [usize] = &[offset_of!(Block, d) - 2];
+
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
         visitor.super_blocks::<Self>()
@@ -81,14 +85,12 @@ impl SuperBlocks for TQ2_0 {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Integers>(isa: I, rows: Rows) -> SuperScales<I> {
-        // SAFETY: the scale is two bytes of each block.
-        let d = unsafe { isa.halves(rows.at(offset_of!(Block, d))) };
-        ternary::scales(isa, d)
+    unsafe fn scales<I: Integers>(isa: I, _rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        ternary::scales(isa, isa.upper_halves(head.word(isa, 0)))
     }
 
     #[inline(always)]
-    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for i in 0..4 {
             let (h, l) = (i / 2, i % 2);
             // SAFETY: the crumbs are 64 bytes of each block.

@@ -44,23 +44,11 @@ pub(crate) trait Integers: Copy {
     /// `4 ROWS` bytes are writable.
     unsafe fn store(self, p: *mut u8, w: Self::Words);
 
-    /// Four bytes of each row.
-    ///
-    /// # Safety
-    /// Four bytes are readable in each of `ROWS` rows.
-    unsafe fn word(self, rows: Rows) -> Self::Words;
-
     /// Sixteen bytes of each row: `[i]` holds bytes `4 i..4 i + 4`.
     ///
     /// # Safety
     /// Sixteen bytes are readable in each of `ROWS` rows.
     unsafe fn chunk(self, rows: Rows) -> [Self::Words; 4];
-
-    /// An f16 of each row, as f32.
-    ///
-    /// # Safety
-    /// Two bytes are readable in each of `ROWS` rows.
-    unsafe fn halves(self, rows: Rows) -> Self::Floats;
 
     /// The f16 in the lower half of each lane, as f32.
     fn lower_halves(self, w: Self::Words) -> Self::Floats;
@@ -74,7 +62,7 @@ pub(crate) trait Integers: Copy {
     /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
     fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
-    /// Asks for the cache line of the block in every row.
+    /// Asks for the cache line of the block in every row, for the second-level cache.
     fn prefetch(self, rows: Rows);
 
     /// Bitwise or.
@@ -123,11 +111,11 @@ pub(crate) trait Integers: Copy {
     /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
 
-    /// `a - b * factor`; `factor` is zero or a power of two.
-    fn sub_scaled(self, a: Self::Words, b: Self::Words, factor: i32) -> Self::Words;
-
     /// After how many [`step`](Integers::step)s with bytes up to `peak` a dot product must end: a power of two.
     fn steps(self, peak: u32) -> usize;
+
+    /// As [`steps`](Integers::steps), at most four, for dot products that [`end_scaled`](Integers::end_scaled) ends.
+    fn scaled_steps(self, peak: u32) -> usize;
 
     /// Starts a dot product that will be added to `acc` by [`end`](Integers::end).
     fn begin(self, acc: Self::Words) -> Self::Dot;
@@ -142,7 +130,8 @@ pub(crate) trait Integers: Copy {
     /// `acc` plus the dot product; `acc` is what [`begin`](Integers::begin) was given.
     fn end(self, dot: Self::Dot, acc: Self::Words, peak: u32) -> Self::Words;
 
-    /// `acc + scale * dot`, with a scale from [`sub_scale`](Integers::sub_scale). The dot product has at most four steps.
+    /// `acc + scale * dot`, with a scale from [`sub_scale`](Integers::sub_scale). The dot product has
+    /// at most [`scaled_steps`](Integers::scaled_steps).
     fn end_scaled(self, dot: Self::Dot, acc: Self::Words, scale: Self::Words, peak: u32) -> Self::Words;
 
     /// To f32, to nearest even.
@@ -220,7 +209,7 @@ pub(crate) trait Integers: Copy {
         peak: u32,
     ) -> Self::Words {
         let mut acc = acc;
-        let steps = self.steps(peak).min(4);
+        let steps = self.scaled_steps(peak);
         let mut i = 0;
         while i < 4 {
             let mut dot = self.begin_scaled();

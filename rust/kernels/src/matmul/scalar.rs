@@ -13,16 +13,24 @@ pub(super) struct Product<'a, 's> {
 }
 
 impl Product<'_, '_> {
-    /// Walks the blocks of each row: `step(block, record, index of the block, acc)` is the next link of a chain.
-    fn chains<B>(self, bytes: usize, decode: impl Fn(&[u8]) -> B, step: impl Fn(&B, &[u8], usize, f32) -> f32) {
+    /// Walks the parts of the blocks of each row: `step(part, record, index of the part, acc)` is the next link of a chain.
+    fn chains<B>(
+        self,
+        bytes: usize,
+        parts: usize,
+        decode: impl Fn(&[u8], usize) -> B,
+        step: impl Fn(&B, &[u8], usize, f32) -> f32,
+    ) {
         let Product { job, sums } = self;
         for row in job.rows.clone() {
             sums.clear();
             sums.resize(job.tokens, 0.0);
-            for (index, block) in job.row(row).chunks_exact(bytes).enumerate() {
-                let block = decode(block);
+            let blocks = job.row(row).chunks_exact(bytes);
+            for (index, (block, part)) in blocks.flat_map(|block| (0..parts).map(move |part| (block, part))).enumerate()
+            {
+                let part = decode(block, part);
                 for (token, sum) in sums.iter_mut().enumerate() {
-                    *sum = step(&block, job.record(token), index, *sum);
+                    *sum = step(&part, job.record(token), index, *sum);
                 }
             }
             for (token, &sum) in sums.iter().enumerate() {
@@ -39,26 +47,40 @@ impl Visitor for Product<'_, '_> {
     fn blocks<F: Blocks>(self) {
         let k = self.job.weights.k;
         let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-        self.chains(F::BYTES, F::decode, |block, x, b, acc| {
+        self.chains(F::BYTES, F::BLOCK / 32, F::decode, |part, x, b, acc| {
             let d_a = f32_at(x, scales + 4 * b);
-            let acc = (dot(&block.quants, &x[32 * b..]) as f32).mul_add(block.d * d_a, acc);
-            if F::MINIMUM { (i32_at(x, sums + 4 * b) as f32).mul_add(block.m * d_a, acc) } else { acc }
+            if F::SPLIT {
+                let (low, high) = part.quants.split_at(16);
+                let acc = (dot(low, &x[32 * b..]) as f32).mul_add(part.d * d_a, acc);
+                return (dot(high, &x[32 * b + 16..]) as f32).mul_add(part.m * d_a, acc);
+            }
+            let acc = (dot(&part.quants, &x[32 * b..]) as f32).mul_add(part.d * d_a, acc);
+            if !F::MINIMUM {
+                return acc;
+            }
+            let sum = i16_at(x, sums + 4 * b) + i16_at(x, sums + 4 * b + 2);
+            f32::from(sum).mul_add(part.m * d_a, acc)
         });
     }
 
     fn super_blocks<F: SuperBlocks>(self) {
         let k = self.job.weights.k;
         let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
-        self.chains(F::BYTES, F::decode, |block, x, b, acc| {
-            let d_a = f32_at(x, scales + 4 * b);
-            let (mut isum, mut msum) = (0, 0);
-            for (j, quants) in block.quants.chunks_exact(16).enumerate() {
-                isum += block.scales[j] * dot(quants, &x[256 * b + 16 * j..]);
-                msum += block.minima[j] * i32::from(i16_at(x, sums + 32 * b + 2 * j));
-            }
-            let acc = (isum as f32).mul_add(block.d * d_a, acc);
-            if F::MINIMA { (msum as f32).mul_add(-block.dmin * d_a, acc) } else { acc }
-        });
+        self.chains(
+            F::BYTES,
+            1,
+            |block, _| F::decode(block),
+            |block, x, b, acc| {
+                let d_a = f32_at(x, scales + 4 * b);
+                let (mut isum, mut msum) = (0, 0);
+                for (j, quants) in block.quants.chunks_exact(16).enumerate() {
+                    isum += block.scales[j] * dot(quants, &x[256 * b + 16 * j..]);
+                    msum += block.minima[j] * i32::from(i16_at(x, sums + 32 * b + 2 * j));
+                }
+                let acc = (isum as f32).mul_add(block.d * d_a, acc);
+                if F::MINIMA { (msum as f32).mul_add(-block.dmin * d_a, acc) } else { acc }
+            },
+        );
     }
 
     fn dense<F: Dense>(self) {
@@ -89,11 +111,7 @@ fn dot(weights: &[i8], x: &[u8]) -> i32 {
 }
 
 fn f32_at(bytes: &[u8], at: usize) -> f32 {
-    f32::from_bits(i32_at(bytes, at) as u32)
-}
-
-fn i32_at(bytes: &[u8], at: usize) -> i32 {
-    i32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    f32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 fn i16_at(bytes: &[u8], at: usize) -> i16 {

@@ -1,0 +1,85 @@
+//! Words of blocks that lie scattered, one in every row: read some blocks ahead of their use.
+//!
+//! A scale is a few bytes of each row. Copied by scalar instructions and loaded as one vector at once, it would wait until
+//! all its parts have left the store buffer, a stall of some tens of cycles per block that nothing overlaps. Read a
+//! chunk ahead, the copies are long done and cost only free slots of the scalar units; gathers are no faster on any CPU and far
+//! slower on many.
+
+use crate::isa::integers::Integers;
+use crate::unpack::{Rows, Weights};
+
+/// Blocks that are read at a time.
+pub(crate) const CHUNK: usize = 8;
+/// Most words of a block.
+const MOST: usize = 2;
+/// Most lanes of a level.
+const LANES: usize = 16;
+
+/// The words of two chunks of blocks: the one in use and the one after it.
+#[repr(align(64))]
+pub(crate) struct Ahead([[u32; CHUNK * MOST * LANES]; 2]);
+
+/// The words of a block, by [`Weights::WORDS`].
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a>(&'a [u32]);
+
+impl Head<'_> {
+    /// The bytes at `WORDS[i]..WORDS[i] + 4` of the block in every row.
+    #[inline(always)]
+    pub(crate) fn word<I: Integers>(self, isa: I, i: usize) -> I::Words {
+        let words = &self.0[i * I::ROWS..(i + 1) * I::ROWS];
+        // SAFETY: the slice has `ROWS` words.
+        unsafe { isa.load(words.as_ptr().cast()) }
+    }
+}
+
+impl Ahead {
+    /// Nothing read yet.
+    pub(crate) fn new() -> Ahead {
+        Ahead([[0; CHUNK * MOST * LANES]; 2])
+    }
+
+    /// Reads the blocks `first..first + CHUNK` of the rows, as far as there are `blocks`. `first` is a multiple of [`CHUNK`].
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows of `blocks` blocks of the format, at their first block.
+    #[inline(always)]
+    pub(crate) unsafe fn read<I: Integers, F: Weights>(&mut self, rows: Rows, first: usize, blocks: usize) {
+        const { assert!(F::WORDS.len() <= MOST && I::ROWS <= LANES, "room for the words") };
+        if F::WORDS.is_empty() || first >= blocks {
+            return;
+        }
+        let out = &mut self.0[first / CHUNK % 2];
+        let block = rows.at(first * F::BYTES);
+        if blocks - first >= CHUNK {
+            // SAFETY: by the contract.
+            unsafe { read::<I, F>(block, CHUNK, out) };
+        } else {
+            // SAFETY: by the contract.
+            unsafe { read::<I, F>(block, blocks - first, out) };
+        }
+    }
+
+    /// The words of block `b`, of the chunk that was read last or the one before.
+    #[inline(always)]
+    pub(crate) fn head<I: Integers, F: Weights>(&self, b: usize) -> Head<'_> {
+        let words = F::WORDS.len() * I::ROWS;
+        Head(&self.0[b / CHUNK % 2][b % CHUNK * words..][..words])
+    }
+}
+
+/// # Safety
+/// `rows` are `I::ROWS` readable rows of `count` blocks.
+#[inline(always)]
+unsafe fn read<I: Integers, F: Weights>(rows: Rows, count: usize, out: &mut [u32; CHUNK * MOST * LANES]) {
+    for r in 0..I::ROWS {
+        let row = rows.block.wrapping_add(r * rows.stride);
+        for b in 0..count {
+            for (i, at) in F::WORDS.iter().enumerate() {
+                // SAFETY: the words are inside the block, which is checked where they are declared.
+                out[(b * F::WORDS.len() + i) * I::ROWS + r] =
+                    unsafe { row.add(b * F::BYTES + at).cast::<u32>().read_unaligned() };
+            }
+        }
+    }
+}
