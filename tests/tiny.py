@@ -53,7 +53,7 @@ class Format:
     d: int | None = None
     """Byte offset of the scale."""
     scale: Literal["f16", "e8m0", "ue4m3"] = "f16"
-    """How the scale is stored; UE4M3 stands for four scales. The types with them double the weights and halve the scales."""
+    """How the scale is stored; UE4M3 stands for four. The types with the last two double weights and halve scales."""
     minimum: tuple[int, float] | None = None
     """Byte offset of the f16 minimum, and the minimum that centres the weights when `d` is 1."""
     signed: bool = False
@@ -77,9 +77,13 @@ FORMATS: dict[str, Format] = {
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
         Format("IQ4_NL", 20, 32, 18, rms=67.5, d=0, signed=True),
+        Format("IQ4_XS", 23, 256, 136, rms=1246.1, d=0, signed=True),
         Format("TQ1_0", 34, 256, 54, rms=0.82, d=52, signed=True),
         Format("TQ2_0", 35, 256, 66, rms=1.22, d=64, signed=True),
         Format("MXFP4", 39, 32, 17, rms=5.85, d=0, scale="e8m0"),
+        Format("NVFP4", 40, 64, 36, rms=5.85, d=0, scale="ue4m3"),
+        Format("Q1_0", 41, 128, 18, rms=1.0, d=0, signed=True),
+        Format("Q2_0", 42, 64, 18, rms=1.22, d=0, signed=True),
     )
 }
 # What llama-quantize takes when a row is no multiple of 256.

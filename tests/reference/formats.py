@@ -151,7 +151,7 @@ def half_of_e8m0(e: Bytes) -> Floats:
 
 
 def half_of_ue4m3(s: Bytes) -> Floats:
-    """Half of a float with four bits of exponent and three of fraction. The top bit does not count, except that only 0x7f is zero."""
+    """Half of a float with four bits of exponent, three of fraction. 0x7f is zero; else the top bit does not count."""
     exponent, fraction = (s >> 3 & 15).astype(np.int32), (s & 7).astype(np.float32)
     raw = np.where(exponent == 0, fraction / 512, np.ldexp(1 + fraction / 8, exponent - 7))
     out: Floats = np.where(s == 0x7F, 0, raw / 2).astype(np.float32)
@@ -223,9 +223,13 @@ CODECS: dict[str, Codec] = {
         Codec("Q5_K", 13, 256, 176, q5_k),
         Codec("Q6_K", 14, 256, 210, q6_k),
         Codec("IQ4_NL", 20, 32, 18, iq4_nl),
+        Codec("IQ4_XS", 23, 256, 136, iq4_xs),
         Codec("TQ1_0", 34, 256, 54, tq1_0),
         Codec("TQ2_0", 35, 256, 66, tq2_0),
         Codec("MXFP4", 39, 32, 17, mxfp4),
+        Codec("NVFP4", 40, 64, 36, nvfp4),
+        Codec("Q1_0", 41, 128, 18, q1_0),
+        Codec("Q2_0", 42, 64, 18, q2_0),
     )
 }
 BY_ID = {c.type_id: c for c in CODECS.values()}

@@ -36,16 +36,12 @@ stored_types! {
     IQ1_S = 19 [256, 50],
     IQ3_S = 21 [256, 110],
     IQ2_S = 22 [256, 82],
-    IQ4_XS = 23 [256, 136],
     I8 = 24 [1, 1],
     I16 = 25 [1, 2],
     I32 = 26 [1, 4],
     I64 = 27 [1, 8],
     F64 = 28 [1, 8],
     IQ1_M = 29 [256, 56],
-    NVFP4 = 40 [64, 36],
-    Q1_0 = 41 [128, 18],
-    Q2_0 = 42 [64, 18],
 }
 
 /// Type of a tensor's elements: one with kernels, or one that is only stored. A format that is added to the kernels is known

@@ -201,7 +201,8 @@ mod tests {
             let data = blocks(&mut Rng::new(9), format, 20_000, Bits::Any);
             let mut out = vec![0.0; 20_000 * info.block];
             format.dequantize(&data, &mut out);
-            assert!(out.iter().any(|x| !x.is_finite()), "{}", info.name);
+            let always_finite = matches!(info.scales, [Scale::SmallFloat(_), ..]);
+            assert_eq!(out.iter().all(|x| x.is_finite()), always_finite, "{}", info.name);
         }
     }
 }

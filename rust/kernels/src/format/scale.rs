@@ -1,6 +1,6 @@
 //! Where a block keeps its floats.
 
-use super::float4::half_of_e8m0;
+use super::float4::{half_of_e8m0, half_of_ue4m3, ue4m3_of};
 use crate::half::{f16_to_f32, f32_to_f16};
 
 /// A scale or minimum in a block.
@@ -12,6 +12,8 @@ pub enum Scale {
     Nibbles(usize),
     /// A byte `e` that stands for `2^(e - 128)`: half the value of an E8M0. Always finite, never zero.
     Exponent(usize),
+    /// Half of an unsigned E4M3 in a byte. Always finite.
+    SmallFloat(usize),
 }
 
 impl Scale {
@@ -22,7 +24,7 @@ impl Scale {
     pub fn bits(self, block: &[u8]) -> u16 {
         match self {
             Scale::Half(at) => u16::from_le_bytes([block[at], block[at + 1]]),
-            Scale::Exponent(at) => u16::from(block[at]),
+            Scale::Exponent(at) | Scale::SmallFloat(at) => u16::from(block[at]),
             Scale::Nibbles(at) => (0..4).fold(0, |bits, i| bits | u16::from(block[at + 2 * i] >> 4) << (4 * i)),
         }
     }
@@ -34,7 +36,7 @@ impl Scale {
     pub fn set_bits(self, block: &mut [u8], bits: u16) {
         match self {
             Scale::Half(at) => block[at..at + 2].copy_from_slice(&bits.to_le_bytes()),
-            Scale::Exponent(at) => block[at] = bits as u8,
+            Scale::Exponent(at) | Scale::SmallFloat(at) => block[at] = bits as u8,
             Scale::Nibbles(at) => {
                 for i in 0..4 {
                     let byte = &mut block[at + 2 * i];
@@ -52,10 +54,12 @@ impl Scale {
         match self {
             Scale::Half(_) | Scale::Nibbles(_) => f16_to_f32(self.bits(block)),
             Scale::Exponent(at) => half_of_e8m0(block[at]),
+            Scale::SmallFloat(at) => half_of_ue4m3(block[at]),
         }
     }
 
-    /// Stores the nearest f16, or the power of two that the magnitude has reached.
+    /// Stores the nearest f16; where there is no sign the magnitude: the power of two that it has reached, or the nearest small
+    /// float.
     ///
     /// # Panics
     /// As for [`bits`](Scale::bits).
@@ -68,6 +72,7 @@ impl Scale {
                 normal => (normal >> 23) as u16 + 1,
             }
             .min(0xff),
+            Scale::SmallFloat(_) => u16::from(ue4m3_of(2.0 * value.abs())),
         };
         self.set_bits(block, bits);
     }

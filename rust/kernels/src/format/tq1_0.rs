@@ -53,7 +53,7 @@ impl Block {
             let (at, digit) = place(i);
             let byte = if at < 48 { self.qs[at] } else { self.qh[at - 48] };
             let rest = byte.wrapping_mul(POWERS[digit]);
-            (u16::from(rest) * 3 >> 8) as i8 - 1
+            ((u16::from(rest) * 3) >> 8) as i8 - 1
         })
     }
 }

@@ -59,6 +59,9 @@ pub(crate) trait Integers: Copy {
     /// `2^(e - 128)` of the lowest byte `e` of each lane, exact: subnormal for 0 and 1, `2^127` for 255.
     fn exponents(self, w: Self::Words) -> Self::Floats;
 
+    /// Half the unsigned E4M3 in the byte `byte` of each lane, exact: 0 for 0x7f; else the top bit does not count.
+    fn small_floats(self, w: Self::Words, byte: usize) -> Self::Floats;
+
     /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
     fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
 

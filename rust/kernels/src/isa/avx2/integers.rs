@@ -136,6 +136,17 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn small_floats(self, w: __m256i, byte: usize) -> __m256 {
+        let bits = self.shuffle(w, [byte as i8, -1, -1, -1]);
+        unsafe {
+            let nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, _mm256_set1_epi32(0x7f)));
+            // An f16 with the same bits has the exponent bias 15 instead of 7.
+            let halves = _mm256_and_si256(_mm256_slli_epi32::<7>(bits), _mm256_set1_epi32(0x3f80));
+            _mm256_andnot_ps(nan, _mm256_mul_ps(self.lower_halves(halves), _mm256_set1_ps(128.0)))
+        }
+    }
+
+    #[inline(always)]
     fn between(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(_mm256_srli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)) }
     }
@@ -206,12 +217,14 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     #[inline(always)]
     fn spread_nibbles(self, w: __m256i) -> (__m256i, __m256i) {
-        let (a, b) = self.double_bytes(w);
-        let spread = |w: __m256i| unsafe {
-            let low = _mm256_and_si256(w, _mm256_set1_epi16(0x000f));
-            _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi32::<4>(w), _mm256_set1_epi16(0x0f00)))
-        };
-        (spread(a), spread(b))
+        let (mut a, mut b) = self.double_bytes(w);
+        for w in [&mut a, &mut b] {
+            unsafe {
+                let low = _mm256_and_si256(*w, _mm256_set1_epi16(0x000f));
+                *w = _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi32::<4>(*w), _mm256_set1_epi16(0x0f00)));
+            }
+        }
+        (a, b)
     }
 
     #[inline(always)]

@@ -65,16 +65,16 @@ impl Avx512 {
     /// Per byte `table[w]`.
     #[inline(always)]
     fn look_up_byte(self, table: &[u8; 256], w: __m512i) -> __m512i {
-        let quarter = |i: usize| {
-            // SAFETY: 64 bytes are loaded from a quarter of the table.
-            unsafe { _mm512_loadu_si512(table.as_ptr().add(64 * i).cast()) }
-        };
-        // SAFETY: the level has AVX-512VBMI and AVX-512BW.
-        unsafe {
-            let lower = _mm512_permutex2var_epi8(quarter(0), w, quarter(1));
-            let upper = _mm512_permutex2var_epi8(quarter(2), w, quarter(3));
-            _mm512_mask_blend_epi8(_mm512_movepi8_mask(w), lower, upper)
+        let mut halves = [w; 2];
+        for (half, table) in halves.iter_mut().zip(table.as_chunks::<128>().0) {
+            // SAFETY: the level has AVX-512VBMI; 64 bytes are loaded from each half of 128.
+            unsafe {
+                let (a, b) = (table.as_ptr(), table.as_ptr().add(64));
+                *half = _mm512_permutex2var_epi8(_mm512_loadu_si512(a.cast()), w, _mm512_loadu_si512(b.cast()));
+            }
         }
+        // SAFETY: the level has AVX-512BW.
+        unsafe { _mm512_mask_blend_epi8(_mm512_movepi8_mask(w), halves[0], halves[1]) }
     }
 }
 
@@ -187,6 +187,17 @@ impl Integers for Avx512 {
             // 2^-128 and 2^-127, which every normal number is above.
             let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
             _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal))
+        }
+    }
+
+    #[inline(always)]
+    fn small_floats(self, w: __m512i, byte: usize) -> __m512 {
+        let bits = self.shuffle(w, [byte as i8, -1, -1, -1]);
+        unsafe {
+            let counts = _mm512_cmpneq_epi32_mask(bits, _mm512_set1_epi32(0x7f));
+            // An f16 with the same bits has the exponent bias 15 instead of 7.
+            let halves = _mm512_and_si512(_mm512_slli_epi32::<7>(bits), _mm512_set1_epi32(0x3f80));
+            _mm512_maskz_mul_ps(counts, self.lower_halves(halves), _mm512_set1_ps(128.0))
         }
     }
 
