@@ -121,9 +121,9 @@ def q2_0(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize("exponent", [-120, -64, -31, -8, -1, 0, 1, 2, 3, 7, 8, 32, 64, 100])
 def test_mxfp4_exponents_around_powers_of_two(exponent: int) -> None:
     """It comes from a logarithm that is rounded to float32: just below a power of two it may be that power's."""
-    below = np.ldexp(np.float32(1), exponent).view(np.uint32) - np.arange(-2, 254, dtype=np.uint32)
+    bits = np.full(256, np.ldexp(1.0, exponent), np.float32).view(np.uint32) + np.uint32(2)
     x = np.zeros((256, 32), np.float32)
-    x[:, 5] = below.view(np.float32)
+    x[:, 5] = (bits - np.arange(256, dtype=np.uint32)).view(np.float32)
     assert np.array_equal(fastq.quantize_array(x, "MXFP4"), reference_quantizer("MXFP4", x))
 
 
