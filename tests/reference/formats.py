@@ -242,6 +242,71 @@ def iq1_m(b: Bytes) -> Floats:
     scales = words(b[:, 48:], "<u2")
     d = (scales >> 12 << 4 * np.arange(4)).sum(axis=1).astype("<u2").view("<f2").astype(np.float32)[:, None]
     return d / 8 * odd((scales[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 16), 16) * (x + shift)
+IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+E2M1_LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+"""The four-bit float of MXFP4 and NVFP4, doubled; the scales are halved for it."""
+
+
+def half_of_e8m0(e: Bytes) -> Floats:
+    """2^(e - 128), also for the 255 that the standard calls NaN."""
+    out: Floats = np.ldexp(np.float32(1), e.astype(np.int32) - 128).astype(np.float32)
+    return out
+
+
+def half_of_ue4m3(s: Bytes) -> Floats:
+    """Half of a float with four bits of exponent, three of fraction. 0x7f is zero; else the top bit does not count."""
+    exponent, fraction = (s >> 3 & 15).astype(np.int32), (s & 7).astype(np.float32)
+    raw = np.where(exponent == 0, fraction / 512, np.ldexp(1 + fraction / 8, exponent - 7))
+    out: Floats = np.where(s == 0x7F, 0, raw / 2).astype(np.float32)
+    return out
+
+
+def iq4_nl(b: Bytes) -> Floats:
+    return half(b, 0) * IQ4_LEVELS[nibbles(b[:, 2:])]
+
+
+def iq4_xs(b: Bytes) -> Floats:
+    # Eight 6-bit scales: a nibble each in four bytes, and two bits each in the two bytes before.
+    low = np.stack([b[:, 4:8] & 15, b[:, 4:8] >> 4], axis=2).reshape(-1, 8)
+    high = np.concatenate([b[:, 2 + i : 3 + i] >> s & 3 for i in (0, 1) for s in (0, 2, 4, 6)], axis=1)
+    scales = (low | high << 4).astype(np.float32) - 32
+    q = nibbles(b[:, 8:].reshape(-1, 16)).reshape(len(b), -1)
+    return spread(half(b, 0) * scales, 32) * IQ4_LEVELS[q]
+
+
+def mxfp4(b: Bytes) -> Floats:
+    return half_of_e8m0(b[:, :1]) * E2M1_LEVELS[nibbles(b[:, 1:])]
+
+
+def nvfp4(b: Bytes) -> Floats:
+    q = nibbles(b[:, 4:].reshape(-1, 8)).reshape(len(b), -1)
+    return spread(half_of_ue4m3(b[:, :4]), 16) * E2M1_LEVELS[q]
+
+
+def trits(b: Bytes, count: int) -> Bytes:
+    """`count` base-3 digits of each byte, a 256th of which is a fraction: all first ones, then all second ones, ..."""
+    turned = [b * np.uint8(3**n) for n in range(count)]
+    return np.concatenate([(t.astype(np.uint16) * 3 >> 8).astype(np.uint8) for t in turned], axis=1)
+
+
+def tq1_0(b: Bytes) -> Floats:
+    q = np.concatenate([trits(b[:, :32], 5), trits(b[:, 32:48], 5), trits(b[:, 48:52], 4)], axis=1)
+    return half(b, 52) * (q.astype(np.float32) - 1)
+
+
+def tq2_0(b: Bytes) -> Floats:
+    return half(b, 64) * (crumbs(b[:, :64]).astype(np.float32) - 1)
+
+
+def q1_0(b: Bytes) -> Floats:
+    d = half(b, 0)
+    return np.where(bits(b[:, 2:]) == 1, d, -d)
+
+
+def q2_0(b: Bytes) -> Floats:
+    shifts = np.array([0, 2, 4, 6], np.uint8)
+    q = (b[:, 2:, None] >> shifts & np.uint8(3)).reshape(len(b), -1)
+    return half(b, 0) * (q.astype(np.float32) - 1)
 
 
 CODECS: dict[str, Codec] = {
@@ -267,6 +332,14 @@ CODECS: dict[str, Codec] = {
         Codec("IQ2_S", 22, 256, 82, iq2_s),
         Codec("IQ3_XXS", 18, 256, 98, iq3_xxs),
         Codec("IQ3_S", 21, 256, 110, iq3_s),
+        Codec("IQ4_NL", 20, 32, 18, iq4_nl),
+        Codec("IQ4_XS", 23, 256, 136, iq4_xs),
+        Codec("TQ1_0", 34, 256, 54, tq1_0),
+        Codec("TQ2_0", 35, 256, 66, tq2_0),
+        Codec("MXFP4", 39, 32, 17, mxfp4),
+        Codec("NVFP4", 40, 64, 36, nvfp4),
+        Codec("Q1_0", 41, 128, 18, q1_0),
+        Codec("Q2_0", 42, 64, 18, q2_0),
     )
 }
 BY_ID = {c.type_id: c for c in CODECS.values()}

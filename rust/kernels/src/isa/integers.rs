@@ -23,6 +23,8 @@ pub(crate) trait Integers: Copy {
     type Dot: Copy;
     /// Four entries of a grid per lane.
     type Entries: Copy;
+    /// Sixteen bytes to choose from.
+    type Table: Copy;
 
     /// `x` in every lane.
     fn splat(self, x: i32) -> Self::Words;
@@ -57,6 +59,12 @@ pub(crate) trait Integers: Copy {
     /// The f16 in the upper half of each lane, as f32.
     fn upper_halves(self, w: Self::Words) -> Self::Floats;
 
+    /// `2^(e - 128)` of the lowest byte `e` of each lane, exact: subnormal for 0 and 1, `2^127` for 255.
+    fn exponents(self, w: Self::Words) -> Self::Floats;
+
+    /// Half the unsigned E4M3 in the byte `byte` of each lane, exact: 0 for 0x7f; else the top bit does not count.
+    fn small_floats(self, w: Self::Words, byte: usize) -> Self::Floats;
+
     /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
     fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
@@ -72,14 +80,29 @@ pub(crate) trait Integers: Copy {
     /// Per byte `(w << SHIFT) & MASK`; the lower `SHIFT` bits of `MASK` are zero.
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
 
+    /// A table for [`look_up`](Integers::look_up).
+    fn table(self, bytes: &[u8; 16]) -> Self::Table;
+
+    /// Per byte `table[(w >> SHIFT) & 15]`, with a `SHIFT` of 0 or 4: the lower or the upper nibble.
+    fn look_up<const SHIFT: u32>(self, table: Self::Table, w: Self::Words) -> Self::Words;
+
     /// Per byte `a - b`, wrapping.
     fn sub_bytes(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
     /// Bytes `[0, 0, 1, 1]` and `[2, 2, 3, 3]` of each lane.
     fn double_bytes(self, w: Self::Words) -> (Self::Words, Self::Words);
 
-    /// Byte `b` is 16 where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
-    fn fifth_bits(self, w: Self::Words, i: usize) -> Self::Words;
+    /// Byte `b` is `VALUE`, a power of two, where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
+    fn bits<const VALUE: u8>(self, w: Self::Words, i: usize) -> Self::Words;
+
+    /// Bits 1-0, 3-2, 5-4 and 7-6 of the byte `byte` of each lane.
+    fn spread_crumbs(self, w: Self::Words, byte: usize) -> Self::Words;
+
+    /// The lower and the upper nibble of byte 0 and of byte 1 of each lane; those of bytes 2 and 3.
+    fn spread_nibbles(self, w: Self::Words) -> (Self::Words, Self::Words);
+
+    /// The five digits of each byte as a fraction in base 3, `n` from 0: `((byte * 3^n) % 256 * 3) >> 8`.
+    fn trits(self, w: Self::Words) -> [Self::Words; 5];
 
     /// Byte `i` of each lane is byte `bytes[i]` of `a`, or byte `bytes[i] - 4` of `b`.
     fn pick(self, a: Self::Words, b: Self::Words, bytes: [u8; 4]) -> Self::Words;
@@ -259,6 +282,17 @@ pub(crate) trait Integers: Copy {
         self.fields::<4, 0x0f>(words)
     }
 
+    /// [`look_up`](Integers::look_up) of four words.
+    #[inline(always)]
+    fn look_up_each<const SHIFT: u32>(self, table: Self::Table, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.look_up::<SHIFT>(table, a),
+            self.look_up::<SHIFT>(table, b),
+            self.look_up::<SHIFT>(table, c),
+            self.look_up::<SHIFT>(table, d),
+        ]
+    }
+
     /// [`field`](Integers::field) of four words.
     #[inline(always)]
     fn fields<const SHIFT: u32, const MASK: u8>(self, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
@@ -287,10 +321,15 @@ pub(crate) trait Integers: Copy {
         [self.or(a[0], b[0]), self.or(a[1], b[1]), self.or(a[2], b[2]), self.or(a[3], b[3])]
     }
 
-    /// The four words of [`fifth_bits`](Integers::fifth_bits) for 16 weights, `half` of 32.
+    /// The four words of [`bits`](Integers::bits) for 16 weights, `half` of 32.
     #[inline(always)]
-    fn sixteen_fifth_bits(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
+    fn sixteen_bits<const VALUE: u8>(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
         let i = 4 * half;
-        [self.fifth_bits(w, i), self.fifth_bits(w, i + 1), self.fifth_bits(w, i + 2), self.fifth_bits(w, i + 3)]
+        [
+            self.bits::<VALUE>(w, i),
+            self.bits::<VALUE>(w, i + 1),
+            self.bits::<VALUE>(w, i + 2),
+            self.bits::<VALUE>(w, i + 3),
+        ]
     }
 }

@@ -114,6 +114,8 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     type Floats = __m256;
     /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
     type Dot = __m256i;
+    /// The table in both halves.
+    type Table = __m256i;
     /// The words of the grid.
     type Entries = [__m256i; 4];
 
@@ -174,6 +176,29 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn exponents(self, w: __m256i) -> __m256 {
+        unsafe {
+            let e = _mm256_and_si256(w, _mm256_set1_epi32(0xff));
+            let one = _mm256_set1_epi32(1);
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, one));
+            // 2^-128 and 2^-127, which every normal number is above.
+            let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), _mm256_min_epi32(e, one));
+            _mm256_castsi256_ps(_mm256_max_epi32(normal, subnormal))
+        }
+    }
+
+    #[inline(always)]
+    fn small_floats(self, w: __m256i, byte: usize) -> __m256 {
+        let bits = self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]);
+        unsafe {
+            let nan = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, _mm256_set1_epi32(0x7f)));
+            // An f16 with the same bits has the exponent bias 15 instead of 7.
+            let halves = _mm256_and_si256(_mm256_slli_epi32::<7>(bits), _mm256_set1_epi32(0x3f80));
+            _mm256_andnot_ps(nan, _mm256_mul_ps(self.lower_halves(halves), _mm256_set1_ps(128.0)))
+        }
+    }
+
+    #[inline(always)]
     fn between(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_or_si256(_mm256_srli_epi32::<16>(a), _mm256_slli_epi32::<16>(b)) }
     }
@@ -201,6 +226,16 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn table(self, bytes: &[u8; 16]) -> __m256i {
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn look_up<const SHIFT: u32>(self, table: __m256i, w: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(table, self.field::<SHIFT, 0x0f>(w)) }
+    }
+
+    #[inline(always)]
     fn sub_bytes(self, a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_sub_epi8(a, b) }
     }
@@ -212,13 +247,52 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn fifth_bits(self, w: __m256i, i: usize) -> __m256i {
+    fn bits<const VALUE: u8>(self, w: __m256i, i: usize) -> __m256i {
         let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
         let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
         unsafe {
             let bits = _mm256_set1_epi32(bits);
-            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(16))
+            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(VALUE as i8))
         }
+    }
+
+    #[inline(always)]
+    fn spread_crumbs(self, w: __m256i, byte: usize) -> __m256i {
+        let x = self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]);
+        unsafe {
+            // Bits 2 s and 2 s + 1 come to bits 8 s and 8 s + 1, where no other copy has any.
+            let low = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
+            let high = _mm256_or_si256(_mm256_slli_epi32::<12>(x), _mm256_slli_epi32::<18>(x));
+            _mm256_and_si256(_mm256_or_si256(low, high), _mm256_set1_epi8(3))
+        }
+    }
+
+    #[inline(always)]
+    fn spread_nibbles(self, w: __m256i) -> (__m256i, __m256i) {
+        let (mut a, mut b) = self.double_bytes(w);
+        for w in [&mut a, &mut b] {
+            unsafe {
+                let low = _mm256_and_si256(*w, _mm256_set1_epi16(0x000f));
+                *w = _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi32::<4>(*w), _mm256_set1_epi16(0x0f00)));
+            }
+        }
+        (a, b)
+    }
+
+    #[inline(always)]
+    fn trits(self, w: __m256i) -> [__m256i; 5] {
+        let mut rest = w;
+        let mut digits = [w; 5];
+        for digit in &mut digits {
+            unsafe {
+                // An average rounds up; from one less it rounds down: half of the rest, then three quarters.
+                let less = _mm256_subs_epu8(rest, _mm256_set1_epi8(1));
+                let three_quarters = _mm256_avg_epu8(less, _mm256_avg_epu8(less, _mm256_setzero_si256()));
+                *digit = self.field::<6, 0x03>(three_quarters);
+                rest = _mm256_add_epi8(rest, _mm256_add_epi8(rest, rest));
+            }
+        }
+        digits
     }
 
     #[inline(always)]

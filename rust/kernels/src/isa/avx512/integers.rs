@@ -52,6 +52,39 @@ impl Avx512 {
         // SAFETY: the level has AVX-512BW; 16 bytes are loaded from an array of 16.
         unsafe { _mm512_shuffle_epi8(w, _mm512_broadcast_i32x4(_mm_loadu_si128(mask.as_ptr().cast()))) }
     }
+
+    /// Byte `b` of each dword becomes the eight bits from bit `at[b]` of the dword on, those that `mask` keeps. The kept bits
+    /// lie within the dword; places are modulo 256.
+    #[inline(always)]
+    fn unaligned_bytes(self, w: __m512i, at: [u8; 4], mask: u8) -> __m512i {
+        // Places count from the qword and turn around at its end; for the upper dword they begin at 32.
+        let mut places = [0u8; 16];
+        let mut i = 0;
+        while i < 16 {
+            places[i] = at[i % 4].wrapping_add((i / 4 % 2 * 32) as u8) & 63;
+            i += 1;
+        }
+        // SAFETY: the level has AVX-512VBMI; 16 bytes are loaded from an array of 16.
+        unsafe {
+            let places = _mm512_broadcast_i32x4(_mm_loadu_si128(places.as_ptr().cast()));
+            _mm512_and_si512(_mm512_multishift_epi64_epi8(places, w), _mm512_set1_epi8(mask as i8))
+        }
+    }
+
+    /// Per byte `table[w]`.
+    #[inline(always)]
+    fn look_up_byte(self, table: &[u8; 256], w: __m512i) -> __m512i {
+        let mut halves = [w; 2];
+        for (half, table) in halves.iter_mut().zip(table.as_chunks::<128>().0) {
+            // SAFETY: the level has AVX-512VBMI; 64 bytes are loaded from each half of 128.
+            unsafe {
+                let (a, b) = (table.as_ptr(), table.as_ptr().add(64));
+                *half = _mm512_permutex2var_epi8(_mm512_loadu_si512(a.cast()), w, _mm512_loadu_si512(b.cast()));
+            }
+        }
+        // SAFETY: the level has AVX-512BW.
+        unsafe { _mm512_mask_blend_epi8(_mm512_movepi8_mask(w), halves[0], halves[1]) }
+    }
 }
 
 impl Avx512 {
@@ -123,6 +156,32 @@ impl Avx512 {
     }
 }
 
+/// Digits 0 to 3 of every byte in base 3, two bits each (see [`Integers::trits`]).
+static FOUR_TRITS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = trit(byte, 1) | trit(byte, 3) << 2 | trit(byte, 9) << 4 | trit(byte, 27) << 6;
+        byte += 1;
+    }
+    table
+};
+
+/// Digit 4 of every byte.
+static FIFTH_TRIT: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = trit(byte, 81);
+        byte += 1;
+    }
+    table
+};
+
+const fn trit(byte: usize, power: usize) -> u8 {
+    (byte * power % 256 * 3 / 256) as u8
+}
+
 /// Whether sums over at least 8 weights up to `peak` fit i16, so that a pair product can scale them.
 #[inline(always)]
 const fn narrow(peak: u32) -> bool {
@@ -158,6 +217,8 @@ impl Integers for Avx512 {
     type Words = __m512i;
     type Floats = __m512;
     type Dot = __m512i;
+    /// The table four times, so that the upper bits of a place do not count.
+    type Table = __m512i;
     /// The two planes of the grid, or where these are large (see [`gathers`]) its words.
     type Entries = [__m512i; 4];
 
@@ -216,6 +277,29 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn exponents(self, w: __m512i) -> __m512 {
+        unsafe {
+            let e = _mm512_and_si512(w, _mm512_set1_epi32(0xff));
+            let one = _mm512_set1_epi32(1);
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, one));
+            // 2^-128 and 2^-127, which every normal number is above.
+            let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), _mm512_min_epi32(e, one));
+            _mm512_castsi512_ps(_mm512_max_epi32(normal, subnormal))
+        }
+    }
+
+    #[inline(always)]
+    fn small_floats(self, w: __m512i, byte: usize) -> __m512 {
+        let bits = self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]);
+        unsafe {
+            let counts = _mm512_cmpneq_epi32_mask(bits, _mm512_set1_epi32(0x7f));
+            // An f16 with the same bits has the exponent bias 15 instead of 7.
+            let halves = _mm512_and_si512(_mm512_slli_epi32::<7>(bits), _mm512_set1_epi32(0x3f80));
+            _mm512_maskz_mul_ps(counts, self.lower_halves(halves), _mm512_set1_ps(128.0))
+        }
+    }
+
+    #[inline(always)]
     fn between(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_slli_epi32::<16>(b)) }
     }
@@ -243,6 +327,20 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn table(self, bytes: &[u8; 16]) -> __m512i {
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn look_up<const SHIFT: u32>(self, table: __m512i, w: __m512i) -> __m512i {
+        unsafe {
+            // Six bits of each byte choose among 64; bits of the neighbour that a shift brings are above the four.
+            let place = if SHIFT == 0 { w } else { _mm512_srli_epi32::<SHIFT>(w) };
+            _mm512_permutexvar_epi8(place, table)
+        }
+    }
+
+    #[inline(always)]
     fn sub_bytes(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_sub_epi8(a, b) }
     }
@@ -254,10 +352,32 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn fifth_bits(self, w: __m512i, i: usize) -> __m512i {
-        let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
-        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
-        unsafe { _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits)), 16) }
+    fn bits<const VALUE: u8>(self, w: __m512i, i: usize) -> __m512i {
+        let at = (4 * i as u8).wrapping_sub(VALUE.trailing_zeros() as u8);
+        self.unaligned_bytes(w, [at, at.wrapping_add(1), at.wrapping_add(2), at.wrapping_add(3)], VALUE)
+    }
+
+    #[inline(always)]
+    fn spread_crumbs(self, w: __m512i, byte: usize) -> __m512i {
+        let at = 8 * byte as u8;
+        self.unaligned_bytes(w, [at, at + 2, at + 4, at + 6], 0x03)
+    }
+
+    #[inline(always)]
+    fn spread_nibbles(self, w: __m512i) -> (__m512i, __m512i) {
+        (self.unaligned_bytes(w, [0, 4, 8, 12], 0x0f), self.unaligned_bytes(w, [16, 20, 24, 28], 0x0f))
+    }
+
+    #[inline(always)]
+    fn trits(self, w: __m512i) -> [__m512i; 5] {
+        let four = self.look_up_byte(&FOUR_TRITS, w);
+        [
+            self.field::<0, 0x03>(four),
+            self.field::<2, 0x03>(four),
+            self.field::<4, 0x03>(four),
+            self.field::<6, 0x03>(four),
+            self.look_up_byte(&FIFTH_TRIT, w),
+        ]
     }
 
     #[inline(always)]
