@@ -4,6 +4,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use fastq_kernels::attention::KvFormat;
+
 use crate::kv_cache::GroupLayout;
 use crate::machine::FreeMemory;
 use crate::{Error, Result};
@@ -15,6 +17,8 @@ pub struct MemoryPlan {
     pub weights_bytes: u64,
     /// The weights are mapped: they are file cache that the system may drop and read again, so they need not be free.
     pub weights_mapped: bool,
+    /// What the cache stores keys and values as.
+    pub kv_format: KvFormat,
     /// The cache, by kind of layer.
     pub kv: Vec<KvPlan>,
     /// Bytes of the cache for one sequence of `context` positions.
@@ -53,6 +57,8 @@ pub struct Needs<'a> {
     pub weights_bytes: u64,
     /// They are mapped.
     pub weights_mapped: bool,
+    /// What the cache stores keys and values as.
+    pub kv_format: KvFormat,
     /// The cache.
     pub groups: &'a [GroupLayout],
     /// Working memory in bytes.
@@ -143,6 +149,7 @@ impl Needs<'_> {
         Ok(MemoryPlan {
             weights_bytes: self.weights_bytes,
             weights_mapped: self.weights_mapped,
+            kv_format: self.kv_format,
             kv,
             kv_bytes,
             scratch_bytes: self.scratch_bytes,
