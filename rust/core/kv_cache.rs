@@ -176,7 +176,7 @@ impl Shared {
                         human(self.limit)
                     ))
                 })?;
-                Zeroed::new(self.groups[group].page_len).ok_or_else(|| {
+                Zeroed::in_huge_pages(self.groups[group].page_len).ok_or_else(|| {
                     self.used.fetch_sub(bytes, Ordering::Relaxed);
                     Error::Memory(format!("the system refused {} for the kv cache", human(bytes)))
                 })?

@@ -208,13 +208,37 @@ impl<T: Plain> Zeroed<T> {
 
     /// A buffer of `len` zeros; `None` when the system refuses.
     pub(crate) fn new(len: usize) -> Option<Zeroed<T>> {
-        // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand.
-        let bytes = len.checked_mul(size_of::<T>())?.checked_add(Self::ALIGN)?;
+        Self::aligned(len, Self::ALIGN)
+    }
+
+    /// As [`Zeroed::new`], for memory in which is jumped about: as much of it as fills huge pages asks the system for them. Reading
+    /// the cache at 4096 positions is a quarter faster with them, because the processor waits less for address translation.
+    pub(crate) fn in_huge_pages(len: usize) -> Option<Zeroed<T>> {
+        /// The huge page of most systems; where it is another one, the advice has no effect.
+        const HUGE: usize = 2 << 20;
+        let whole = len.checked_mul(size_of::<T>())? / HUGE * HUGE;
+        if whole == 0 {
+            return Self::new(len);
+        }
+        let buffer = Self::aligned(len, HUGE)?;
+        // SAFETY: the range is inside the buffer, and advice does not change what memory holds. That it is refused does not matter.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            libc::madvise(buffer.pointer().cast(), whole, libc::MADV_HUGEPAGE)
+        };
+        Some(buffer)
+    }
+
+    /// A buffer of `len` zeros at a multiple of `align`, a power of two.
+    fn aligned(len: usize, align: usize) -> Option<Zeroed<T>> {
+        // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand. What lies before it is never
+        // touched and costs nothing.
+        let bytes = len.checked_mul(size_of::<T>())?.checked_add(align)?;
         let layout = Layout::from_size_align(bytes, 16).ok()?;
-        // SAFETY: the layout has at least `ALIGN` bytes.
+        // SAFETY: the layout has at least `align` bytes.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let skip = base.as_ptr().align_offset(Self::ALIGN);
-        // SAFETY: `skip` is below `ALIGN`, which was added to the size.
+        let skip = base.as_ptr().align_offset(align);
+        // SAFETY: `skip` is below `align`, which was added to the size.
         let pointer = unsafe { base.add(skip) }.cast();
         Some(Zeroed { base, layout, pointer, len })
     }

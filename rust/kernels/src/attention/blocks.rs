@@ -11,11 +11,16 @@ pub(super) struct Line(pub(super) [f32; LANES]);
 
 /// Sixteen values of a tile: f16 bits or bytes of a page, or what they were converted to.
 pub(super) trait Chunk {
+    /// Its length in a page in units of two bytes; 0 when it is in no page.
+    const UNITS: usize;
+
     /// The values in f32, exact.
     fn load<I: Bytes>(&self, isa: I) -> I::F;
 }
 
 impl Chunk for [u16; LANES] {
+    const UNITS: usize = LANES;
+
     #[inline(always)]
     fn load<I: Bytes>(&self, isa: I) -> I::F {
         isa.load_f16(self)
@@ -23,6 +28,8 @@ impl Chunk for [u16; LANES] {
 }
 
 impl Chunk for [u16; LANES / 2] {
+    const UNITS: usize = LANES / 2;
+
     #[inline(always)]
     fn load<I: Bytes>(&self, isa: I) -> I::F {
         isa.load_i8(self)
@@ -30,6 +37,8 @@ impl Chunk for [u16; LANES / 2] {
 }
 
 impl Chunk for [f32; LANES] {
+    const UNITS: usize = 0;
+
     #[inline(always)]
     fn load<I: Bytes>(&self, isa: I) -> I::F {
         isa.load(self)
@@ -37,38 +46,55 @@ impl Chunk for [f32; LANES] {
 }
 
 impl Chunk for Line {
+    const UNITS: usize = 0;
+
     #[inline(always)]
     fn load<I: Bytes>(&self, isa: I) -> I::F {
         isa.load(&self.0)
     }
 }
 
+/// Units of a cache line.
+pub(super) const CACHE_LINE: usize = 32;
+
+/// Asks for `V` chunks from `p` on, which is where the walk will be a tile later: pages of the cache lie apart in memory, where the
+/// processor does not look ahead by itself.
+#[inline(always)]
+fn ahead<I: Bytes, C: Chunk, const V: usize>(isa: I, p: *const u16) {
+    if C::UNITS > 0 {
+        for v in (0..V).step_by(CACHE_LINE / C::UNITS.max(1)) {
+            isa.prefetch(p.wrapping_add(v * C::UNITS));
+        }
+    }
+}
+
 /// Dot products of a block of `count` queries `(key_dim, count)` with the keys of a tile `(key_dim, VECTORS)`: one fma chain
-/// over `key_dim`.
+/// over `key_dim`. `next` are the keys of the next tile.
 #[inline(always)]
 pub(super) fn scores_of<I: Bytes, K: Chunk>(
     isa: I,
     keys: &[K],
     queries: &[f32],
     count: usize,
+    next: *const u16,
     out: &mut [[Line; VECTORS]; QUERIES],
 ) {
     // Q * V sums and V keys stay in registers.
     if I::VECTORS == 1 {
-        scores_by::<I, K, 1, 1>(isa, keys, queries, out);
+        scores_by::<I, K, 1, 1>(isa, keys, queries, next, out);
     } else if I::VECTORS >= 32 {
         match count {
-            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, out),
-            2 => scores_by::<I, K, 2, 4>(isa, keys, queries, out),
-            3 => scores_by::<I, K, 3, 4>(isa, keys, queries, out),
-            _ => scores_by::<I, K, 4, 4>(isa, keys, queries, out),
+            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, next, out),
+            2 => scores_by::<I, K, 2, 4>(isa, keys, queries, next, out),
+            3 => scores_by::<I, K, 3, 4>(isa, keys, queries, next, out),
+            _ => scores_by::<I, K, 4, 4>(isa, keys, queries, next, out),
         }
     } else {
         match count {
-            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, out),
-            2 => scores_by::<I, K, 2, 2>(isa, keys, queries, out),
-            3 => scores_by::<I, K, 3, 1>(isa, keys, queries, out),
-            _ => scores_by::<I, K, 4, 1>(isa, keys, queries, out),
+            1 => scores_by::<I, K, 1, 4>(isa, keys, queries, next, out),
+            2 => scores_by::<I, K, 2, 2>(isa, keys, queries, next, out),
+            3 => scores_by::<I, K, 3, 1>(isa, keys, queries, next, out),
+            _ => scores_by::<I, K, 4, 1>(isa, keys, queries, next, out),
         }
     }
 }
@@ -79,10 +105,11 @@ fn scores_by<I: Bytes, K: Chunk, const Q: usize, const V: usize>(
     isa: I,
     keys: &[K],
     queries: &[f32],
+    next: *const u16,
     out: &mut [[Line; VECTORS]; QUERIES],
 ) {
     for first in (0..VECTORS).step_by(V) {
-        scores_in::<I, K, Q, V>(isa, keys, queries.as_chunks::<Q>().0, first, out);
+        scores_in::<I, K, Q, V>(isa, keys, queries.as_chunks::<Q>().0, first, next, out);
     }
 }
 
@@ -93,10 +120,12 @@ fn scores_in<I: Bytes, K: Chunk, const Q: usize, const V: usize>(
     keys: &[K],
     queries: &[[f32; Q]],
     first: usize,
+    next: *const u16,
     out: &mut [[Line; VECTORS]; QUERIES],
 ) {
     let mut sums = [[isa.splat(0.0); V]; Q];
-    for (keys, query) in keys.as_chunks::<VECTORS>().0.iter().zip(queries) {
+    for (d, (keys, query)) in keys.as_chunks::<VECTORS>().0.iter().zip(queries).enumerate() {
+        ahead::<I, K, V>(isa, next.wrapping_add((d * VECTORS + first) * K::UNITS));
         let mut k = [isa.splat(0.0); V];
         for (k, chunk) in k.iter_mut().zip(&keys[first..][..V]) {
             *k = chunk.load(isa);
@@ -124,6 +153,8 @@ pub(super) struct Weights<'a> {
     pub(super) blocks: usize,
     /// Factor of what each query had before.
     pub(super) factors: [f32; QUERIES],
+    /// The values of the next tile.
+    pub(super) next: *const u16,
     /// The keys that each query sees (start, end); (0, 0) when none.
     pub(super) ranges: [(usize, usize); QUERIES],
 }
@@ -236,6 +267,7 @@ impl Weights<'_> {
             }
         }
         for (key, row) in values.chunks_exact(lines).enumerate().take(range.1).skip(range.0) {
+            ahead::<I, C, V>(isa, self.next.wrapping_add((key * lines + first) * C::UNITS));
             let mut x = [isa.splat(0.0); V];
             for (x, chunk) in x.iter_mut().zip(&row[first..][..V]) {
                 *x = chunk.load(isa);

@@ -26,14 +26,21 @@ pub(super) trait Reader: Copy {
     /// The keys of a page in f32, `(key_dim, VECTORS)`.
     fn convert_keys<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], out: &mut [Line]);
 
-    /// The dot products of block `block` of the queries, `count` of `size`.
-    fn scores<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], packed: &Packed, at: At, out: &mut Scores);
+    /// The dot products of a block of queries with the keys of `pages.here`.
+    fn scores<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, packed: &Packed, at: At, out: &mut Scores);
 
     /// The values of a page `(TILE, lines)`; not whole lines where `value_dim` is not in f16.
     fn values(layout: HeadLayout, page: &[u16]) -> &[Self::Value];
 
     /// `weights * scale` of the values of a tile, per block of 32 dimensions.
-    fn scale<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], p: &[Line; VECTORS], out: &mut [[Line; VECTORS]]);
+    fn scale<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, p: &[Line; VECTORS], out: &mut [[Line; VECTORS]]);
+}
+
+/// The page of a tile, and where that of the next one begins.
+#[derive(Clone, Copy)]
+pub(super) struct Pages<'a> {
+    pub(super) here: &'a [u16],
+    pub(super) next: *const u16,
 }
 
 /// A block of queries.
@@ -98,9 +105,9 @@ impl Reader for F16 {
     }
 
     #[inline(always)]
-    fn scores<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], packed: &Packed, at: At, out: &mut Scores) {
-        let keys = page[..layout.key_dim * TILE].as_chunks::<LANES>().0;
-        super::blocks::scores_of(isa, keys, packed.floats(layout, at), at.count, out);
+    fn scores<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, packed: &Packed, at: At, out: &mut Scores) {
+        let keys = pages.here[..layout.key_dim * TILE].as_chunks::<LANES>().0;
+        super::blocks::scores_of(isa, keys, packed.floats(layout, at), at.count, pages.next, out);
     }
 
     #[inline(always)]
@@ -109,7 +116,7 @@ impl Reader for F16 {
     }
 
     #[inline(always)]
-    fn scale<I: Isa>(_: I, _: HeadLayout, _: &[u16], _: &[Line; VECTORS], _: &mut [[Line; VECTORS]]) {}
+    fn scale<I: Isa>(_: I, _: HeadLayout, _: Pages<'_>, _: &[Line; VECTORS], _: &mut [[Line; VECTORS]]) {}
 }
 
 /// Keys and values in bytes with scales.
@@ -154,7 +161,8 @@ impl Reader for Q8 {
     fn convert_keys<I: Isa>(_: I, _: HeadLayout, _: &[u16], _: &mut [Line]) {}
 
     #[inline(always)]
-    fn scores<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], packed: &Packed, at: At, out: &mut Scores) {
+    fn scores<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, packed: &Packed, at: At, out: &mut Scores) {
+        let page = pages.here;
         let (words, blocks) = (layout.key_dim.div_ceil(WORD), layout.key_dim.div_ceil(BLOCK));
         let first = at.block * at.size;
         let tile = Bytes {
@@ -163,6 +171,8 @@ impl Reader for Q8 {
             words: &packed.words[first * words..][..at.count * words],
             scales: &packed.scales[first * blocks..][..at.count * blocks],
             sums: &packed.sums[first * blocks..][..at.count * blocks],
+            next: pages.next,
+            next_scales: pages.next.wrapping_add(layout.key_scales_at()),
         };
         if I::VECTORS == 1 {
             tile.by::<I, 1, 1>(isa, out);
@@ -189,10 +199,12 @@ impl Reader for Q8 {
     }
 
     #[inline(always)]
-    fn scale<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], p: &[Line; VECTORS], out: &mut [[Line; VECTORS]]) {
-        let scales = page[layout.value_scales_at()..layout.page_len()].as_chunks::<LANES>().0;
-        for (out, scales) in out.iter_mut().zip(scales.as_chunks::<VECTORS>().0) {
+    fn scale<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, p: &[Line; VECTORS], out: &mut [[Line; VECTORS]]) {
+        let next = pages.next.wrapping_add(layout.value_scales_at());
+        let scales = pages.here[layout.value_scales_at()..layout.page_len()].as_chunks::<LANES>().0;
+        for (block, (out, scales)) in out.iter_mut().zip(scales.as_chunks::<VECTORS>().0).enumerate() {
             for v in 0..VECTORS {
+                isa.prefetch(next.wrapping_add(block * TILE + v * LANES));
                 isa.store(isa.mul(isa.load(&p[v].0), isa.load_f16(&scales[v])), &mut out[v].0);
             }
         }
@@ -212,6 +224,9 @@ struct Bytes<'a> {
     scales: &'a [f32],
     /// `(key_dim / 32, queries)`.
     sums: &'a [i32],
+    /// The keys of the next tile, and their scales.
+    next: *const u16,
+    next_scales: *const u16,
 }
 
 impl Bytes<'_> {
@@ -231,15 +246,18 @@ impl Bytes<'_> {
         let words = self.words.as_chunks::<Q>().0.chunks(WORDS);
         let scales = self.scales.as_chunks::<Q>().0.iter().zip(self.sums.as_chunks::<Q>().0);
         let key_scales = self.key_scales.as_chunks::<VECTORS>().0;
-        for (((keys, words), (scales, sums)), key_scales) in keys.zip(words).zip(scales).zip(key_scales) {
+        let blocks = keys.zip(words).zip(scales).zip(key_scales);
+        for (block, (((keys, words), (scales, sums)), key_scales)) in blocks.enumerate() {
             let mut isums = [[isa.start(0); V]; Q];
             for i in 0..Q {
                 isums[i] = [isa.start(sums[i]); V];
             }
-            for (keys, words) in keys.iter().zip(words) {
+            for (word, (keys, words)) in keys.iter().zip(words).enumerate() {
+                let next = self.next.wrapping_add(((block * WORDS + word) * VECTORS + first) * 2 * LANES);
                 let mut k = [isa.splat_word(0); V];
-                for (k, keys) in k.iter_mut().zip(&keys[first..][..V]) {
-                    *k = isa.load_words(keys);
+                for v in 0..V {
+                    isa.prefetch(next.wrapping_add(v * 2 * LANES));
+                    k[v] = isa.load_words(&keys[first + v]);
                 }
                 for i in 0..Q {
                     let x = isa.splat_word(words[i]);
@@ -249,6 +267,7 @@ impl Bytes<'_> {
                 }
             }
             for v in 0..V {
+                isa.prefetch(self.next_scales.wrapping_add((block * VECTORS + first + v) * LANES));
                 let d = isa.load_f16(&key_scales[first + v]);
                 for i in 0..Q {
                     s[i][v] = isa.fma(isa.sums(isums[i][v]), isa.mul(d, isa.splat(scales[i])), s[i][v]);

@@ -1,8 +1,8 @@
 //! The walk over the tiles, and how the parts of a long text come together.
 
-use super::blocks::{Chunk, Line, Weights};
+use super::blocks::{CACHE_LINE, Chunk, Line, Weights};
 use super::layout::BLOCK;
-use super::pages::{At, Reader, Scores as Products};
+use super::pages::{At, Pages, Reader, Scores as Products};
 use super::softmax::Tile;
 use super::{AttentionScratch, KvHead, QUERIES, Query, SPLIT, Scores, State, TILE, VECTORS, part_len};
 use crate::isa::{Isa, Kernel};
@@ -95,6 +95,8 @@ impl Walk<'_> {
             }
             let tile = Tile { isa, scores, start: number * TILE };
             let page = kv.pages[number - kv.first_page];
+            let next = kv.pages.get(number + 1 - kv.first_page).unwrap_or(&page).as_ptr();
+            let pages = Pages { here: page, next };
             let seen = queries.chunks(size).filter(|block| block.iter().any(|query| tile.sees(query))).count();
             let convert = I::VECTORS >= 32 && seen >= CONVERT_FROM;
             // Values that do not fill whole lines are padded in f32, so that the blocks know only whole lines.
@@ -102,6 +104,12 @@ impl Walk<'_> {
             let convert_values = convert || !R::SCALED && !stride.is_multiple_of(LANES);
             if convert && R::CONVERTS_KEYS {
                 R::convert_keys(isa, layout, page, keys);
+            }
+            if convert {
+                // The blocks read the converted tile.
+                for line in (0..page.len()).step_by(CACHE_LINE) {
+                    isa.prefetch(next.wrapping_add(line));
+                }
             }
             if convert_values {
                 if R::SCALED || stride.is_multiple_of(LANES) {
@@ -124,19 +132,20 @@ impl Walk<'_> {
                 }
                 let at = At { block: index, size, count: block.len() };
                 if convert && R::CONVERTS_KEYS {
-                    super::blocks::scores_of(isa, keys.as_slice(), packed.floats(layout, at), at.count, &mut p);
+                    super::blocks::scores_of(isa, keys.as_slice(), packed.floats(layout, at), at.count, next, &mut p);
                 } else {
-                    R::scores(isa, layout, page, packed, at, &mut p);
+                    R::scores(isa, layout, pages, packed, at, &mut p);
                 }
                 let (mut factors, mut ranges) = ([0.0; QUERIES], [(0, 0); QUERIES]);
                 for (i, (query, state)) in block.iter().zip(states).enumerate() {
                     ranges[i] = tile.range(query);
                     factors[i] = tile.softmax(&mut p[i], ranges[i], state);
                     if R::SCALED {
-                        R::scale(isa, layout, page, &p[i], &mut scaled[i * blocks..][..blocks]);
+                        R::scale(isa, layout, pages, &p[i], &mut scaled[i * blocks..][..blocks]);
                     }
                 }
-                let weights = Weights { p: if R::SCALED { scaled } else { &p }, blocks, factors, ranges };
+                let next = next.wrapping_add(layout.values_at());
+                let weights = Weights { p: if R::SCALED { scaled } else { &p }, blocks, factors, ranges, next };
                 if convert_values {
                     match R::SCALED {
                         true => weights.apply::<I, Line, true>(isa, values, block.len(), sums),
