@@ -149,7 +149,7 @@ fn errors_are_one_line_with_their_exit_code() {
     let place = Place::new();
     std::fs::write(place.path("text.gguf"), "not a model").unwrap();
     let prompt = "a".repeat(300);
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["run", "missing.gguf", "hi"], 1, "missing.gguf"),
         (&["run", "text.gguf", "hi"], 1, "text.gguf"),
         (&["run", "tiny.gguf", "hi", "--temperature", "-1"], 1, "temperature must be"),
