@@ -113,8 +113,8 @@ GOLDEN = {
 
 # The same with kv="q8_0", after the last of the tokens.
 GOLDEN_Q8_0 = {
-    "smollm2": "TODO1",
-    "gemma3": "TODO2",
+    "smollm2": "f1ee3fd891514fb6ee285fbaa3372b8dc188ecdee0f80dc9f52fec90c7962246",
+    "gemma3": "3edc7251c0cb8af57f9abb928c9fa617a3208209f191bc274794107a1e17ccf5",
 }
 
 

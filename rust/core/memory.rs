@@ -283,3 +283,22 @@ impl<T: Plain> Drop for Zeroed<T> {
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Zeroed;
+
+    #[test]
+    fn buffers_are_zeros_where_they_should_be() {
+        let mib = |n: usize| n << 20;
+        for (bytes, align) in [(0, 64), (100, 64), (mib(2) - 2, 64), (mib(2), mib(2)), (mib(5) + 6, mib(2))] {
+            let mut buffer = Zeroed::<u16>::in_huge_pages(bytes / 2).expect("a few MiB");
+            assert_eq!((buffer.len(), buffer.bytes()), (bytes / 2, bytes as u64));
+            assert!((buffer.pointer() as usize).is_multiple_of(align), "{bytes} bytes");
+            assert!(buffer.iter().all(|&x| x == 0));
+            buffer.fill(7);
+        }
+        assert!(Zeroed::<u16>::in_huge_pages(usize::MAX / 2).is_none());
+        assert!(Zeroed::<u16>::in_huge_pages(usize::MAX / 4).is_none());
+    }
+}

@@ -26,7 +26,7 @@
 //! # The walk
 //!
 //! Queries go through a tile in blocks of `QUERIES`, which share the loads and the conversions of a tile; when there are many
-//! blocks, the tile is converted to f32 once for all of them.
+//! blocks, the tile is converted to f32 once for all of them. While a tile is computed, the next one is asked for.
 
 mod blocks;
 mod layout;
