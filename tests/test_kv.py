@@ -53,5 +53,5 @@ def test_real_models_hardly_change(real: tuple[str, Path], note: Callable[[str],
     divergence = float((np.exp(p) * (p - q)).sum(axis=1).mean())
     same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
     note(f"{name}: q8_0 cache, mean KL divergence from the f16 cache {divergence:.6f}, same top token {same:.1%}")
-    assert 0 < divergence < 0.005
-    assert same > 0.95
+    assert 0 < divergence < 0.02
+    assert same > 0.9
