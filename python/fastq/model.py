@@ -72,8 +72,8 @@ class Model:
         level: SIMD level by name (see :func:`fastq.cpu_info`); by default the best of this CPU, or ``FASTQ_LEVEL``.
         prefill_chunk: Prompt tokens computed at once. Smaller chunks need less memory and react faster to
             ``cancel()``; the answer does not depend on it.
-        kv: What the KV cache stores: ``"f16"``, or ``"q8_0"``, 8-bit integers with a scale per 32 values, which need 53 % of
-            the memory. The answers of the two differ a little.
+        kv: What the KV cache stores: ``"f16"``, or ``"q8_0"``, 8-bit integers with a scale per 32 values, which need
+            53 % of the memory. The answers of the two differ a little.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -82,7 +82,8 @@ class Model:
             what was found.
         UnsupportedModelError: The architecture, tokenizer or a tensor type is not known to this version.
         MemoryError: KV cache and working memory do not fit; the message names a context that would.
-        ValueError: An argument is out of range, the level does not exist on this CPU, or ``kv`` is no format of the cache.
+        ValueError: An argument is out of range, the level does not exist on this CPU, or ``kv`` is not a format of the
+            cache.
 
     Example:
         >>> from fastq import Model, default_model
