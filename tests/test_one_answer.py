@@ -99,6 +99,20 @@ def test_tiny_models(name: str, make: Make, note: Callable[[str], None]) -> None
             note(f"NOT TESTED: the hash of the logits of {name}; this NumPy makes another file")
 
 
+@pytest.mark.parametrize("name", ["llama Q4_K_M", "gemma3 Q4_K, window 33", "llama mixed, 9 heads on 3"])
+def test_tiny_models_with_a_quantized_cache(name: str, make: Make) -> None:
+    path = make(**SHAPES[name])
+    tokens = [int(t) for t in np.random.default_rng(5).integers(0, 600, 80)]
+    found: dict[str, list[str]] = {}
+    for level, threads, chunk in itertools.product(LEVELS, THREADS, CHUNKS):
+        with fastq.Model(path, level=level, threads=threads, prefill_chunk=chunk, kv="q8_0") as m:
+            assert m.info.kv == "q8_0"
+            found.setdefault(digest(m.logits(tokens, all=True)), []).append(f"{level}/{threads}/{chunk}")
+    assert len(found) == 1, {h[:8]: where for h, where in found.items()}
+    with fastq.Model(path) as m:
+        assert digest(m.logits(tokens, all=True)) not in found, "the cache is quantized"
+
+
 def prompts(count: int) -> list[list[int]]:
     """Prompts of unequal length."""
     rng = np.random.default_rng(11)
@@ -139,6 +153,25 @@ GOLDEN = {
         "dd3689df5df52e46936ea09b5268a55be2f9da2ac87a4b25e653736e1482fb4b",
     ),
 }
+
+
+# The same with kv="q8_0", after the last of the tokens.
+GOLDEN_Q8_0 = {
+    "smollm2": "f1ee3fd891514fb6ee285fbaa3372b8dc188ecdee0f80dc9f52fec90c7962246",
+    "gemma3": "3edc7251c0cb8af57f9abb928c9fa617a3208209f191bc274794107a1e17ccf5",
+}
+
+
+def test_real_models_with_a_quantized_cache(real: tuple[str, Path]) -> None:
+    name, path = real
+    found: dict[str, list[str]] = {}
+    for level, threads, chunk in itertools.product(LEVELS, THREADS, CHUNKS):
+        if level == "scalar" and (threads, chunk) != (2, 17):
+            continue
+        with fastq.Model(path, context=128, level=level, threads=threads, prefill_chunk=chunk, kv="q8_0") as m:
+            tokens = m.tokenize(TEXT)[:18]
+            found.setdefault(digest(m.logits(tokens)), []).append(f"{level}/{threads}/{chunk}")
+    assert list(found) == [GOLDEN_Q8_0[name]], found
 
 
 def test_real_models(real: tuple[str, Path], note: Callable[[str], None]) -> None:
