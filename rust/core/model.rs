@@ -4,6 +4,7 @@
 //! computes logits. Calls from several threads take turns.
 
 pub mod arch;
+mod attend;
 mod buffers;
 mod damage;
 mod forward;
