@@ -15,6 +15,8 @@ struct Arguments {
     rounds: usize,
     prompt: usize,
     decode: usize,
+    /// Keep samples that others disturbed.
+    all: bool,
 }
 
 /// A process that takes what it gets of one processor until it is dropped.
@@ -48,11 +50,11 @@ fn busy() -> Option<(u64, u64)> {
 }
 
 /// Seconds that `work` took; `None` when others than this process and `neighbours` processes were busy meanwhile.
-fn quiet(neighbours: u64, work: impl FnOnce()) -> Option<f64> {
+fn quiet(neighbours: u64, all: bool, work: impl FnOnce()) -> Option<f64> {
     let (before, start) = (busy(), Instant::now());
     work();
     let took = start.elapsed().as_secs_f64();
-    if let (Some(before), Some(after)) = (before, busy()) {
+    if let (Some(before), Some(after), false) = (before, busy(), all) {
         let hundredths = (took * 100.0) as u64;
         // What the neighbour gets is at most one processor, and less when it has to share.
         let expected = after.1 - before.1 + neighbours * hundredths;
@@ -74,7 +76,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let mut list = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let mut arguments = Arguments { model: String::new(), threads: vec![1, 2], rounds: 5, prompt: 256, decode: 128 };
+    let mut arguments = Arguments { model: String::new(), threads: vec![1, 2], rounds: 5, prompt: 256, decode: 128, all: false };
     while let Some(name) = list.next() {
         if name == "--spin" {
             loop {
@@ -89,14 +91,15 @@ fn main() {
             "--rounds" => arguments.rounds = number(),
             "--prompt" => arguments.prompt = number(),
             "--decode" => arguments.decode = number(),
-            other => panic!("{other} is not one of --model --threads --rounds --prompt --decode"),
+            "--all" => arguments.all = number() != 0,
+            other => panic!("{other} is not one of --model --threads --rounds --prompt --decode --all"),
         }
     }
     if arguments.model.is_empty() {
         eprintln!("no --model: nothing measured");
         return;
     }
-    let Arguments { model, threads, rounds, prompt, decode } = arguments;
+    let Arguments { model, threads, rounds, prompt, decode, all } = arguments;
     let load = |threads| {
         let options = LoadOptions { context: Some(prompt.max(decode)), threads: Some(threads), ..LoadOptions::default() };
         Model::load(model.as_ref(), &options, &Never).expect("the model loads")
@@ -111,10 +114,10 @@ fn main() {
             for (index, model) in models.iter().enumerate() {
                 let mut out = Vec::new();
                 let prefill = || forward(model, &mut model.new_sequence(), &tokens[..prompt], &mut out);
-                let prefill = quiet(neighbours, prefill);
+                let prefill = quiet(neighbours, all, prefill);
                 let mut sequence = model.new_sequence();
                 let step = || tokens[..decode].chunks(1).for_each(|token| forward(model, &mut sequence, token, &mut out));
-                let step = quiet(neighbours, step);
+                let step = quiet(neighbours, all, step);
                 // The first round warms up.
                 if round > 0 {
                     times[neighbours as usize][index][0].push(prefill);
