@@ -4,6 +4,8 @@
 //! sleeps, in turn. What is printed are medians, and the medians of the ratios to the first number of threads in the same round
 //! and place. A sample during which other processes took more than a tenth of a processor is thrown away, where `/proc/stat` tells.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its results")]
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let mut list = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let mut arguments = Arguments { model: String::new(), threads: vec![1, 2], rounds: 5, prompt: 256, decode: 128, all: false };
+    let mut arguments =
+        Arguments { model: String::new(), threads: vec![1, 2], rounds: 5, prompt: 256, decode: 128, all: false };
     while let Some(name) = list.next() {
         if name == "--spin" {
             loop {
@@ -101,7 +104,8 @@ fn main() {
     }
     let Arguments { model, threads, rounds, prompt, decode, all } = arguments;
     let load = |threads| {
-        let options = LoadOptions { context: Some(prompt.max(decode)), threads: Some(threads), ..LoadOptions::default() };
+        let options =
+            LoadOptions { context: Some(prompt.max(decode)), threads: Some(threads), ..LoadOptions::default() };
         Model::load(model.as_ref(), &options, &Never).expect("the model loads")
     };
     let models: Vec<Model> = threads.iter().map(|&threads| load(threads)).collect();
@@ -116,7 +120,8 @@ fn main() {
                 let prefill = || forward(model, &mut model.new_sequence(), &tokens[..prompt], &mut out);
                 let prefill = quiet(neighbours, all, prefill);
                 let mut sequence = model.new_sequence();
-                let step = || tokens[..decode].chunks(1).for_each(|token| forward(model, &mut sequence, token, &mut out));
+                let step =
+                    || tokens[..decode].chunks(1).for_each(|token| forward(model, &mut sequence, token, &mut out));
                 let step = quiet(neighbours, all, step);
                 // The first round warms up.
                 if round > 0 {
@@ -127,7 +132,10 @@ fn main() {
             drop(busy);
         }
     }
-    println!("{model}, {rounds} rounds, prefill {prompt}, decode {decode}: tokens/s (ratio to {} threads; samples)", threads[0]);
+    println!(
+        "{model}, {rounds} rounds, prefill {prompt}, decode {decode}: tokens/s (ratio to {} threads; samples)",
+        threads[0]
+    );
     for (neighbours, times) in times.iter().enumerate() {
         for (index, count) in threads.iter().enumerate() {
             let cell = |what: usize, tokens: usize| {
@@ -137,7 +145,11 @@ fn main() {
                 let samples = ratios.len();
                 format!("{:8.1} ({:.3}; {samples})", median(speed), median(ratios))
             };
-            println!("neighbours {neighbours}, threads {count}: prefill {}, decode {}", cell(0, prompt), cell(1, decode));
+            println!(
+                "neighbours {neighbours}, threads {count}: prefill {}, decode {}",
+                cell(0, prompt),
+                cell(1, decode)
+            );
         }
     }
 }

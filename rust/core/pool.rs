@@ -6,21 +6,19 @@
 //! thread nothing is spawned or synchronised. How the threads talk to each other is written in `crew.rs`.
 
 mod attendance;
+mod clock;
 mod crew;
 mod disjoint;
 mod forks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
 use crate::{Error, Interrupt, Result};
+use clock::Clock;
 use crew::{Crew, MOST_PIECES};
 
 pub use disjoint::Disjoint;
 pub(crate) use forks::forks;
-
-/// How often the interrupt is asked.
-const POLL: Duration = Duration::from_millis(5);
 
 /// Persistent workers of one model. The calling thread is worker 0.
 #[derive(Debug)]
@@ -59,66 +57,32 @@ impl Pool {
         F: Fn(usize, usize) + Sync,
     {
         self.clock.start();
+        let mut alone = false;
         if self.threads > 1 && (2..MOST_PIECES).contains(&pieces) {
             // After fork() the child has a copy of the pool but none of its threads.
             if self.crew.as_ref().is_none_or(Crew::is_copy) {
                 self.crew = None;
                 self.crew = Some(Crew::start(self.threads)?);
             }
-            if let Some(crew) = &mut self.crew
-                && crew.attended(self.clock.last)
-            {
-                return crew.run(pieces, &mut self.clock, interrupt, &work);
+            if let Some(crew) = &mut self.crew {
+                if crew.attended(&mut self.clock) {
+                    return crew.run(pieces, &mut self.clock, interrupt, &work);
+                }
+                alone = true;
             }
         }
-        own_share(|| {
+        let clock = &mut self.clock;
+        let result = own_share(|| {
             for piece in 0..pieces {
-                self.clock.tick(interrupt)?;
+                clock.tick(interrupt)?;
                 work(piece, 0);
             }
             Ok(())
-        })
-    }
-}
-
-/// The time on the calling thread, which is read once per piece.
-#[derive(Debug)]
-struct Clock {
-    last: Instant,
-    polled: Instant,
-    /// The longest time between two readings, since it was taken.
-    longest: Duration,
-}
-
-impl Clock {
-    fn new() -> Clock {
-        let now = Instant::now();
-        Clock { last: now, polled: now, longest: Duration::ZERO }
-    }
-
-    /// A run begins.
-    fn start(&mut self) {
-        self.last = Instant::now();
-        self.longest = Duration::ZERO;
-    }
-
-    /// A piece begins. Asks the interrupt when it is time.
-    fn tick(&mut self, interrupt: &dyn Interrupt) -> Result<()> {
-        let now = Instant::now();
-        self.longest = self.longest.max(now.saturating_duration_since(self.last));
-        self.last = now;
-        if now.saturating_duration_since(self.polled) >= POLL {
-            self.polled = now;
-            if interrupt.stop() {
-                return Err(Error::Cancelled);
-            }
+        });
+        if let (true, Some(crew)) = (alone, &mut self.crew) {
+            crew.alone(clock);
         }
-        Ok(())
-    }
-
-    /// The longest piece of the run.
-    fn take_longest(&mut self) -> Duration {
-        std::mem::take(&mut self.longest)
+        result
     }
 }
 

@@ -26,9 +26,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::attendance::{Attendance, patience};
+use super::attendance::{Attendance, Typical, patience};
+use super::clock::Clock;
 use super::forks::forks;
-use super::{Clock, own_share, panic_message};
+use super::{own_share, panic_message};
 use crate::{Error, Interrupt, Result};
 
 /// How long an idle thread spins before it parks.
@@ -78,8 +79,16 @@ struct Seat {
     duty: AtomicU8,
     /// The worker is in `park` or about to be.
     parked: AtomicBool,
-    /// The worker holds pieces. On a line of its own, because it changes twice per run and is hardly ever read.
-    holds: Line<AtomicBool>,
+    /// What the worker writes in every run and the caller hardly ever reads, on a line of its own.
+    own: Line<Own>,
+}
+
+#[derive(Default, Debug)]
+struct Own {
+    /// The worker holds pieces.
+    holds: AtomicBool,
+    /// Nanoseconds that its pieces took.
+    worked: AtomicU64,
 }
 
 struct Shared {
@@ -156,25 +165,17 @@ impl Shared {
         }
     }
 
-    /// Waits until all pieces are done. Calls `late` once, when that takes longer than `patience`.
-    fn wait(&self, spin: Duration, patience: Duration, late: impl FnOnce(Instant)) {
+    /// Waits until all pieces are done: how long. Calls `late` once, when that takes longer than `patience`.
+    fn wait(&self, spin: Duration, patience: Duration, late: impl FnOnce()) -> Duration {
         if self.all_done() {
-            return;
+            return Duration::ZERO;
         }
         let start = Instant::now();
         let mut late = Some(late);
-        let mut tell = |now: Instant| {
-            if now - start >= patience
-                && let Some(late) = late.take()
-            {
-                late(now);
-            }
-        };
         loop {
             for _ in 0..LOOKS {
                 if self.all_done() {
-                    // Should the caller have been descheduled meanwhile, it would not know without asking the clock.
-                    return tell(Instant::now());
+                    return start.elapsed();
                 }
                 std::hint::spin_loop();
             }
@@ -189,9 +190,14 @@ impl Shared {
             // Asked with a limit until then, and without one after it.
             let limit = if rest.is_zero() { Duration::from_secs(3600) } else { rest };
             guard = self.done.wait_timeout(guard, limit).unwrap_or_else(PoisonError::into_inner).0;
-            tell(Instant::now());
+            if start.elapsed() >= patience
+                && let Some(late) = late.take()
+            {
+                late();
+            }
         }
         self.caller_sleeps.store(false, Ordering::SeqCst);
+        start.elapsed()
     }
 
     fn all_done(&self) -> bool {
@@ -234,13 +240,20 @@ impl Shared {
     /// The life of a worker, which has number `worker`.
     fn work(&self, worker: usize, spin: Duration) {
         let seat = &self.seats[worker - 1].0;
+        let mut typical = Typical::default();
         while self.attend(seat, spin) {
             let mut claimed = 0;
+            let mut worked = Duration::ZERO;
             let result = catch_unwind(AssertUnwindSafe(|| {
-                while let Some(unclaimed) = self.claim() {
+                let mut before = None;
+                loop {
+                    let now = Instant::now();
+                    worked += before.map_or(Duration::ZERO, |before| typical.credit(now - before));
+                    let Some(unclaimed) = self.claim() else { return };
                     if claimed == 0 {
-                        seat.holds.0.store(true, Ordering::Relaxed);
+                        seat.own.0.holds.store(true, Ordering::Relaxed);
                     }
+                    before = Some(now);
                     claimed += 1;
                     // SAFETY: this thread has a claim, so the job was published before and stays until it is reported.
                     let job = unsafe { *self.job.get() };
@@ -253,7 +266,10 @@ impl Shared {
                 *lock(&self.panic) = Some(panic_message(&*panic));
             }
             if claimed > 0 {
-                seat.holds.0.store(false, Ordering::Relaxed);
+                // Nobody else writes it.
+                let total = seat.own.0.worked.load(Ordering::Relaxed) + worked.as_nanos() as u64;
+                seat.own.0.worked.store(total, Ordering::Relaxed);
+                seat.own.0.holds.store(false, Ordering::Relaxed);
                 self.report(claimed);
             }
         }
@@ -266,6 +282,8 @@ pub(super) struct Crew {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
     attendance: Attendance,
+    /// What was seen last of the time that each worker worked.
+    seen: Vec<u64>,
     forks: u32,
 }
 
@@ -274,10 +292,8 @@ impl Crew {
     pub(super) fn start(threads: usize) -> Result<Crew> {
         /// The closure of no run.
         unsafe fn nothing(_: *const (), _: usize, _: usize) {}
-        let seat = |_| {
-            let holds = Line(AtomicBool::new(false));
-            Line(Seat { duty: AtomicU8::new(PRESENT), parked: AtomicBool::new(false), holds })
-        };
+        let seat =
+            |_| Line(Seat { duty: AtomicU8::new(PRESENT), parked: AtomicBool::new(false), own: Line(Own::default()) });
         let shared = Arc::new(Shared {
             ticket: Line(AtomicU64::new(NONE)),
             left: Line(AtomicUsize::new(0)),
@@ -292,7 +308,8 @@ impl Crew {
         let crowded = std::thread::available_parallelism().is_ok_and(|cpus| threads > cpus.get());
         let spin = if crowded { SPIN / 8 } else { SPIN };
         let attendance = Attendance::new(threads - 1);
-        let mut crew = Crew { shared, handles: Vec::with_capacity(threads - 1), attendance, forks: forks() };
+        let (handles, seen) = (Vec::with_capacity(threads - 1), vec![0; threads - 1]);
+        let mut crew = Crew { shared, handles, attendance, seen, forks: forks() };
         for worker in 1..threads {
             let shared = Arc::clone(&crew.shared);
             let handle = std::thread::Builder::new()
@@ -312,10 +329,21 @@ impl Crew {
     }
 
     /// Lets those come back whose term is over; whether anybody takes part beside the caller.
-    pub(super) fn attended(&mut self, now: Instant) -> bool {
+    pub(super) fn attended(&mut self, clock: &mut Clock) -> bool {
         let seats = &self.shared.seats;
-        self.attendance.come_back(now, |worker| seats[worker].0.duty.store(PRESENT, Ordering::SeqCst));
+        let now = clock.last;
+        self.attendance.come_back(now, |worker| {
+            seats[worker].0.duty.store(PRESENT, Ordering::SeqCst);
+            clock.restart();
+        });
         self.attendance.present() > 0
+    }
+
+    /// After a run in which nobody took part beside the caller.
+    pub(super) fn alone(&mut self, clock: &mut Clock) {
+        if let Some((wall, lost)) = clock.period(false) {
+            self.attendance.alone(wall, lost);
+        }
     }
 
     /// As [`Pool::run`](super::Pool::run), with 2 to [`MOST_PIECES`] pieces.
@@ -323,7 +351,7 @@ impl Crew {
     where
         F: Fn(usize, usize) + Sync,
     {
-        let Crew { shared, handles, attendance, .. } = self;
+        let Crew { shared, handles, attendance, seen, .. } = self;
         shared.open(Job { call: call::<F>, data: (&raw const *work).cast(), pieces });
         let mut useful = pieces - 1;
         for (seat, handle) in shared.seats.iter().zip(handles.iter()) {
@@ -352,24 +380,25 @@ impl Crew {
         }
         shared.left.0.fetch_sub(claimed, Ordering::Release);
         // `work` is borrowed by the workers until this returns.
-        let longest = clock.take_longest();
-        shared.wait((2 * longest).clamp(SPIN, LONGEST_SPIN), patience(longest), |now| {
-            let absent = |worker: usize, attendance: &mut Attendance| {
-                attendance.late(worker, now);
-                shared.seats[worker].0.duty.store(ABSENT, Ordering::SeqCst);
-            };
-            let mut found = false;
-            for worker in 0..shared.seats.len() {
-                if attendance.is_present(worker) && shared.seats[worker].0.holds.0.load(Ordering::Relaxed) {
-                    found = true;
-                    absent(worker, attendance);
-                }
-            }
-            // Done by now: it was the caller that was descheduled, and one thread less is as good for it.
-            if !found && let Some(worker) = (0..shared.seats.len()).rev().find(|worker| attendance.is_present(*worker)) {
-                absent(worker, attendance);
-            }
+        let patience = patience(clock.longest);
+        let mut held = None;
+        let waited = shared.wait((2 * clock.longest).clamp(SPIN, LONGEST_SPIN), patience, || {
+            held = shared.seats.iter().position(|seat| seat.0.own.0.holds.load(Ordering::Relaxed));
         });
+        // When nobody holds a piece any more, it may be the caller that was descheduled; that is counted below.
+        if let Some(worker) = held {
+            attendance.cost(worker, waited);
+            clock.parked(waited);
+        }
+        if let Some((wall, lost)) = clock.period(waited >= patience) {
+            for (worker, (seat, seen)) in shared.seats.iter().zip(seen.iter_mut()).enumerate() {
+                let worked = seat.0.own.0.worked.load(Ordering::Relaxed);
+                attendance.brought(worker, Duration::from_nanos(worked - std::mem::replace(seen, worked)));
+            }
+            attendance.descheduled(wall, lost);
+            let seats = &shared.seats;
+            attendance.judge(clock.last, |worker| seats[worker].0.duty.store(ABSENT, Ordering::SeqCst));
+        }
         let panic = lock(&shared.panic).take();
         match panic {
             Some(message) => Err(Error::Internal(message)),
