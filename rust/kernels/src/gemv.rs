@@ -62,8 +62,9 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight
-/// (where there are 32 registers), four, two or one token together.
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (where there are 32 registers),
+/// four or one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
+/// time, and every further number of tokens would be compiled for every format and level.
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
@@ -79,11 +80,7 @@ macro_rules! each_group {
                             $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
                             token += 1;
                         }
-                        2 | 3 => {
-                            $multiply::<I, F, 2>($isa, job, &group, token, &mut ahead);
-                            token += 2;
-                        }
-                        8.. if I::TILE >= 6 => {
+                        5.. if I::TILE >= 6 => {
                             $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
                             token += 8;
                         }
@@ -213,7 +210,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     let minus = offset_pairs(isa, offset, F::SPLIT);
     let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
     let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
@@ -264,7 +261,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, token + t, acc) };
+        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
     }
 }
 
@@ -282,7 +279,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let blocks = k / 256;
     let offset = offset::<I>(F::PEAK, F::OFFSET);
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
@@ -332,6 +329,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, token + t, acc) };
+        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
     }
 }

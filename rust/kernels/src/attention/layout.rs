@@ -217,7 +217,10 @@ impl StoreScratch {
     pub(super) fn sums(&self, k: usize) -> impl Iterator<Item = i32> {
         let k = k.next_multiple_of(BLOCK);
         let sums = self.record[Activation::Block32.sums_at(k)..].as_chunks::<4>().0;
-        sums[..k / BLOCK].iter().map(|bytes| i32::from_ne_bytes(*bytes))
+        // A block has the sums of its halves.
+        sums[..k / BLOCK]
+            .iter()
+            .map(|&[a, b, c, d]| i32::from(i16::from_ne_bytes([a, b])) + i32::from(i16::from_ne_bytes([c, d])))
     }
 
     /// Quantizes `x` into the record and gives the length filled up.

@@ -146,7 +146,7 @@ unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut im
             isa.chunk(rows.at(offset_of!(Block, qh)))[C / 2],
         )
     };
-    let high = if C % 2 == 0 {
+    let high = if C.is_multiple_of(2) {
         [isa.spread::<1, 0>(upper), isa.spread::<1, 4>(upper), isa.spread::<1, 8>(upper), isa.spread::<1, 12>(upper)]
     } else {
         [isa.spread::<1, 16>(upper), isa.spread::<1, 20>(upper), isa.spread::<1, 24>(upper), isa.spread::<1, 28>(upper)]

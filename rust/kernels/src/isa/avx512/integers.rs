@@ -392,7 +392,7 @@ impl Integers for Avx512 {
         unsafe {
             let bytes =
                 _mm512_multishift_epi64_epi8(places([from, from + width, from + 2 * width, from + 3 * width]), w);
-            _mm512_and_si512(bytes, _mm512_set1_epi8((1 << WIDTH) - 1))
+            _mm512_and_si512(bytes, _mm512_set1_epi8(((1u32 << WIDTH) - 1) as i8))
         }
     }
 
