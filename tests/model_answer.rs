@@ -4,8 +4,8 @@
 #[path = "model/tiny.rs"]
 mod tiny;
 
-use fastq_core::{BatchItem, LoadOptions, Logits, Model, Never};
-use fastq_kernels::Level;
+use fastq_core::{BatchItem, KvFormat, LoadOptions, Logits, Model, Never};
+use fastq_kernels::{Format, Level};
 use tiny::{Tiny, tokens};
 
 fn options(level: Option<Level>, threads: usize, prefill_chunk: usize) -> LoadOptions {
@@ -76,7 +76,8 @@ fn in_steps(model: &Model, texts: &[Vec<u32>]) -> Vec<Vec<Vec<u32>>> {
     steps
 }
 
-fn one_answer(tiny: &Tiny) {
+fn one_answer(tiny: &Tiny, kv: KvFormat) {
+    let options = |level, threads, chunk| LoadOptions { kv, ..options(level, threads, chunk) };
     let texts: Vec<Vec<u32>> = [70, 1, 33, 64, 5, 130, 17].iter().map(|&len| tokens(len as u64, len)).collect();
     let expected = alone(&tiny.load(&options(Some(Level::Scalar), 1, 512)).expect("loads"), &texts);
     let different: std::collections::HashSet<_> = expected.iter().map(|row| &row[row.len() - 300..]).collect();
@@ -110,12 +111,55 @@ fn one_answer(tiny: &Tiny) {
 
 #[test]
 fn llama_has_one_answer() {
-    one_answer(&tiny::llama());
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::llama(), kv));
 }
 
 #[test]
 fn gemma_has_one_answer() {
-    one_answer(&tiny::gemma());
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::gemma(), kv));
+}
+
+/// Texts of more than one part of attention: at once, with a last token or a few that many threads share, and in a batch.
+#[test]
+fn long_texts_have_one_answer() {
+    let llama = Tiny { context: 2048, layers: 2, formats: &[Format::Q8_0], ..tiny::llama() };
+    // Windows of 600 begin and end within parts.
+    let gemma = Tiny { context: 2048, window: 600, layers: 6, formats: &[Format::Q4_0], ..tiny::gemma() };
+    let text = tokens(77, 1300);
+    for (tiny, &kv) in [llama, gemma].iter().flat_map(|tiny| KvFormat::ALL.iter().map(move |kv| (tiny, kv))) {
+        let load = |level, threads, chunk| {
+            tiny.load(&LoadOptions { kv, context: Some(2048), ..options(level, threads, chunk) }).expect("loads")
+        };
+        let model = load(None, 1, 512);
+        let whole = alone(&model, std::slice::from_ref(&text)).remove(0);
+        let row = |position: usize| &whole[position * model.vocabulary()..][..model.vocabulary()];
+        for (level, threads) in Level::available().into_iter().zip([2, 3, 4, 5].into_iter().cycle()) {
+            let model = load(Some(level), threads, 512);
+            let what = format!("{}, {} on {}, {threads} threads", tiny.architecture, kv.name(), level.name());
+            let mut base = model.new_sequence();
+            let start = if level == Level::Scalar { 520 } else { 1030 };
+            let append = |sequences: &mut [&mut fastq_core::Sequence], tokens: &[u32]| {
+                let mut outs = vec![Vec::new(); sequences.len()];
+                let items = sequences.iter_mut().zip(&mut outs);
+                let mut items: Vec<_> =
+                    items.map(|(sequence, out)| BatchItem { sequence, tokens, logits: Logits::Last, out }).collect();
+                model.forward(&mut items, &Never).expect("logits");
+                outs.iter().map(|out| bits(out)).collect::<Vec<_>>()
+            };
+            append(&mut [&mut base], &text[..start]);
+            let mut fork = base.fork();
+            let mut position = start;
+            for count in [1, 1, 3, 1, 7] {
+                let tokens = &text[position..position + count];
+                position += count;
+                let found = append(&mut [&mut base, &mut fork], tokens);
+                assert!(found.iter().all(|found| found == row(position - 1)), "{what}: after {position}");
+            }
+            drop(fork);
+            let tokens = &text[position..position + 4];
+            assert!(append(&mut [&mut base], tokens)[0] == row(position + 3), "{what}: the last");
+        }
+    }
 }
 
 /// The real models: logits of batches on every level. The slow level takes part once; all its settings are in

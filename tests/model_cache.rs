@@ -5,11 +5,31 @@ mod tiny;
 
 use std::cell::Cell;
 
-use fastq_core::{BatchItem, Error, LoadOptions, Logits, Model, Never, Sequence};
+use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never, Sequence};
 use tiny::tokens;
 
-fn options() -> LoadOptions {
-    LoadOptions { threads: Some(2), prefill_chunk: 32, ..LoadOptions::default() }
+fn options(kv: KvFormat) -> LoadOptions {
+    LoadOptions { threads: Some(2), prefill_chunk: 32, kv, ..LoadOptions::default() }
+}
+
+/// A test for every format of the cache.
+macro_rules! every_format {
+    ($($name:ident)*) => { $(
+        #[test]
+        fn $name() {
+            KvFormat::ALL.iter().for_each(|&kv| in_format::$name(kv));
+        }
+    )* };
+}
+
+every_format! {
+    a_window_keeps_only_the_window
+    forks_share_until_they_write
+    truncation_forgets
+    a_window_that_is_gone_cannot_be_truncated_to
+    cancelling_restores_the_sequence
+    everything_is_given_back
+    the_plan_is_what_is_allocated
 }
 
 fn append(model: &Model, sequence: &mut Sequence, tokens: &[u32]) -> Vec<u32> {
@@ -24,167 +44,175 @@ fn whole(model: &Model, text: &[u32]) -> Vec<u32> {
     append(model, &mut model.new_sequence(), text)
 }
 
-#[test]
-fn a_window_keeps_only_the_window() {
-    let model = tiny::gemma().load(&options()).expect("loads");
-    let text = tokens(1, 700);
-    let mut sequence = model.new_sequence();
-    let mut most = 0;
-    for (index, part) in text.chunks(50).enumerate() {
-        let logits = append(&model, &mut sequence, part);
-        let len = (index * 50 + part.len()).min(text.len());
-        assert!(logits == whole(&model, &text[..len]), "after {len} positions");
-        let groups: Vec<_> = model.plan().kv.iter().map(|kv| kv.window).collect();
-        for (window, pages) in groups.into_iter().zip(sequence.pages()) {
-            match window {
-                None => assert_eq!(pages, len.div_ceil(64)),
-                // 20 positions of the window touch at most two pages.
-                Some(_) => {
-                    assert!(pages <= 2, "{pages} pages at {len}");
-                    most = most.max(pages);
+mod in_format {
+    use super::*;
+
+    pub(super) fn a_window_keeps_only_the_window(kv: KvFormat) {
+        let model = tiny::gemma().load(&options(kv)).expect("loads");
+        let text = tokens(1, 700);
+        let mut sequence = model.new_sequence();
+        let mut most = 0;
+        for (index, part) in text.chunks(50).enumerate() {
+            let logits = append(&model, &mut sequence, part);
+            let len = (index * 50 + part.len()).min(text.len());
+            assert!(logits == whole(&model, &text[..len]), "after {len} positions");
+            let groups: Vec<_> = model.plan().kv.iter().map(|kv| kv.window).collect();
+            for (window, pages) in groups.into_iter().zip(sequence.pages()) {
+                match window {
+                    None => assert_eq!(pages, len.div_ceil(64)),
+                    // 20 positions of the window touch at most two pages.
+                    Some(_) => {
+                        assert!(pages <= 2, "{pages} pages at {len}");
+                        most = most.max(pages);
+                    }
                 }
             }
         }
+        assert_eq!(most, 2);
     }
-    assert_eq!(most, 2);
-}
 
-#[test]
-fn forks_share_until_they_write() {
-    for tiny in [tiny::llama(), tiny::gemma()] {
-        let model = tiny.load(&options()).expect("loads");
-        let (text, left, right) = (tokens(2, 100), tokens(3, 40), tokens(4, 40));
-        let mut first = model.new_sequence();
-        append(&model, &mut first, &text);
-        let before = model.kv_used_bytes();
-        let mut second = first.fork();
-        assert_eq!(model.kv_used_bytes(), before);
-        let a = append(&model, &mut first, &left);
-        let b = append(&model, &mut second, &right);
-        assert!(a == whole(&model, &[&text[..], &left].concat()), "{}", tiny.architecture);
-        assert!(b == whole(&model, &[&text[..], &right].concat()), "{}", tiny.architecture);
-        assert!(a != b);
+    pub(super) fn forks_share_until_they_write(kv: KvFormat) {
+        for tiny in [tiny::llama(), tiny::gemma()] {
+            let model = tiny.load(&options(kv)).expect("loads");
+            let (text, left, right) = (tokens(2, 100), tokens(3, 40), tokens(4, 40));
+            let mut first = model.new_sequence();
+            append(&model, &mut first, &text);
+            let before = model.kv_used_bytes();
+            let mut second = first.fork();
+            assert_eq!(model.kv_used_bytes(), before);
+            let a = append(&model, &mut first, &left);
+            let b = append(&model, &mut second, &right);
+            assert!(a == whole(&model, &[&text[..], &left].concat()), "{}", tiny.architecture);
+            assert!(b == whole(&model, &[&text[..], &right].concat()), "{}", tiny.architecture);
+            assert!(a != b);
+        }
     }
-}
 
-#[test]
-fn truncation_forgets() {
-    let model = tiny::llama().load(&options()).expect("loads");
-    let (text, more) = (tokens(5, 150), tokens(6, 20));
-    let mut sequence = model.new_sequence();
-    append(&model, &mut sequence, &text);
-    for len in [130, 128, 70, 1] {
-        sequence.truncate(len).expect("shorter");
-        assert_eq!((sequence.len(), sequence.pages()), (len, vec![len.div_ceil(64)]));
-        let expected = whole(&model, &[&text[..len], &more].concat());
-        assert!(append(&model, &mut sequence.fork(), &more) == expected, "{len}");
-    }
-    assert!(matches!(sequence.truncate(2), Err(Error::Argument(_))));
-    sequence.truncate(0).expect("empty");
-    assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
-}
-
-#[test]
-fn a_window_that_is_gone_cannot_be_truncated_to() {
-    let model = tiny::gemma().load(&options()).expect("loads");
-    let text = tokens(7, 300);
-    let mut sequence = model.new_sequence();
-    append(&model, &mut sequence, &text);
-    let error = sequence.truncate(200).expect_err("positions 181.. are gone").to_string();
-    assert!(error.contains("sliding window of 20") && error.contains("positions from 256 on"), "{error}");
-    assert_eq!(sequence.len(), 300);
-    // Position 280 sees 261 and later, which are there.
-    sequence.truncate(280).expect("the window is there");
-    let more = tokens(8, 30);
-    assert!(append(&model, &mut sequence, &more) == whole(&model, &[&text[..280], &more].concat()));
-    sequence.truncate(0).expect("empty is always possible");
-    assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
-}
-
-#[test]
-fn cancelling_restores_the_sequence() {
-    for tiny in [tiny::llama(), tiny::gemma()] {
-        // A prompt of many chunks, interrupted at ever later times.
-        let model =
-            tiny.load(&LoadOptions { prefill_chunk: 8, threads: Some(2), ..LoadOptions::default() }).expect("loads");
-        let (start, long, end) = (tokens(9, 90), tokens(10, 400), tokens(11, 10));
-        let expected = whole(&model, &[&start[..], &end].concat());
+    pub(super) fn truncation_forgets(kv: KvFormat) {
+        let model = tiny::llama().load(&options(kv)).expect("loads");
+        let (text, more) = (tokens(5, 150), tokens(6, 20));
         let mut sequence = model.new_sequence();
-        append(&model, &mut sequence, &start);
-        let (pages, mut cancelled) = (sequence.pages(), 0);
-        for after in 0..12 {
-            let asked = Cell::new(0);
-            let interrupt = || {
-                asked.set(asked.get() + 1);
-                asked.get() > after
-            };
-            let mut out = vec![1.0];
-            let item = BatchItem { sequence: &mut sequence, tokens: &long, logits: Logits::All, out: &mut out };
-            match model.forward(&mut [item], &interrupt) {
-                Err(Error::Cancelled) => {
-                    cancelled += 1;
-                    assert_eq!((sequence.len(), sequence.pages(), out.len()), (90, pages.clone(), 0), "after {after}");
+        append(&model, &mut sequence, &text);
+        for len in [130, 128, 70, 1] {
+            sequence.truncate(len).expect("shorter");
+            assert_eq!((sequence.len(), sequence.pages()), (len, vec![len.div_ceil(64)]));
+            let expected = whole(&model, &[&text[..len], &more].concat());
+            assert!(append(&model, &mut sequence.fork(), &more) == expected, "{len}");
+        }
+        assert!(matches!(sequence.truncate(2), Err(Error::Argument(_))));
+        sequence.truncate(0).expect("empty");
+        assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
+    }
+
+    pub(super) fn a_window_that_is_gone_cannot_be_truncated_to(kv: KvFormat) {
+        let model = tiny::gemma().load(&options(kv)).expect("loads");
+        let text = tokens(7, 300);
+        let mut sequence = model.new_sequence();
+        append(&model, &mut sequence, &text);
+        let error = sequence.truncate(200).expect_err("positions 181.. are gone").to_string();
+        assert!(error.contains("sliding window of 20") && error.contains("positions from 256 on"), "{error}");
+        assert_eq!(sequence.len(), 300);
+        // Position 280 sees 261 and later, which are there.
+        sequence.truncate(280).expect("the window is there");
+        let more = tokens(8, 30);
+        assert!(append(&model, &mut sequence, &more) == whole(&model, &[&text[..280], &more].concat()));
+        sequence.truncate(0).expect("empty is always possible");
+        assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
+    }
+
+    pub(super) fn cancelling_restores_the_sequence(kv: KvFormat) {
+        for tiny in [tiny::llama(), tiny::gemma()] {
+            // A prompt of many chunks, interrupted at ever later times.
+            let model = tiny.load(&LoadOptions { prefill_chunk: 8, ..options(kv) }).expect("loads");
+            let (start, long, end) = (tokens(9, 90), tokens(10, 400), tokens(11, 10));
+            let expected = whole(&model, &[&start[..], &end].concat());
+            let mut sequence = model.new_sequence();
+            append(&model, &mut sequence, &start);
+            let (pages, mut cancelled) = (sequence.pages(), 0);
+            for after in 0..12 {
+                let asked = Cell::new(0);
+                let interrupt = || {
+                    asked.set(asked.get() + 1);
+                    asked.get() > after
+                };
+                let mut out = vec![1.0];
+                let item = BatchItem { sequence: &mut sequence, tokens: &long, logits: Logits::All, out: &mut out };
+                match model.forward(&mut [item], &interrupt) {
+                    Err(Error::Cancelled) => {
+                        cancelled += 1;
+                        assert_eq!(
+                            (sequence.len(), sequence.pages(), out.len()),
+                            (90, pages.clone(), 0),
+                            "after {after}"
+                        );
+                    }
+                    Ok(()) => {
+                        // Faster than the interrupt was asked that often: start again.
+                        sequence = model.new_sequence();
+                        append(&model, &mut sequence, &start);
+                    }
+                    Err(other) => panic!("{other}"),
                 }
-                Ok(()) => {
-                    // Faster than the interrupt was asked that often: start again.
-                    sequence = model.new_sequence();
-                    append(&model, &mut sequence, &start);
-                }
-                Err(other) => panic!("{other}"),
+                assert!(append(&model, &mut sequence.fork(), &end) == expected, "{} after {after}", tiny.architecture);
             }
-            assert!(append(&model, &mut sequence.fork(), &end) == expected, "{} after {after}", tiny.architecture);
+            assert!(cancelled > 0, "at least the first question comes before the end");
         }
-        assert!(cancelled > 0, "at least the first question comes before the end");
     }
-}
 
-#[test]
-fn everything_is_given_back() {
-    let model = tiny::gemma().load(&options()).expect("loads");
-    let page: u64 = model.plan().kv.iter().map(|kv| kv.page_bytes).sum();
-    for seed in 0..3 {
-        let mut sequences: Vec<_> = (0..4).map(|_| model.new_sequence()).collect();
-        for sequence in &mut sequences {
-            append(&model, sequence, &tokens(seed, 600));
+    pub(super) fn everything_is_given_back(kv: KvFormat) {
+        let model = tiny::gemma().load(&options(kv)).expect("loads");
+        let page: u64 = model.plan().kv.iter().map(|kv| kv.page_bytes).sum();
+        for seed in 0..3 {
+            let mut sequences: Vec<_> = (0..4).map(|_| model.new_sequence()).collect();
+            for sequence in &mut sequences {
+                append(&model, sequence, &tokens(seed, 600));
+            }
+            drop(sequences);
+            // Some pages stay for the next sequence.
+            assert!(model.kv_used_bytes() <= 8 * page, "{} bytes", model.kv_used_bytes());
         }
-        drop(sequences);
-        // Some pages stay for the next sequence.
-        assert!(model.kv_used_bytes() <= 8 * page, "{} bytes", model.kv_used_bytes());
     }
-}
 
-#[test]
-fn the_plan_is_what_is_allocated() {
-    for tiny in [tiny::llama(), tiny::gemma()] {
-        let model = tiny.load(&options()).expect("loads");
-        let plan = model.plan().clone();
-        assert_eq!(plan.context, tiny.context);
-        assert_eq!(plan.kv_bytes, plan.kv.iter().map(|kv| kv.bytes).sum::<u64>());
-        assert_eq!(plan.kv_bytes + plan.scratch_bytes + plan.weights_bytes, plan.total_bytes, "not mapped");
-        let vectors = plan.scratch_bytes - model.scratch_used_bytes();
-        assert!(vectors < plan.weights_bytes, "{vectors} bytes of vectors");
-        let mut sequence = model.new_sequence();
-        append(&model, &mut sequence, &tokens(12, 64));
-        append(&model, &mut sequence, &tokens(13, tiny.context - 64));
-        let used = model.kv_used_bytes();
-        match tiny.window {
-            0 => assert_eq!(used, plan.kv_bytes),
-            _ => assert!(used <= plan.kv_bytes && plan.kv_bytes <= used + 2 * plan.kv[0].page_bytes, "{used} {plan:?}"),
+    pub(super) fn the_plan_is_what_is_allocated(kv: KvFormat) {
+        for tiny in [tiny::llama(), tiny::gemma()] {
+            let model = tiny.load(&options(kv)).expect("loads");
+            let plan = model.plan().clone();
+            assert_eq!(plan.context, tiny.context);
+            assert_eq!(plan.kv_bytes, plan.kv.iter().map(|kv| kv.bytes).sum::<u64>());
+            assert_eq!(plan.kv_bytes + plan.scratch_bytes + plan.weights_bytes, plan.total_bytes, "not mapped");
+            let vectors = plan.scratch_bytes - model.scratch_used_bytes();
+            assert!(vectors < plan.weights_bytes, "{vectors} bytes of vectors");
+            let mut sequence = model.new_sequence();
+            append(&model, &mut sequence, &tokens(12, 64));
+            append(&model, &mut sequence, &tokens(13, tiny.context - 64));
+            let used = model.kv_used_bytes();
+            match tiny.window {
+                0 => assert_eq!(used, plan.kv_bytes),
+                _ => assert!(
+                    used <= plan.kv_bytes && plan.kv_bytes <= used + 2 * plan.kv[0].page_bytes,
+                    "{used} {plan:?}"
+                ),
+            }
+            let error = model
+                .forward(
+                    &mut [BatchItem {
+                        sequence: &mut sequence,
+                        tokens: &[1],
+                        logits: Logits::None,
+                        out: &mut Vec::new(),
+                    }],
+                    &Never,
+                )
+                .expect_err("the context is full");
+            assert!(matches!(error, Error::ContextOverflow(_)), "{error}");
+            assert_eq!(sequence.len(), tiny.context);
         }
-        let error = model
-            .forward(
-                &mut [BatchItem { sequence: &mut sequence, tokens: &[1], logits: Logits::None, out: &mut Vec::new() }],
-                &Never,
-            )
-            .expect_err("the context is full");
-        assert!(matches!(error, Error::ContextOverflow(_)), "{error}");
-        assert_eq!(sequence.len(), tiny.context);
     }
 }
 
 #[test]
 fn threads_take_turns() {
-    let model = tiny::gemma().load(&options()).expect("loads");
+    let model = tiny::gemma().load(&options(KvFormat::F16)).expect("loads");
     let texts: Vec<_> = (20..24).map(|seed| tokens(seed, 90)).collect();
     let expected: Vec<_> = texts.iter().map(|text| whole(&model, text)).collect();
     std::thread::scope(|scope| {
@@ -203,8 +231,8 @@ fn threads_take_turns() {
 
 #[test]
 fn wrong_arguments_change_nothing() {
-    let model = tiny::llama().load(&options()).expect("loads");
-    let other = tiny::llama().load(&options()).expect("loads");
+    let model = tiny::llama().load(&options(KvFormat::F16)).expect("loads");
+    let other = tiny::llama().load(&options(KvFormat::F16)).expect("loads");
     let mut sequence = model.new_sequence();
     append(&model, &mut sequence, &tokens(1, 5));
     let mut try_it = |model: &Model, tokens: &[u32]| {

@@ -7,7 +7,7 @@ use fastq_core::gguf::{Array, Value};
 use fastq_core::kv_cache::{GroupLayout, LayerKv};
 use fastq_core::machine::FreeMemory;
 use fastq_core::memory::Needs;
-use fastq_core::{BatchItem, Error, LoadOptions, Logits, Model, Never};
+use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never};
 use tiny::{Tiny, tokens};
 
 fn options() -> LoadOptions {
@@ -120,11 +120,12 @@ fn a_model_without_its_file() {
 
 #[test]
 fn a_plan_that_does_not_fit_says_what_would() {
-    let layer = LayerKv { kv_heads: 8, key_dim: 128, value_dim: 128 };
+    let layer = LayerKv { kv_heads: 8, key_dim: 128, value_dim: 128, format: KvFormat::F16 };
     let groups = [GroupLayout::new(None, [layer; 4]), GroupLayout::new(Some(512), [layer; 20])];
     let needs = Needs {
         weights_bytes: 1 << 30,
         weights_mapped: true,
+        kv_format: KvFormat::F16,
         groups: &groups,
         scratch_bytes: 1 << 20,
         chunk: 512,
@@ -160,6 +161,27 @@ fn a_plan_that_does_not_fit_says_what_would() {
     needs.plan(Some(advice + 64), free(1000)).expect_err("and no more");
     let error = needs.plan(Some(64), free(1)).expect_err("nothing fits").to_string();
     assert!(error.contains("no context fits"), "{error}");
+}
+
+#[test]
+fn a_quantized_cache_is_planned() {
+    let layer = |format, dim| LayerKv { kv_heads: 3, key_dim: dim, value_dim: dim, format };
+    let bytes = |format, dim| GroupLayout::new(None, [layer(format, dim); 2]).page_bytes();
+    // 34 bytes for 32 values instead of 64, in whole blocks.
+    for dim in [32, 64, 256] {
+        assert_eq!(bytes(KvFormat::F16, dim) * 34 / 64, bytes(KvFormat::Q8_0, dim));
+    }
+    // 80 dimensions are two blocks and a half with three scales; 24 are 6 words of a key and, in a value, two vectors of 16.
+    assert_eq!(bytes(KvFormat::Q8_0, 80), 2 * 3 * 64 * 2 * (80 + 3 * 2));
+    assert_eq!(bytes(KvFormat::Q8_0, 24), 2 * 3 * 64 * ((24 + 2) + (32 + 2)));
+
+    for tiny in [tiny::llama(), tiny::gemma()] {
+        let plan = |kv| tiny.load(&LoadOptions { kv, ..options() }).expect("loads").plan().clone();
+        let (half, byte) = (plan(KvFormat::F16), plan(KvFormat::Q8_0));
+        assert_eq!((half.kv_format, byte.kv_format), (KvFormat::F16, KvFormat::Q8_0));
+        assert!(byte.kv_bytes < half.kv_bytes * 7 / 10, "{} of {}", byte.kv_bytes, half.kv_bytes);
+        assert_eq!(half.total_bytes - half.kv_bytes, byte.total_bytes - byte.kv_bytes);
+    }
 }
 
 #[test]

@@ -31,6 +31,32 @@ fn every_piece_runs_once() {
     }
 }
 
+/// Busy neighbours make workers sit out and come back; who takes part never changes what is computed.
+#[test]
+fn neighbours_lose_no_piece() {
+    let stop = AtomicBool::new(false);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // Also when the test has failed, so that the scope ends.
+                while !stop.load(Ordering::Relaxed) && begin.elapsed() < Duration::from_secs(20) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let mut pool = Pool::new(4).expect("a pool");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(400) {
+            each_piece_once(&mut pool, 40);
+        }
+        stop.store(true, Ordering::Relaxed);
+        // Runs from another thread, whose clock is another one.
+        std::thread::scope(|scope| scope.spawn(|| each_piece_once(&mut pool, 40)).join()).expect("runs elsewhere");
+        each_piece_once(&mut pool, 40);
+    });
+}
+
 #[test]
 fn a_slow_piece_delays_only_itself() {
     let mut pool = Pool::new(3).expect("a pool");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import fastq
 import tiny
 from reference.formats import CODECS
 
-BLOCKED = [name for name, codec in CODECS.items() if codec.quantized()]
+BLOCKED = [name for name, codec in CODECS.items() if codec.quantized() and tiny.FORMATS[name].quantizes]
 
 
 def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
@@ -24,8 +25,18 @@ def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
 
 
 def oracle(name: str, rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The `gguf` package's decoder."""
+    """The `gguf` package's decoder; for Q1_0, which it lacks, `libgguf`'s; for Q2_0, which both lack, by hand."""
     gguf: Any = pytest.importorskip("gguf", reason="the gguf package is not installed")
+    if name == "Q1_0":
+        libgguf: Any = pytest.importorskip("libgguf", reason="the libgguf package is not installed")
+        decoded: npt.NDArray[np.float32] = np.asarray(libgguf.dequantize_rows(rows, gguf.GGMLQuantizationType(41)))
+        return decoded
+    if name == "Q2_0":
+        d = rows.reshape(-1, 18)[:, :2].copy().view("<f2").astype(np.float32)
+        q = [rows.reshape(-1, 18)[:, 2 + i // 4] >> 2 * (i % 4) & 3 for i in range(64)]
+        with np.errstate(invalid="ignore"):
+            decoded = d * (np.stack(q, axis=1).astype(np.float32) - 1)
+        return decoded.reshape(len(rows), -1)
     with np.errstate(all="ignore"):
         if name in ("F32", "F16"):
             return rows.view("<f4" if name == "F32" else "<f2").astype(np.float32)
@@ -44,7 +55,7 @@ def blocks(name: str, kind: str) -> npt.NDArray[np.uint8]:
         data = rng.integers(0, 256, (count, codec.size), dtype=np.uint8)
         form = tiny.FORMATS[name]
         if form.d is not None:
-            data[:, form.d : form.d + 2] = np.arange(count, dtype="<u2")[:, None].view(np.uint8)
+            tiny.set_scale(form, data, np.arange(count, dtype="<u2"))
         return data.reshape(-1, 2 * codec.size if codec.quantized() else 256)
     count = 2048
     if kind == "wild":
@@ -92,6 +103,30 @@ def weights(kind: str) -> npt.NDArray[np.float32]:
     return x.astype(np.float32)
 
 
+def reference_quantizer(name: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    libgguf: Any = pytest.importorskip("libgguf", reason="the libgguf package is not installed")
+    return np.asarray(libgguf.quantize_rows(x, libgguf.GGMLQuantizationType[name]))
+
+
+def q2_0(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Q2_0, which `libgguf` does not know: the largest magnitude as scale, the rest rounded half away from zero."""
+    blocks = x.reshape(-1, 64)
+    d = np.abs(blocks).max(axis=1, keepdims=True)
+    scaled = blocks * np.divide(np.float32(1), d, out=np.zeros_like(d), where=d > 0)
+    q = (np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + 1).clip(0, 3).astype(np.uint8).reshape(-1, 16, 4)
+    packed = q[:, :, 0] | q[:, :, 1] << 2 | q[:, :, 2] << 4 | q[:, :, 3] << 6
+    return np.concatenate([d.astype("<f2").view(np.uint8), packed], axis=1).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("exponent", [-120, -64, -31, -8, -1, 0, 1, 2, 3, 7, 8, 32, 64, 100])
+def test_mxfp4_exponents_around_powers_of_two(exponent: int) -> None:
+    """It comes from a logarithm that is rounded to float32: just below a power of two it may be that power's."""
+    bits = np.full(256, np.ldexp(1.0, exponent), np.float32).view(np.uint32) + np.uint32(2)
+    x = np.zeros((256, 32), np.float32)
+    x[:, 5] = (bits - np.arange(256, dtype=np.uint32)).view(np.float32)
+    assert np.array_equal(fastq.quantize_array(x, "MXFP4"), reference_quantizer("MXFP4", x))
+
+
 @pytest.mark.parametrize("kind", ["normal", "outliers", "one sign", "zeros", "constant", "grid", "small", "large"])
 @pytest.mark.parametrize("name", [*BLOCKED, "F16", "BF16"])
 def test_quantize_is_byte_exact(name: str, kind: str) -> None:
@@ -101,9 +136,7 @@ def test_quantize_is_byte_exact(name: str, kind: str) -> None:
     if name in ("F16", "BF16"):
         assert np.array_equal(ours.ravel(), tiny.encode_floats(tiny.FORMATS[name], x.ravel()))
         return
-    gguf: Any = pytest.importorskip("gguf", reason="the gguf package is not installed")
-    libgguf: Any = pytest.importorskip("libgguf", reason="the libgguf package is not installed")
-    wanted = np.asarray(libgguf.quantize_rows(x, gguf.GGMLQuantizationType[name]))
+    wanted = q2_0(x) if name == "Q2_0" else reference_quantizer(name, x)
     different = np.flatnonzero((ours != wanted.reshape(ours.shape)).any(axis=1))
     assert ours.dtype == np.uint8
     assert not different.size, f"rows {different[:5]} of {len(x)} differ"
@@ -119,10 +152,34 @@ def test_round_trip_is_close(name: str) -> None:
     assert np.sqrt(np.mean((x - y) ** 2)) < 6 / 2 ** (bits - 1) / 12**0.5
 
 
+def test_a_scale_in_another_tensor_is_refused(tmp_path: Path) -> None:
+    """NVFP4 files may hold a factor per matrix. Without it the answers would be wrong."""
+    pairs, tensors = tiny.contents(tiny.Tiny(format="NVFP4"))
+    scale = tiny.Tensor("blk.0.attn_q.scale", None, 1, tiny.FORMATS["F32"], "norm")
+    path = tmp_path / "scaled.gguf"
+    with open(path, "wb") as file:
+        tiny.write_file(file, pairs, [*tensors, (len(tensors), scale)], 0)
+    with pytest.raises(fastq.UnsupportedModelError, match=r"blk\.0\.attn_q\.scale"):
+        fastq.Model(path)
+
+
 def test_list_of_formats() -> None:
     """Names, blocks and bytes of the engine's list are those of the twin's."""
     ours = {f.name: f for f in fastq.formats()}
     assert set(CODECS) <= set(ours)
+    for name, form in tiny.FORMATS.items():
+        found = ours[name]
+        assert (found.id, found.block, found.bytes) == (form.type_id, form.block, form.size)
+        assert found.quantizes == form.quantizes
+
+
+@pytest.mark.parametrize("name", [name for name, form in tiny.FORMATS.items() if not form.quantizes])
+def test_types_that_cannot_be_made(name: str) -> None:
+    """Asking for a type without a quantizer is a `ValueError` that names it, for no rows too."""
+    block = CODECS[name].block
+    for rows in (np.zeros((2, block), np.float32), np.zeros(block, np.float32)):
+        with pytest.raises(ValueError, match=f"no quantizer for {name}"):
+            fastq.quantize_array(rows, name)
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q6_K"])

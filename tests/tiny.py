@@ -51,11 +51,17 @@ class Format:
     rms: float = 1.0
     """Root mean square of a weight in a random block whose `d` is 1."""
     d: int | None = None
-    """Byte offset of the f16 scale."""
+    """Byte offset of the scale."""
+    scale: Literal["f16", "e8m0", "ue4m3"] = "f16"
+    """How the scale is stored; UE4M3 stands for four. The types with the last two double weights and halve scales."""
     minimum: tuple[int, float] | None = None
     """Byte offset of the f16 minimum, and the minimum that centres the weights when `d` is 1."""
     signed: bool = False
     """Whether a negative `d` is as good as a positive one."""
+    spread: bool = False
+    """Whether the nibbles of the scale are the upper halves of every other byte from `d` on, lowest first."""
+    quantizes: bool = True
+    """Whether the engine can make it from weights."""
 
 
 FORMATS: dict[str, Format] = {
@@ -74,12 +80,31 @@ FORMATS: dict[str, Format] = {
         Format("Q4_K", 12, 256, 144, rms=258.3, d=0, minimum=(2, 7.5)),
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
+        Format("IQ1_S", 19, 256, 50, rms=7.2, d=0, signed=True, quantizes=False),
+        Format("IQ1_M", 29, 256, 56, rms=7.2, d=49, signed=True, spread=True, quantizes=False),
+        Format("IQ2_XXS", 16, 256, 66, rms=53.1, d=0, signed=True, quantizes=False),
+        Format("IQ2_XS", 17, 256, 74, rms=55.7, d=0, signed=True, quantizes=False),
+        Format("IQ2_S", 22, 256, 82, rms=56.5, d=0, signed=True, quantizes=False),
+        Format("IQ3_XXS", 18, 256, 98, rms=142.1, d=0, signed=True, quantizes=False),
+        Format("IQ3_S", 21, 256, 110, rms=140.4, d=0, signed=True, quantizes=False),
+        Format("IQ4_NL", 20, 32, 18, rms=67.5, d=0, signed=True),
+        Format("IQ4_XS", 23, 256, 136, rms=1246.1, d=0, signed=True),
+        Format("TQ1_0", 34, 256, 54, rms=0.82, d=52, signed=True),
+        Format("TQ2_0", 35, 256, 66, rms=1.22, d=64, signed=True),
+        Format("MXFP4", 39, 32, 17, rms=5.85, d=0, scale="e8m0"),
+        Format("NVFP4", 40, 64, 36, rms=5.85, d=0, scale="ue4m3"),
+        Format("Q1_0", 41, 128, 18, rms=1.0, d=0, signed=True),
+        Format("Q2_0", 42, 64, 18, rms=1.22, d=0, signed=True),
     )
 }
 # What llama-quantize takes when a row is no multiple of 256.
-FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL",
+            "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}  # fmt: skip
+FALLBACK |= {name: "Q4_0" for name in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")}
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12,
-              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "BF16": 32}  # fmt: skip
+              "Q4_K": 15, "Q4_K_M": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32, "TQ1_0": 36,
+              "TQ2_0": 37, "MXFP4": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,
+              "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XXS": 23, "IQ1_S": 24, "IQ3_S": 26, "IQ2_S": 28, "IQ1_M": 31}  # fmt: skip
 
 
 def fitting(name: str, k: int) -> Format:
@@ -98,13 +123,35 @@ def random_blocks(rng: np.random.Generator, form: Format, count: int, rms: float
         )
     blocks = rng.integers(0, 256, size=(count, form.size), dtype=np.uint8)
     d = np.exp(rng.uniform(-0.5, 0.5, count)) * (rms / form.rms)
+    if form.scale == "e8m0":
+        blocks[:, form.d] = np.clip(np.round(np.log2(d)) + 128, 0, 252).astype(np.uint8)
+        return blocks
+    if form.scale == "ue4m3":
+        # Half of every UE4M3 from 1 to 0x7e, which ascend.
+        fraction, exponent = np.arange(1, 127) % 8, np.arange(1, 127) // 8
+        values = np.where(exponent == 0, fraction / 1024, np.ldexp(1 + fraction / 8, exponent - 8))
+        scales = d[:, None] * np.exp(rng.uniform(-0.3, 0.3, (count, 4)))
+        blocks[:, form.d : form.d + 4] = np.clip(np.searchsorted(values, scales), 1, 126)
+        return blocks
     if form.signed:
         d *= rng.choice((-1.0, 1.0), count)
-    blocks[:, form.d : form.d + 2] = d.astype("<f2")[:, None].view(np.uint8)
+    set_scale(form, blocks, d.astype("<f2"))
     if form.minimum is not None:
         at, centre = form.minimum
         blocks[:, at : at + 2] = (d * centre).astype("<f2")[:, None].view(np.uint8)
     return blocks
+
+
+def set_scale(form: Format, blocks: Bytes, d: npt.NDArray[Any]) -> None:
+    """Gives each block its `d`; values of two bytes."""
+    assert form.d is not None
+    if form.spread:
+        bits = d.view("<u2")
+        for i in range(4):
+            at = blocks[:, form.d + 2 * i]
+            at[:] = at & 15 | (bits >> 4 * i & 15).astype(np.uint8) << 4
+    else:
+        blocks[:, form.d : form.d + 2] = d[:, None].view(np.uint8)
 
 
 def encode_floats(form: Format, x: Floats) -> Bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 from fastq import _fastq
 from fastq.results import CpuInfo, FileInfo, MemoryPlan, TensorInfo
@@ -52,7 +53,12 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
 
 
 def plan(
-    path: str | os.PathLike[str], *, context: int | None = None, mmap: bool = True, prefill_chunk: int = 512
+    path: str | os.PathLike[str],
+    *,
+    context: int | None = None,
+    mmap: bool = True,
+    prefill_chunk: int = 512,
+    kv: Literal["f16", "q8_0"] = "f16",
 ) -> MemoryPlan:
     """What a model will need in memory, computed from the file alone.
 
@@ -61,6 +67,7 @@ def plan(
         context: Tokens of prompt and answer together; by default what ``Model(path)`` would use.
         mmap: Plan for a mapped file; ``False`` counts the weights as memory.
         prefill_chunk: Prompt tokens computed at once; working memory grows with it.
+        kv: What the KV cache stores, as in ``Model(path, kv=...)``.
 
     Returns:
         Bytes of weights, KV cache and working memory, beside what the machine has free.
@@ -70,7 +77,7 @@ def plan(
         ModelFileError: The file is malformed.
         UnsupportedModelError: The architecture or a tensor type is not known.
         MemoryError: It does not fit; the message names what is needed, what is free, and a context that would fit.
-        ValueError: ``context`` or ``prefill_chunk`` is out of range.
+        ValueError: ``context`` or ``prefill_chunk`` is out of range, or ``kv`` is no format of the cache.
 
     Example:
         >>> import fastq
@@ -78,7 +85,7 @@ def plan(
         >>> p.kv_bytes == 2 * 30 * 3 * 64 * 2048 * 2  # keys and values, layers, heads, head size, tokens, f16
         True
     """
-    return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk))
+    return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk, kv))
 
 
 def default_model() -> str:

@@ -134,6 +134,7 @@ class ModelInfo:
         vocabulary: Number of tokens.
         context_trained: Context the model was trained for, in tokens.
         context: Context in use, in tokens.
+        kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
         types: Number of tensors of each type.
         tokenizer: Kind of tokenizer, such as ``"gpt2/smollm"``.
         chat_template: Whether the file has a chat template.
@@ -156,6 +157,7 @@ class ModelInfo:
     vocabulary: int
     context_trained: int
     context: int
+    kv: str
     types: dict[str, int]
     tokenizer: str
     chat_template: bool
@@ -173,6 +175,7 @@ class MemoryPlan:
         context_trained: Context the model was trained for, in tokens.
         weights_bytes: Tensor data.
         weights_mapped: The weights are mapped: file cache, which the system may drop and read again.
+        kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
         kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
         scratch_bytes: Activations and working memory.
         total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
@@ -183,6 +186,7 @@ class MemoryPlan:
     context_trained: int
     weights_bytes: int
     weights_mapped: bool
+    kv: str
     kv_bytes: int
     scratch_bytes: int
     total_bytes: int

@@ -1,8 +1,8 @@
 //! The paged, reference-counted KV cache.
 //!
 //! A page holds [`TILE`] positions of all layers of a group. Layers that see the whole text form one group, layers with a sliding
-//! window another, whose pages are released as soon as they lie wholly before the window. Within a page, the keys of a head
-//! come first, transposed, `(key_dim, TILE)`, then its values `(TILE, value_dim)`, both f16.
+//! window another, whose pages are released as soon as they lie wholly before the window. Within a page, head follows head, each as its
+//! [`HeadLayout`] says: f16, or bytes with scales.
 //!
 //! A [`Sequence`] owns references to its pages. A fork shares them; the one page that both may still write, the partial last
 //! one, is copied by whoever writes first. A forward call is a transaction: until it commits, a rollback restores the sequence,
@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fastq_kernels::attention::TILE;
+use fastq_kernels::Cpu;
+use fastq_kernels::attention::{HeadLayout, KvFormat, StoreScratch, TILE};
 
 use crate::memory::{Zeroed, human};
 use crate::{Error, Result};
@@ -29,12 +30,19 @@ pub struct LayerKv {
     pub key_dim: usize,
     /// Length of a value.
     pub value_dim: usize,
+    /// What keys and values are stored as.
+    pub format: KvFormat,
 }
 
 impl LayerKv {
-    /// f16 values per page.
+    /// What a head stores per page.
+    fn head(self) -> HeadLayout {
+        HeadLayout { format: self.format, key_dim: self.key_dim, value_dim: self.value_dim }
+    }
+
+    /// Length of a page in units of two bytes.
     fn page_len(self) -> usize {
-        self.kv_heads * (self.key_dim + self.value_dim) * TILE
+        self.kv_heads * self.head().page_len()
     }
 }
 
@@ -93,12 +101,11 @@ impl GroupLayout {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 
-    /// Where the keys and values of a head start in a page.
-    fn offsets(&self, layer: usize, head: usize) -> (usize, usize) {
+    /// The layout of a head, and where it starts in a page.
+    fn head(&self, layer: usize, head: usize) -> (HeadLayout, usize) {
         let (kv, start) = self.layers[layer];
         assert!(head < kv.kv_heads, "kv head {head} of {}", kv.kv_heads);
-        let keys = start + head * (kv.key_dim + kv.value_dim) * TILE;
-        (keys, keys + kv.key_dim * TILE)
+        (kv.head(), start + head * kv.head().page_len())
     }
 }
 
@@ -169,7 +176,7 @@ impl Shared {
                         human(self.limit)
                     ))
                 })?;
-                Zeroed::new(self.groups[group].page_len).ok_or_else(|| {
+                Zeroed::in_huge_pages(self.groups[group].page_len).ok_or_else(|| {
                     self.used.fetch_sub(bytes, Ordering::Relaxed);
                     Error::Memory(format!("the system refused {} for the kv cache", human(bytes)))
                 })?
@@ -382,24 +389,23 @@ impl Sequence {
     ///
     /// # Panics
     /// When the position has no page or a length differs from the layout.
-    pub(crate) unsafe fn write(&self, at: HeadIndex, position: usize, key: &[u16], value: &[u16]) {
-        let layout = &self.shared.groups[at.group];
-        let (kv, _) = layout.layers[at.layer];
-        assert!(key.len() == kv.key_dim && value.len() == kv.value_dim, "head lengths");
-        let (keys, values) = layout.offsets(at.layer, at.head);
+    pub(crate) unsafe fn write(
+        &self,
+        cpu: Cpu,
+        at: HeadIndex,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+        scratch: &mut StoreScratch,
+    ) {
+        let (head, start) = self.shared.groups[at.group].head(at.layer, at.head);
         let group = &self.groups[at.group];
         let page = group.pages[position / TILE - group.first].pointer();
-        let slot = position % TILE;
-        // SAFETY: the offsets are inside the page by construction of the layout; nobody else touches these values.
-        unsafe {
-            for (d, &bits) in key.iter().enumerate() {
-                page.add(keys + d * TILE + slot).write(bits);
-            }
-            page.add(values + slot * kv.value_dim).copy_from_nonoverlapping(value.as_ptr(), kv.value_dim);
-        }
+        // SAFETY: the head is inside the page by construction of the layout; nobody else touches this slot of it.
+        unsafe { head.store_at(cpu, key, value, page.add(start), position % TILE, scratch) };
     }
 
-    /// Appends the key and value pages of one head that hold `start..end` and returns the index of the first.
+    /// Appends the pages of one head that hold `start..end`, and gives its layout and the index of the first page.
     ///
     /// # Safety
     /// Nobody writes to the group while the slices live.
@@ -411,21 +417,15 @@ impl Sequence {
         at: HeadIndex,
         start: usize,
         end: usize,
-        keys: &mut Vec<&'a [u16]>,
-        values: &mut Vec<&'a [u16]>,
-    ) -> usize {
-        let layout = &self.shared.groups[at.group];
-        let (kv, _) = layout.layers[at.layer];
-        let (key_start, value_start) = layout.offsets(at.layer, at.head);
+        pages: &mut Vec<&'a [u16]>,
+    ) -> (HeadLayout, usize) {
+        let (head, offset) = self.shared.groups[at.group].head(at.layer, at.head);
         let group = &self.groups[at.group];
         for page in group.pages.range(start / TILE - group.first..end.div_ceil(TILE) - group.first) {
-            // SAFETY: the offsets are inside the page, which lives as long as `self`; nobody writes.
-            unsafe {
-                keys.push(std::slice::from_raw_parts(page.pointer().add(key_start), kv.key_dim * TILE));
-                values.push(std::slice::from_raw_parts(page.pointer().add(value_start), kv.value_dim * TILE));
-            }
+            // SAFETY: the head is inside the page, which lives as long as `self`; nobody writes.
+            pages.push(unsafe { std::slice::from_raw_parts(page.pointer().add(offset), head.page_len()) });
         }
-        start / TILE
+        (head, start / TILE)
     }
 }
 

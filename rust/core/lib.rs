@@ -16,4 +16,4 @@ pub mod tokenizer;
 pub use error::{Error, Result};
 pub use generate::{Completion, FinishReason, Generation, GenerationOptions, Piece, Prompt};
 pub use interrupt::{Interrupt, Never};
-pub use model::{BatchItem, LoadOptions, Logits, Model, Sequence};
+pub use model::{BatchItem, KvFormat, LoadOptions, Logits, Model, Sequence};

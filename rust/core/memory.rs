@@ -4,6 +4,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use fastq_kernels::attention::KvFormat;
+
 use crate::kv_cache::GroupLayout;
 use crate::machine::FreeMemory;
 use crate::{Error, Result};
@@ -15,6 +17,8 @@ pub struct MemoryPlan {
     pub weights_bytes: u64,
     /// The weights are mapped: they are file cache that the system may drop and read again, so they need not be free.
     pub weights_mapped: bool,
+    /// What the cache stores keys and values as.
+    pub kv_format: KvFormat,
     /// The cache, by kind of layer.
     pub kv: Vec<KvPlan>,
     /// Bytes of the cache for one sequence of `context` positions.
@@ -53,6 +57,8 @@ pub struct Needs<'a> {
     pub weights_bytes: u64,
     /// They are mapped.
     pub weights_mapped: bool,
+    /// What the cache stores keys and values as.
+    pub kv_format: KvFormat,
     /// The cache.
     pub groups: &'a [GroupLayout],
     /// Working memory in bytes.
@@ -143,6 +149,7 @@ impl Needs<'_> {
         Ok(MemoryPlan {
             weights_bytes: self.weights_bytes,
             weights_mapped: self.weights_mapped,
+            kv_format: self.kv_format,
             kv,
             kv_bytes,
             scratch_bytes: self.scratch_bytes,
@@ -201,13 +208,37 @@ impl<T: Plain> Zeroed<T> {
 
     /// A buffer of `len` zeros; `None` when the system refuses.
     pub(crate) fn new(len: usize) -> Option<Zeroed<T>> {
-        // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand.
-        let bytes = len.checked_mul(size_of::<T>())?.checked_add(Self::ALIGN)?;
+        Self::aligned(len, Self::ALIGN)
+    }
+
+    /// As [`Zeroed::new`], for memory in which is jumped about: as much of it as fills huge pages asks the system for them. Reading
+    /// the cache at 4096 positions is a quarter faster with them, because the processor waits less for address translation.
+    pub(crate) fn in_huge_pages(len: usize) -> Option<Zeroed<T>> {
+        /// The huge page of most systems; where it is another one, the advice has no effect.
+        const HUGE: usize = 2 << 20;
+        let whole = len.checked_mul(size_of::<T>())? / HUGE * HUGE;
+        if whole == 0 {
+            return Self::new(len);
+        }
+        let buffer = Self::aligned(len, HUGE)?;
+        // SAFETY: the range is inside the buffer, and advice does not change what memory holds. That it is refused does not matter.
+        #[cfg(target_os = "linux")]
+        unsafe {
+            libc::madvise(buffer.pointer().cast(), whole, libc::MADV_HUGEPAGE)
+        };
+        Some(buffer)
+    }
+
+    /// A buffer of `len` zeros at a multiple of `align`, a power of two.
+    fn aligned(len: usize, align: usize) -> Option<Zeroed<T>> {
+        // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand. What lies before it is never
+        // touched and costs nothing.
+        let bytes = len.checked_mul(size_of::<T>())?.checked_add(align)?;
         let layout = Layout::from_size_align(bytes, 16).ok()?;
-        // SAFETY: the layout has at least `ALIGN` bytes.
+        // SAFETY: the layout has at least `align` bytes.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        let skip = base.as_ptr().align_offset(Self::ALIGN);
-        // SAFETY: `skip` is below `ALIGN`, which was added to the size.
+        let skip = base.as_ptr().align_offset(align);
+        // SAFETY: `skip` is below `align`, which was added to the size.
         let pointer = unsafe { base.add(skip) }.cast();
         Some(Zeroed { base, layout, pointer, len })
     }
@@ -250,5 +281,24 @@ impl<T: Plain> Drop for Zeroed<T> {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Zeroed;
+
+    #[test]
+    fn buffers_are_zeros_where_they_should_be() {
+        let mib = |n: usize| n << 20;
+        for (bytes, align) in [(0, 64), (100, 64), (mib(2) - 2, 64), (mib(2), mib(2)), (mib(5) + 6, mib(2))] {
+            let mut buffer = Zeroed::<u16>::in_huge_pages(bytes / 2).expect("a few MiB");
+            assert_eq!((buffer.len(), buffer.bytes()), (bytes / 2, bytes as u64));
+            assert!((buffer.pointer() as usize).is_multiple_of(align), "{bytes} bytes");
+            assert!(buffer.iter().all(|&x| x == 0));
+            buffer.fill(7);
+        }
+        assert!(Zeroed::<u16>::in_huge_pages(usize::MAX / 2).is_none());
+        assert!(Zeroed::<u16>::in_huge_pages(usize::MAX / 4).is_none());
     }
 }

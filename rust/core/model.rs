@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+pub use fastq_kernels::attention::KvFormat;
 use fastq_kernels::{Cpu, Level};
 
 use crate::gguf::{Gguf, OpenOptions};
@@ -57,6 +58,8 @@ pub struct LoadOptions {
     pub prefill_chunk: usize,
     /// Refuse what does not fit the free memory.
     pub check_memory: bool,
+    /// What the KV cache stores keys and values as.
+    pub kv: KvFormat,
     /// The most bytes that the KV cache of all sequences together may take; by default what is free.
     pub kv_limit: Option<u64>,
 }
@@ -70,6 +73,7 @@ impl Default for LoadOptions {
             level: None,
             prefill_chunk: 512,
             check_memory: true,
+            kv: KvFormat::F16,
             kv_limit: None,
         }
     }
@@ -157,7 +161,12 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
             let layers = spec.layers.iter().filter(|layer| layer.group == index);
             GroupLayout::new(
                 *window,
-                layers.map(|l| LayerKv { kv_heads: l.kv_heads, key_dim: l.key_dim, value_dim: l.value_dim }),
+                layers.map(|l| LayerKv {
+                    kv_heads: l.kv_heads,
+                    key_dim: l.key_dim,
+                    value_dim: l.value_dim,
+                    format: options.kv,
+                }),
             )
         })
         .collect();
@@ -167,6 +176,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
     let needs = Needs {
         weights_bytes: file.tensors().iter().map(|tensor| tensor.bytes).sum(),
         weights_mapped: options.mmap,
+        kv_format: options.kv,
         groups: &groups,
         scratch_bytes: sizes.bytes() + weights.owned_bytes,
         chunk: options.prefill_chunk,

@@ -5,7 +5,7 @@ use std::path::Path;
 use fastq_core::gguf::{Array, TensorType, Value, Writer};
 use fastq_core::{LoadOptions, Model, Never};
 use fastq_kernels::Format;
-use fastq_kernels::testing::Rng;
+use fastq_kernels::testing::{self, Bits, Rng};
 
 /// A model to write.
 #[derive(Clone, Debug)]
@@ -187,7 +187,9 @@ impl Tiny {
                     values[..k].fill(f32::NAN);
                 }
                 let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows.unwrap_or(1)];
-                format.quantize(&values, &mut data);
+                if format.quantize(&values, &mut data).is_err() {
+                    data = random_blocks(&mut rng, format, &values, k);
+                }
                 let shape = [Some(k as u64), rows.map(|rows| rows as u64)].into_iter().flatten().collect();
                 (name, shape, format, data)
             })
@@ -202,6 +204,21 @@ impl Tiny {
         // The map outlives the file; `mmap: false` in tests that check for changes.
         Model::load(&path, &LoadOptions { mmap: false, ..options.clone() }, &Never)
     }
+}
+
+/// Blocks of a format without a quantizer: any points, of about the size that weights of rows of `k` have; with a scale of NaN
+/// where the values are.
+fn random_blocks(rng: &mut Rng, format: Format, values: &[f32], k: usize) -> Vec<u8> {
+    let info = format.info();
+    let mut data = testing::blocks(rng, format, values.len() / info.block, Bits::Sensible);
+    for (block, values) in data.chunks_exact_mut(info.bytes).zip(values.chunks_exact(info.block)) {
+        let factor = if values[0].is_nan() { f32::NAN } else { 1.5 / (k as f32).sqrt() };
+        for scale in info.scales {
+            let value = scale.get(block);
+            scale.set(block, value * factor);
+        }
+    }
+    data
 }
 
 /// Tokens that differ from text to text.

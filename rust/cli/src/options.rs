@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fastq_core::generate::{DEFAULT_MAX_TOKENS, GenerationOptions};
 use fastq_core::sampler::{SamplerOptions, random_seed};
-use fastq_core::{Interrupt, LoadOptions, Model};
+use fastq_core::{Interrupt, KvFormat, LoadOptions, Model};
 
 use crate::default_model::default_model;
 use crate::terminal::{Failure, Outcome};
@@ -20,15 +21,37 @@ pub(crate) struct LoadArguments {
     /// Threads [default: what the machine grants]
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) kv: KvArguments,
     /// Read the file into memory instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
 }
 
+/// What the KV cache stores.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KvArguments {
+    /// Keys and values of the KV cache: f16, or q8_0 in about half the memory
+    #[arg(long, value_name = "FORMAT", default_value = KvFormat::default().name(), value_parser = kv_formats())]
+    pub(crate) kv: KvFormat,
+}
+
+/// The formats of the KV cache by name.
+pub(crate) fn kv_formats() -> impl TypedValueParser<Value = KvFormat> {
+    PossibleValuesParser::new(KvFormat::ALL.iter().map(|format| format.name()))
+        .map(|name| KvFormat::from_name(&name).unwrap_or_default())
+}
+
 impl LoadArguments {
     /// The engine's options.
     pub(crate) fn options(&self) -> LoadOptions {
-        LoadOptions { context: self.context, threads: self.threads, mmap: !self.no_mmap, ..LoadOptions::default() }
+        LoadOptions {
+            context: self.context,
+            threads: self.threads,
+            mmap: !self.no_mmap,
+            kv: self.kv.kv,
+            ..LoadOptions::default()
+        }
     }
 
     /// Loads `path`, or the default model (fetched first if need be).

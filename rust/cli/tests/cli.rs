@@ -149,7 +149,7 @@ fn errors_are_one_line_with_their_exit_code() {
     let place = Place::new();
     std::fs::write(place.path("text.gguf"), "not a model").unwrap();
     let prompt = "a".repeat(300);
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["run", "missing.gguf", "hi"], 1, "missing.gguf"),
         (&["run", "text.gguf", "hi"], 1, "text.gguf"),
         (&["run", "tiny.gguf", "hi", "--temperature", "-1"], 1, "temperature must be"),
@@ -164,6 +164,8 @@ fn errors_are_one_line_with_their_exit_code() {
         (&["run", "tiny.gguf", "hi", "--logit-bias", "x"], 2, "ID=X"),
         (&["run", "tiny.gguf", "hi", "--nonsense"], 2, "--nonsense"),
         (&["bench", "tiny.gguf", "-r", "0"], 2, "--rounds"),
+        (&["run", "tiny.gguf", "hi", "--kv", "q4_0"], 2, "[possible values: f16, q8_0]"),
+        (&["plan", "tiny.gguf", "--kv", "Q8_0"], 2, "[possible values: f16, q8_0]"),
         (&["nonsense"], 2, "nonsense"),
     ];
     for (arguments, expected, part) in cases {
@@ -209,15 +211,26 @@ fn plan_adds_up() {
     assert_eq!(number("context"), 100);
     assert_eq!(number("total_bytes"), number("kv_bytes") + number("scratch_bytes"));
     assert!(place.ok(&["plan", "tiny.gguf"]).contains("context 256 of 256"));
+    let smaller = place.json(&["plan", "tiny.gguf", "--context", "100", "--kv", "q8_0", "--json"]);
+    assert_eq!((&json["kv_format"], &smaller["kv_format"]), (&"f16".into(), &"q8_0".into()));
+    assert!(smaller["kv_bytes"].as_u64().unwrap() < number("kv_bytes"));
+    assert!(place.ok(&["plan", "tiny.gguf", "--kv", "q8_0"]).contains("q8_0, 2 layers that see all positions"));
 }
 
 #[test]
 fn bench_measures() {
     let place = Place::new();
-    let arguments = ["bench", "tiny.gguf", "-p", "20", "-n", "3", "-d", "5", "-t", "1,2", "-r", "2"];
+    let arguments =
+        ["bench", "tiny.gguf", "-p", "20", "-n", "3", "-d", "0,5", "-t", "1,2", "-r", "2", "--kv", "f16,q8_0"];
     let json = place.json(&[&arguments[..], &["--json"]].concat());
     let results = json["results"].as_array().unwrap();
-    assert_eq!(results.iter().map(|r| r["threads"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    let settings = |r: &Value| format!("{} {} {}", r["threads"], r["kv"].as_str().unwrap(), r["depth"]);
+    assert_eq!(
+        results.iter().map(settings).collect::<Vec<_>>(),
+        ["1 f16 0", "1 f16 5", "1 q8_0 0", "1 q8_0 5", "2 f16 0", "2 f16 5", "2 q8_0 0", "2 q8_0 5"]
+    );
+    let held = |at: usize| results[at]["kv_bytes"].as_u64().unwrap();
+    assert!(held(0) == 0 && held(1) > held(3) && held(3) > 0);
     for result in results {
         for key in ["load_seconds", "first_token_seconds", "prefill_tokens_per_second", "decode_tokens_per_second"] {
             let number = |part: &str| result[key][part].as_f64().unwrap();

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use fastq_kernels::attention::{KvHead, Query, Scores, attention};
-use fastq_kernels::elementwise::{add, rms_norm, rope, to_f16};
+use fastq_kernels::attention::{KvHead, Query, SPLIT, Scores, attention, attention_part, combine, part_len};
+use fastq_kernels::elementwise::{add, rms_norm, rope};
 
-use super::buffers::{ATTENTION_ROWS, Buffers, Worker};
-use super::forward::{Context, Pass};
+use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker};
+use super::forward::{Context, Pass, Row};
 use super::spec::LayerSpec;
 use super::weights::LayerWeights;
 use crate::Result;
@@ -66,74 +66,206 @@ impl Pass<'_> {
                 if let Some(bias) = &weights.value.bias {
                     add(cpu, v, bias);
                 }
-                let (key_half, value_half) = worker.half[..keys + values].split_at_mut(keys);
-                to_f16(cpu, k, key_half);
-                to_f16(cpu, v, value_half);
-                for head in 0..spec.kv_heads {
+                let heads = k.chunks_exact(spec.key_dim).zip(v.chunks_exact(spec.value_dim));
+                for (head, (key, value)) in heads.enumerate() {
                     let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head };
-                    let key = &key_half[head * spec.key_dim..(head + 1) * spec.key_dim];
-                    let value = &value_half[head * spec.value_dim..(head + 1) * spec.value_dim];
+                    let (sequence, position, store) = (sequences[row.item], row.position, &mut worker.store);
                     // SAFETY: the rows of a chunk have different positions or sequences, the pages were made unshared by
                     // `prepare`, and nobody reads the cache in this region.
-                    unsafe { sequences[row.item].write(at, row.position, key, value) };
+                    unsafe { sequence.write(cpu, at, position, key, value, store) };
                 }
             }
         })
     }
 
-    /// Attention of all rows; pieces are a few rows times one kv head with its query heads.
+    /// Attention of all rows. Pieces are a few rows times one kv head with its query heads; when that makes few pieces, those with a
+    /// long text are split at the multiples of [`SPLIT`] positions, too, and put together at the end.
     pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec, sequences: &[&Sequence]) -> Result<()> {
-        let Context { spec: model, cpu, groups, .. } = self.context;
+        let Context { spec: model, cpu, groups, interrupt, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
         let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
+        let record = part_len(spec.value_dim);
         let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
-        // Late positions see the most keys, so their pieces are handed out first.
-        let mut pieces: Vec<(Range<usize>, usize)> = Vec::new();
-        let mut start = 0;
-        while start < self.rows.len() {
-            let item = self.rows[start].item;
-            let same = self.rows[start..].iter().take(ATTENTION_ROWS).take_while(|row| row.item == item).count();
-            pieces.extend((0..spec.kv_heads).map(|head| (start..start + same, head)));
-            start += same;
-        }
-        pieces.sort_by_key(|(rows, _)| std::cmp::Reverse(self.rows[rows.start].position));
-
         let rows = &self.rows;
-        let Buffers { q, a, workers, .. } = buffers;
+        let Buffers { q, a, parts, pieces, workers, .. } = buffers;
+        plan(
+            rows,
+            |row| (layout.start(row.position), row.position + 1),
+            spec,
+            self.pool.threads(),
+            parts.len(),
+            pieces,
+        );
+
         let q = &q[..rows.len() * queries];
-        let (a, workers) = (Disjoint::new(a), Disjoint::new(workers));
-        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
-            let (range, head) = &pieces[piece];
-            let piece_rows = &rows[range.clone()];
-            let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
-            let (start, end) = (layout.start(first.position), last.position + 1);
-            let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head: *head };
-            let mut keys = Vec::new();
-            let mut values = Vec::new();
-            // SAFETY: nobody writes the cache in this region.
-            let first_page = unsafe { sequences[first.item].head(at, start, end, &mut keys, &mut values) };
-            let kv =
-                KvHead { first_page, keys: &keys, values: &values, key_dim: spec.key_dim, value_dim: spec.value_dim };
-            // SAFETY: a worker number belongs to one thread at a time.
-            let Worker { attention: scratch, queries: list, local, .. } = unsafe { workers.item(worker) };
-            list.clear();
-            for (i, row) in piece_rows.iter().enumerate() {
-                list.extend((0..group).map(|h| Query {
-                    q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
-                    out: (i * group + h) * spec.value_dim,
-                    start: layout.start(row.position),
-                    end: row.position + 1,
-                }));
+        {
+            let (a, parts, workers) = (Disjoint::new(a), Disjoint::new(parts), Disjoint::new(workers));
+            let pieces = &*pieces;
+            self.pool.run(pieces.len(), interrupt, |piece, worker| {
+                let &Piece { rows: ref range, head, part, records } = &pieces[piece];
+                let piece_rows = &rows[range.clone()];
+                let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
+                let bounds = part.map_or(0..usize::MAX, |part| part * SPLIT..(part + 1) * SPLIT);
+                let (start, end) =
+                    (layout.start(first.position).max(bounds.start), (last.position + 1).min(bounds.end));
+                // SAFETY: a worker number belongs to one thread at a time.
+                let worker = unsafe { workers.item(worker) };
+                let Worker { attention: scratch, queries: list, local, pages: empty, .. } = worker;
+                let mut pages = recycle(std::mem::take(empty));
+                let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head };
+                // SAFETY: nobody writes the cache in this region.
+                let (layout_of_head, first_page) = unsafe { sequences[first.item].head(at, start, end, &mut pages) };
+                let kv = KvHead { layout: layout_of_head, first_page, pages: &pages };
+                let step = if part.is_some() { record } else { spec.value_dim };
+                list.clear();
+                for (i, row) in piece_rows.iter().enumerate() {
+                    let (start, end) = (layout.start(row.position).max(start), (row.position + 1).min(end));
+                    if start < end {
+                        list.extend((0..group).map(|h| Query {
+                            q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
+                            out: (i * group + h) * step,
+                            start,
+                            end,
+                        }));
+                    }
+                }
+                let local = &mut local[..piece_rows.len() * group * step];
+                if let Some(part) = part {
+                    attention_part(cpu, kv, list, scores, q, local, scratch);
+                    for query in &*list {
+                        let (i, h) = (query.out / step / group, query.out / step % group);
+                        let start = (records.at(i, head * group + h, spec.heads) + part - records.first) * record;
+                        // SAFETY: a row, head and part belong to one piece.
+                        unsafe { parts.slice(start..start + record) }.copy_from_slice(&local[query.out..][..record]);
+                    }
+                } else {
+                    attention(cpu, kv, list, scores, q, local, scratch);
+                    for (i, out) in local.chunks_exact(group * step).enumerate() {
+                        let start = (range.start + i) * outputs + head * group * step;
+                        // SAFETY: a row and head belong to one piece.
+                        unsafe { a.slice(start..start + out.len()) }.copy_from_slice(out);
+                    }
+                }
+                *empty = recycle(pages);
+            })?;
+        }
+        // Little work: a part of 512 keys is one line here.
+        let Some(worker) = workers.first_mut() else { return Ok(()) };
+        for piece in pieces.iter().filter(|piece| piece.part == Some(piece.records.first)) {
+            let heads = piece.head * group..(piece.head + 1) * group;
+            for (i, h) in (0..piece.rows.len()).flat_map(|i| heads.clone().map(move |h| (i, h))) {
+                let row = piece.rows.start + i;
+                let (first, last) = (layout.start(rows[row].position) / SPLIT, rows[row].position / SPLIT);
+                let start = piece.records.at(i, h, spec.heads) + first - piece.records.first;
+                let records = &parts[start * record..(start + last + 1 - first) * record];
+                let out = &mut a[row * outputs + h * spec.value_dim..][..spec.value_dim];
+                combine(cpu, records, out, &mut worker.attention);
             }
-            let width = group * spec.value_dim;
-            let local = &mut local[..piece_rows.len() * width];
-            attention(cpu, kv, list, scores, q, local, scratch);
-            for (i, out) in local.chunks_exact(width).enumerate() {
-                let start = (range.start + i) * outputs + head * width;
-                // SAFETY: a row and head belong to one piece.
-                unsafe { a.slice(start..start + width) }.copy_from_slice(out);
+        }
+        Ok(())
+    }
+}
+
+/// A piece of attention.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// Neighbouring rows of one sequence.
+    rows: Range<usize>,
+    /// The kv head.
+    head: usize,
+    /// The part of the keys, counted from position 0; `None` for all.
+    part: Option<usize>,
+    /// Where the records of the rows are.
+    records: Records,
+}
+
+/// Where the records of some rows are in [`Buffers::parts`]: `(rows, heads, parts)`.
+#[derive(Clone, Copy, Default, Debug)]
+struct Records {
+    /// Index of the first record.
+    start: usize,
+    /// First part of the first row.
+    first: usize,
+    /// Parts of all rows together.
+    parts: usize,
+}
+
+impl Records {
+    /// Index of the record of the first part of a row and query head, of `heads`.
+    fn at(self, row: usize, head: usize, heads: usize) -> usize {
+        self.start + (row * heads + head) * self.parts
+    }
+}
+
+/// Cuts the attention of `rows`, each of which sees `sees`, into pieces. `room` is the number of values for the records of parts.
+fn plan(
+    rows: &[Row],
+    sees: impl Fn(&Row) -> (usize, usize),
+    spec: &LayerSpec,
+    threads: usize,
+    room: usize,
+    pieces: &mut Vec<Piece>,
+) {
+    pieces.clear();
+    let mut groups = 0;
+    let mut start = 0;
+    let take = |start: usize| {
+        let item = rows[start].item;
+        let same = rows[start..].iter().take(ATTENTION_ROWS).take_while(|row| row.item == item).count();
+        start..start + same
+    };
+    while start < rows.len() {
+        start = take(start).end;
+        groups += 1;
+    }
+    let split = threads > 1 && groups * spec.kv_heads < PIECES_PER_THREAD * threads;
+    let room = room / part_len(spec.value_dim);
+    let (mut start, mut used) = (0, 0);
+    while start < rows.len() {
+        let range = take(start);
+        start = range.end;
+        let first = sees(&rows[range.start]).0 / SPLIT;
+        let parts = (sees(&rows[range.end - 1]).1 - 1) / SPLIT + 1 - first;
+        let records = Records { start: used, first, parts };
+        let needed = range.len() * spec.heads * parts;
+        let apart = split && parts > 1 && needed <= room - used;
+        if apart {
+            used += needed;
+        }
+        for head in 0..spec.kv_heads {
+            let piece = Piece { rows: range.clone(), head, part: None, records };
+            match apart {
+                true => pieces.extend((first..first + parts).map(|part| Piece { part: Some(part), ..piece.clone() })),
+                false => pieces.push(piece),
             }
-        })
+        }
+    }
+    // Late positions see the most keys, so their pieces are handed out first.
+    pieces.sort_unstable_by_key(|piece| {
+        (std::cmp::Reverse(rows[piece.rows.start].position), piece.rows.start, piece.head, piece.part)
+    });
+}
+
+/// The memory of a list for slices of another life.
+fn recycle<'b>(mut list: Vec<&[u16]>) -> Vec<&'b [u16]> {
+    list.clear();
+    // Collecting in place keeps the allocation; a test says so.
+    list.into_iter().map(|_| -> &[u16] { &[] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recycle;
+
+    #[test]
+    fn recycling_keeps_the_memory() {
+        let values = [1u16, 2];
+        let mut list: Vec<&'static [u16]> = Vec::new();
+        let mut here = recycle(std::mem::take(&mut list));
+        here.extend([&values[..]; 100]);
+        let capacity = here.capacity();
+        list = recycle(here);
+        assert_eq!((list.len(), list.capacity()), (0, capacity));
     }
 }

@@ -1,9 +1,10 @@
 //! Working memory of the forward pass: allocated once per model, sized for one chunk of tokens.
 
 use fastq_kernels::Activation;
-use fastq_kernels::attention::{AttentionScratch, Query};
+use fastq_kernels::attention::{AttentionScratch, Query, SPLIT, StoreScratch, part_len};
 use fastq_kernels::matmul::MatmulScratch;
 
+use super::attend::Piece;
 use super::spec::{LayerSpec, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
@@ -13,6 +14,8 @@ use crate::memory::Zeroed;
 pub(super) const LOGIT_ROWS: usize = 16;
 /// What the kernels keep per thread; an upper estimate of panels and score tiles.
 const KERNEL_SCRATCH: u64 = 1 << 20;
+/// The most values of [`Buffers::parts`]: what does not fit is not split.
+const MAX_PARTS: usize = 1 << 20;
 
 /// Lengths of the buffers.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub(super) struct BufferSizes {
     logits: usize,
     /// Values of one thread.
     local: usize,
+    /// Values of the parts of attention.
+    parts: usize,
     threads: usize,
 }
 
@@ -53,7 +58,12 @@ impl BufferSizes {
             let bytes = &mut records[kind_index(kind)];
             *bytes = kind.row_bytes(linear.k).max(*bytes);
         }
-        let largest_group = largest(|layer| layer.heads / layer.kv_heads * layer.value_dim);
+        let largest_group = largest(|layer| layer.heads / layer.kv_heads * part_len(layer.value_dim));
+        // With one thread nothing is split, with more only what makes few pieces.
+        let rows = if threads == 1 { 0 } else { chunk.min(PIECES_PER_THREAD * threads) };
+        let parts = largest(|layer| layer.heads * part_len(layer.value_dim))
+            .saturating_mul(spec.context.div_ceil(SPLIT))
+            .saturating_mul(rows);
         BufferSizes {
             chunk,
             width: spec.width,
@@ -66,6 +76,7 @@ impl BufferSizes {
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).collect(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
             local: (largest_group * ATTENTION_ROWS).max(spec.width).max(largest(|layer| layer.key_dim)),
+            parts: parts.min(MAX_PARTS),
             threads,
         }
     }
@@ -79,15 +90,16 @@ impl BufferSizes {
     pub(super) fn bytes(&self) -> u64 {
         let rows = self.chunk as u64;
         let records: usize = self.records.iter().sum();
-        let halves = 2 * (self.keys + self.values) as u64;
         rows * (4 * self.per_row() as u64 + records as u64)
-            + 4 * self.logits as u64
-            + self.threads as u64 * (4 * self.local as u64 + halves + KERNEL_SCRATCH)
+            + 4 * (self.logits + self.parts) as u64
+            + self.threads as u64 * (4 * self.local as u64 + KERNEL_SCRATCH)
     }
 }
 
 /// The most tokens of one attention piece.
 pub(super) const ATTENTION_ROWS: usize = 16;
+/// Attention with fewer pieces per thread than this is split by keys, too.
+pub(super) const PIECES_PER_THREAD: usize = 4;
 
 /// The buffers. All are `(rows, …)`, one row per token of the chunk.
 #[derive(Debug)]
@@ -116,6 +128,10 @@ pub(super) struct Buffers {
     pub(super) ropes: Vec<(Zeroed<f32>, Zeroed<f32>)>,
     /// `(rows, vocabulary)`.
     pub(super) logits: Zeroed<f32>,
+    /// Records of the parts of attention that were computed apart.
+    pub(super) parts: Zeroed<f32>,
+    /// The pieces of attention, kept for their memory.
+    pub(super) pieces: Vec<Piece>,
     /// One per thread.
     pub(super) workers: Vec<Worker>,
 }
@@ -128,8 +144,9 @@ pub(super) struct Worker {
     pub(super) queries: Vec<Query>,
     /// Outputs of an attention piece; also a normalised row.
     pub(super) local: Zeroed<f32>,
-    /// Keys and values of a row as f16.
-    pub(super) half: Zeroed<u16>,
+    pub(super) store: StoreScratch,
+    /// Empty; kept for its memory.
+    pub(super) pages: Vec<&'static [u16]>,
 }
 
 impl Buffers {
@@ -151,6 +168,8 @@ impl Buffers {
             records: [record(a)?, record(b)?, record(c)?],
             ropes: sizes.pairs.iter().map(|&pairs| Ok((rows(pairs)?, rows(pairs)?))).collect::<Result<_>>()?,
             logits: Zeroed::scratch(sizes.logits)?,
+            parts: Zeroed::scratch(sizes.parts)?,
+            pieces: Vec::new(),
             workers: (0..sizes.threads)
                 .map(|_| {
                     Ok(Worker {
@@ -158,7 +177,8 @@ impl Buffers {
                         attention: AttentionScratch::default(),
                         queries: Vec::new(),
                         local: Zeroed::scratch(sizes.local)?,
-                        half: Zeroed::scratch(sizes.keys + sizes.values)?,
+                        store: StoreScratch::default(),
+                        pages: Vec::new(),
                     })
                 })
                 .collect::<Result<_>>()?,
@@ -167,9 +187,10 @@ impl Buffers {
 
     /// Bytes that were allocated, without what the kernels keep.
     pub(super) fn bytes(&self) -> u64 {
-        let floats = [&self.x, &self.t, &self.q, &self.k, &self.v, &self.a, &self.gate, &self.up, &self.logits];
+        let floats =
+            [&self.x, &self.t, &self.q, &self.k, &self.v, &self.a, &self.gate, &self.up, &self.logits, &self.parts];
         let floats = floats.into_iter().chain(self.ropes.iter().flat_map(|(cos, sin)| [cos, sin]));
-        let workers = self.workers.iter().map(|worker| worker.local.bytes() + worker.half.bytes() + KERNEL_SCRATCH);
+        let workers = self.workers.iter().map(|worker| worker.local.bytes() + KERNEL_SCRATCH);
         floats.map(Zeroed::bytes).sum::<u64>()
             + self.records.iter().map(Zeroed::bytes).sum::<u64>()
             + workers.sum::<u64>()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use fastq_kernels::Level;
+use fastq_kernels::attention::KvFormat;
 
 use super::spec::ModelSpec;
 use super::weights::Weights;
@@ -47,6 +48,8 @@ pub struct ModelInfo {
     pub trained_context: usize,
     /// Positions per sequence.
     pub context: usize,
+    /// What the KV cache stores keys and values as.
+    pub kv: KvFormat,
     /// Number of weights by type of tensor.
     pub types: BTreeMap<&'static str, u64>,
     /// Tensors of the file that are not used.
@@ -98,6 +101,7 @@ impl ModelInfo {
             vocabulary: spec.vocabulary,
             trained_context: spec.context,
             context: plan.context,
+            kv: plan.kv_format,
             types,
             ignored_tensors: weights.ignored.clone(),
             tokenizer: tokenizer.kind().to_owned(),

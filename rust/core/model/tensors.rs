@@ -154,7 +154,8 @@ impl Entry {
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.
     ///
     /// # Errors
-    /// [`Error::ModelFile`] when it is missing or has another shape, [`Error::UnsupportedModel`] for a type without a kernel.
+    /// [`Error::ModelFile`] when it is missing or has another shape, [`Error::UnsupportedModel`] for a type without a kernel
+    /// or a matrix with a scale in another tensor.
     pub fn find<'a>(&self, file: &'a Gguf, spec: &ModelSpec, layer: usize) -> Result<Option<(usize, &'a TensorInfo)>> {
         let name = self.name(layer);
         let required = match self.need {
@@ -180,6 +181,16 @@ impl Entry {
             return Err(
                 file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape))
             );
+        }
+        // What multiplies the products with a matrix, in NVFP4 files: to leave it out would give wrong answers.
+        if let Some(stem) = name.strip_suffix(".weight")
+            && let Some(scale) = file.tensor(&format!("{stem}.scale"))
+        {
+            let path = file.path().display();
+            return Err(Error::UnsupportedModel(format!(
+                "{path}: tensor {name} has a scale of its own, {}, which this version does not know; use a file without such scales",
+                scale.name
+            )));
         }
         let vector = self.shape.len() == 1;
         match tensor.ty.kernel() {

@@ -10,8 +10,8 @@ use crate::unpack::{Rows, Weights};
 
 /// Blocks that are read at a time.
 pub(crate) const CHUNK: usize = 8;
-/// Most words of a block.
-const MOST: usize = 2;
+/// Most words of a block: the scale and the 16 bytes of Q1_0 and Q2_0.
+const MOST: usize = 5;
 /// Most lanes of a level.
 const LANES: usize = 16;
 

@@ -7,10 +7,14 @@ use core::fmt;
 
 use crate::Activation;
 
+mod float4;
+pub(crate) mod grid;
 mod layout;
+mod nonlinear;
 mod round;
 mod scale;
 mod search;
+mod ternary;
 
 pub use scale::Scale;
 
@@ -133,11 +137,26 @@ formats! {
     q5_0::Q5_0,
     q5_1::Q5_1,
     q8_0::Q8_0,
+    iq4_nl::IQ4_NL,
+    mxfp4::MXFP4,
+    nvfp4::NVFP4,
+    q1_0::Q1_0,
+    q2_0::Q2_0,
     q2_k::Q2_K,
     q3_k::Q3_K,
     q4_k::Q4_K,
     q5_k::Q5_K,
     q6_k::Q6_K,
+    iq1_s::IQ1_S,
+    iq1_m::IQ1_M,
+    iq2_xxs::IQ2_XXS,
+    iq2_xs::IQ2_XS,
+    iq2_s::IQ2_S,
+    iq3_xxs::IQ3_XXS,
+    iq3_s::IQ3_S,
+    iq4_xs::IQ4_XS,
+    tq1_0::TQ1_0,
+    tq2_0::TQ2_0,
 }
 
 /// Facts about a [`Format`].

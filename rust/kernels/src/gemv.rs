@@ -62,8 +62,9 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight
-/// (where there are 32 registers), four, two or one token together.
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (where there are 32 registers),
+/// four or one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
+/// time, and every further number of tokens would be compiled for every format and level.
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
@@ -79,11 +80,7 @@ macro_rules! each_group {
                             $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
                             token += 1;
                         }
-                        2 | 3 => {
-                            $multiply::<I, F, 2>($isa, job, &group, token, &mut ahead);
-                            token += 2;
-                        }
-                        8.. if I::TILE >= 6 => {
+                        5.. if I::TILE >= 6 => {
                             $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
                             token += 8;
                         }
@@ -122,44 +119,44 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
     }
 }
 
-/// Multiplies the halves of a part of a block with `T` tokens.
-struct Dot<I: Integers, const T: usize> {
+/// Multiplies the halves of a part of a block with `T` tokens. What is known of the format comes with its type: as values, it
+/// would be looked up again and again where the compiler does not unroll the loops around.
+struct Dot<I: Integers, F, const T: usize> {
     /// Of the halves where they are apart, else the first of both.
     isum: [[I::Words; 2]; T],
     /// The activations of the part.
     x: [*const u8; T],
-    peak: u32,
-    split: bool,
+    format: PhantomData<F>,
 }
 
-impl<I: Integers, const T: usize> Sink<I> for Dot<I, T> {
+impl<I: Integers, F: Blocks, const T: usize> Sink<I> for Dot<I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
-        let half = if self.split { j } else { 0 };
+        let half = if F::SPLIT { j } else { 0 };
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), self.peak) };
+            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), F::PEAK) };
         }
     }
 }
 
 /// As [`Dot`], for the sub-blocks of a super-block.
-struct ScaledDot<I: Integers, const T: usize> {
+struct ScaledDot<I: Integers, F, const T: usize> {
     isum: [I::Words; T],
     /// The activations of the block.
     x: [*const u8; T],
     scales: [I::Words; 4],
-    peak: u32,
-    signed: bool,
+    format: PhantomData<F>,
 }
 
-impl<I: Integers, const T: usize> Sink<I> for ScaledDot<I, T> {
+impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
-        let scale = isa.sub_scale(self.scales[j / 4], j % 4, self.peak, self.signed);
+        let peak = isa.whole_peak(F::PEAK);
+        let scale = isa.sub_scale(self.scales[j / 4], j % 4, peak, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, self.peak) };
+            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, peak) };
         }
     }
 }
@@ -213,7 +210,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     let minus = offset_pairs(isa, offset, F::SPLIT);
     let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
     let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
@@ -231,13 +228,13 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             unsafe {
                 // Loops, not `map`: see `Sink`.
                 let mut sum = [zero; T];
-                let mut dot = Dot::<I, T> { isum: [[zero; 2]; T], x, peak: F::PEAK, split: F::SPLIT };
+                let mut dot = Dot::<I, F, T> { isum: [[zero; 2]; T], x, format: PhantomData };
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
                     sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
                     if offset != 0 {
-                        dot.isum[t][0] = isa.pair_dot(zero, minus[0], sum[t]);
-                        dot.isum[t][1] = isa.pair_dot(zero, minus[1], sum[t]);
+                        dot.isum[t][0] = isa.pair_product(minus[0], sum[t]);
+                        dot.isum[t][1] = isa.pair_product(minus[1], sum[t]);
                     }
                     dot.x[t] = x[t].add(32 * at);
                     d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
@@ -255,7 +252,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
                 }
                 if F::MINIMUM {
                     for t in 0..T {
-                        let sum = isa.to_floats(isa.pair_dot(zero, ones, sum[t]));
+                        let sum = isa.to_floats(isa.pair_product(ones, sum[t]));
                         acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), acc[t]);
                     }
                 }
@@ -264,7 +261,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, token + t, acc) };
+        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
     }
 }
 
@@ -282,7 +279,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let blocks = k / 256;
     let offset = offset::<I>(F::PEAK, F::OFFSET);
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record(token + t).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
@@ -312,7 +309,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     }
                 }
             }
-            let mut dot = ScaledDot::<I, T> { isum, x, scales: factors, peak: F::PEAK, signed: !F::MINIMA };
+            let mut dot = ScaledDot::<I, F, T> { isum, x, scales: factors, format: PhantomData };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
                 dot.x[t] = x[t].add(256 * b);
@@ -332,6 +329,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, token + t, acc) };
+        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
     }
 }

@@ -8,6 +8,7 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+pub mod bytes;
 pub mod floats;
 pub mod integers;
 pub mod scalar;
@@ -17,7 +18,7 @@ use crate::level::{Cpu, Level};
 /// The operations of one level. Values of the implementing types exist only where the CPU has the instructions.
 ///
 /// Each operation documents its exact result; [`scalar`] is the reference.
-pub trait Isa: floats::Floats {}
+pub trait Isa: bytes::Bytes {}
 
 /// A computation that is compiled once per level.
 pub trait Kernel {

@@ -8,7 +8,8 @@
 //!   ([`activation`]).
 //! * An output of a linear layer is one f32 chain over the blocks of its row in k order,
 //!   `acc = fma(f32(isum), d_w * d_a, acc)` with an exact i32 `isum`; formats with a minimum add a second
-//!   `fma(f32(msum), m_w * d_a, acc)` per block ([`mod@matmul`]). Tiles widen over rows and tokens, never along k.
+//!   `fma(f32(msum), m_w * d_a, acc)` per block, and those with a scale for 16 weights (NVFP4) have a link for each half of
+//!   32 ([`mod@matmul`]). Tiles widen over rows and tokens, never along k.
 //! * f32/f16/bf16 dot products and norm sums use [`LANES`] virtual lanes and one fixed reduction tree
 //!   ([`elementwise`]).
 //! * Attention walks the keys in tiles of [`attention::TILE`] in key order; a score is one fma chain over the head

@@ -154,6 +154,18 @@ pub(crate) struct PlainSuperBlock {
     pub(crate) dmin: f32,
 }
 
+impl PlainSuperBlock {
+    /// Writes the weights of a block without minima.
+    pub(crate) fn write(&self, out: &mut [f32]) {
+        for ((out, quants), &scale) in out.chunks_exact_mut(16).zip(self.quants.chunks_exact(16)).zip(&self.scales) {
+            let scale = self.d * scale as f32;
+            for (out, &q) in out.iter_mut().zip(quants) {
+                *out = scale * f32::from(q);
+            }
+        }
+    }
+}
+
 /// Float types: no blocks, and f32 activations.
 pub(crate) trait Dense: Weights {
     /// A weight from its bytes.

@@ -17,7 +17,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
 use crate::json;
-use crate::options::{Options, natural, optional};
+use crate::options::{Options, kv_format, natural, optional};
 
 /// Token ids: a sequence of integers, but no `bytes`, of which one is surely meant as text.
 pub(crate) struct Tokens(Vec<u32>);
@@ -100,7 +100,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
@@ -111,6 +111,7 @@ impl Engine {
         seed: Option<&Bound<'_, PyAny>>,
         level: Option<&str>,
         prefill_chunk: &Bound<'_, PyAny>,
+        kv: &str,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -125,6 +126,7 @@ impl Engine {
             mmap,
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
+            kv: kv_format(kv)?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;
@@ -228,6 +230,7 @@ impl Engine {
         record.set_item("vocabulary", info.vocabulary)?;
         record.set_item("context_trained", info.trained_context)?;
         record.set_item("context", info.context)?;
+        record.set_item("kv", info.kv.name())?;
         let types = PyDict::new(py);
         for (name, count) in &info.types {
             types.set_item(name, count)?;

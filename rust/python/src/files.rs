@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
 use crate::interrupt::detached;
-use crate::options::{natural, optional};
+use crate::options::{kv_format, natural, optional};
 
 /// Level, available levels and default threads.
 #[pyfunction]
@@ -61,17 +61,20 @@ pub(crate) fn plan<'py>(
     context: Option<&Bound<'py, PyAny>>,
     mmap: bool,
     prefill_chunk: &Bound<'py, PyAny>,
+    kv: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
+    let kv = kv_format(kv)?;
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
-        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, ..LoadOptions::default() })
+        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, ..LoadOptions::default() })
     })?;
     let record = PyDict::new(py);
     record.set_item("context", plan.context)?;
     record.set_item("context_trained", plan.trained_context)?;
     record.set_item("weights_bytes", plan.weights_bytes)?;
     record.set_item("weights_mapped", plan.weights_mapped)?;
+    record.set_item("kv", plan.kv_format.name())?;
     record.set_item("kv_bytes", plan.kv_bytes)?;
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;

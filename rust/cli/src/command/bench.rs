@@ -5,18 +5,18 @@ use std::time::Instant;
 
 use clap::Args;
 use fastq_core::sampler::philox::philox4x32_10;
-use fastq_core::{BatchItem, Interrupt, LoadOptions, Logits, Model, Sequence};
+use fastq_core::{BatchItem, Interrupt, KvFormat, LoadOptions, Logits, Model, Sequence};
 use serde_json::{Value, json};
 
-use crate::options::{model_path, usage};
+use crate::options::{kv_formats, model_path, usage};
 use crate::report::{Statistics, table};
 use crate::signals::Computing;
 use crate::terminal::{self, Outcome, bytes, seconds};
 
 /// Measure the speed of a model
 ///
-/// Per thread count: loads the model, computes a prompt of random tokens (prefill), then single tokens (decode), and repeats.
-/// Medians, with the range. Without MODEL the default model is measured.
+/// Per thread count and format of the KV cache: loads the model, and for each depth computes a prompt of random tokens (prefill), then
+/// single tokens (decode), and repeats. Medians, with the range. Without MODEL the default model is measured.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// A GGUF file
@@ -27,9 +27,12 @@ pub(crate) struct Arguments {
     /// Tokens to decode; 0 leaves decode out
     #[arg(short = 'n', long, value_name = "N", default_value_t = 128)]
     decode: usize,
-    /// Tokens already in the context before prompt and decode
-    #[arg(short, long, value_name = "N", default_value_t = 0)]
-    depth: usize,
+    /// Tokens already in the context before prompt and decode; several in turn
+    #[arg(short, long, value_name = "LIST", value_delimiter = ',', default_value = "0")]
+    depth: Vec<usize>,
+    /// Keys and values of the KV cache, one format after the other
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = KvFormat::default().name(), value_parser = kv_formats())]
+    kv: Vec<KvFormat>,
     /// Thread counts, one after the other [default: what the machine grants]
     #[arg(short, long, value_name = "LIST", value_delimiter = ',')]
     threads: Vec<usize>,
@@ -44,10 +47,13 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// The measurements for one number of threads.
+/// The measurements for one number of threads, format of the cache and depth.
 struct Measured {
     threads: usize,
+    kv: KvFormat,
+    depth: usize,
     level: &'static str,
+    kv_bytes: u64,
     load: Vec<f64>,
     first_token: Vec<f64>,
     prefill: Vec<f64>,
@@ -69,7 +75,9 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     };
     let mut results = Vec::new();
     for threads in threads {
-        results.push(measure(&path, &arguments, threads, &computing)?);
+        for &kv in &arguments.kv {
+            results.extend(measure(&path, &arguments, threads, kv, &computing)?);
+        }
     }
     if arguments.json { print_json(&path, &arguments, &results) } else { print_text(&path, &arguments, &results) }?;
     Ok(0)
@@ -94,11 +102,18 @@ fn forward(
     Ok(start.elapsed().as_secs_f64())
 }
 
-fn measure(path: &Path, arguments: &Arguments, threads: Option<usize>, interrupt: &dyn Interrupt) -> Outcome<Measured> {
-    let Arguments { prompt, decode, depth, rounds, .. } = *arguments;
-    let context = depth.saturating_add(prompt.max(decode)).max(1);
+fn measure(
+    path: &Path,
+    arguments: &Arguments,
+    threads: Option<usize>,
+    kv: KvFormat,
+    interrupt: &dyn Interrupt,
+) -> Outcome<Vec<Measured>> {
+    let Arguments { prompt, decode, rounds, .. } = *arguments;
+    let deepest = arguments.depth.iter().copied().max().unwrap_or(0);
+    let context = deepest.saturating_add(prompt.max(decode)).max(1);
     let options =
-        LoadOptions { context: Some(context), threads, mmap: !arguments.no_mmap, ..LoadOptions::default() };
+        LoadOptions { context: Some(context), threads, kv, mmap: !arguments.no_mmap, ..LoadOptions::default() };
     let load = |times: &mut Vec<f64>| -> Outcome<Model> {
         let start = Instant::now();
         let model = Model::load(path, &options, interrupt)?;
@@ -113,36 +128,48 @@ fn measure(path: &Path, arguments: &Arguments, threads: Option<usize>, interrupt
     }
     let vocabulary = model.info().vocabulary;
     let text = tokens(context, vocabulary);
-    let (before, after) = text.split_at(depth);
     let mut out = Vec::new();
     // Once without a clock: pages of the file come into memory, clocks of the processor go up.
     forward(&model, &mut model.new_sequence(), &text[..context.min(32)], &mut out, interrupt)?;
-    let mut base = model.new_sequence();
-    forward(&model, &mut base, before, &mut out, interrupt)?;
-    let mut measured = Measured {
-        threads: model.threads(),
-        level: model.level().name(),
-        load: load_times,
-        first_token: Vec::new(),
-        prefill: Vec::new(),
-        decode: Vec::new(),
-    };
+    let mut results = Vec::new();
+    let mut bases = Vec::new();
+    for &depth in &arguments.depth {
+        let mut base = model.new_sequence();
+        let before = model.kv_used_bytes();
+        forward(&model, &mut base, &text[..depth], &mut out, interrupt)?;
+        results.push(Measured {
+            threads: model.threads(),
+            kv,
+            depth,
+            level: model.level().name(),
+            kv_bytes: model.kv_used_bytes().saturating_sub(before),
+            load: load_times.clone(),
+            first_token: Vec::new(),
+            prefill: Vec::new(),
+            decode: Vec::new(),
+        });
+        bases.push(base);
+    }
+    // The depths take turns, so that a disturbance hits all alike.
     for round in 0..rounds {
-        if prompt > 0 {
-            let took = forward(&model, &mut base.fork(), &after[..prompt], &mut out, interrupt)?;
-            measured.prefill.push(prompt as f64 / took);
-            measured.first_token.push(measured.load[round] + took);
-        }
-        if decode > 0 {
-            let mut sequence = base.fork();
-            let mut took = 0.0;
-            for token in after[..decode].chunks(1) {
-                took += forward(&model, &mut sequence, token, &mut out, interrupt)?;
+        for (base, measured) in bases.iter().zip(&mut results) {
+            let after = &text[measured.depth..];
+            if prompt > 0 {
+                let took = forward(&model, &mut base.fork(), &after[..prompt], &mut out, interrupt)?;
+                measured.prefill.push(prompt as f64 / took);
+                measured.first_token.push(measured.load[round] + took);
             }
-            measured.decode.push(decode as f64 / took);
+            if decode > 0 {
+                let mut sequence = base.fork();
+                let mut took = 0.0;
+                for token in after[..decode].chunks(1) {
+                    took += forward(&model, &mut sequence, token, &mut out, interrupt)?;
+                }
+                measured.decode.push(decode as f64 / took);
+            }
         }
     }
-    Ok(measured)
+    Ok(results)
 }
 
 fn print_text(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outcome {
@@ -157,6 +184,8 @@ fn print_text(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
             vec![
                 m.threads.to_string(),
                 m.level.to_owned(),
+                m.kv.name().to_owned(),
+                m.depth.to_string(),
                 cell(&m.load, seconds),
                 cell(&m.first_token, seconds),
                 cell(&m.prefill, per_second),
@@ -164,11 +193,11 @@ fn print_text(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
             ]
         })
         .collect();
-    let Arguments { prompt, decode, depth, rounds, .. } = *arguments;
+    let Arguments { prompt, decode, rounds, .. } = *arguments;
     let prefill = format!("prefill {prompt} t/s");
     let decode = format!("decode {decode} t/s");
-    terminal::print_line(&format!("{}, depth {depth}, median of {rounds} (range)", terminal::one_line(&path.display().to_string())))?;
-    terminal::print_line(&table(&["threads", "level", "load", "first token", &prefill, &decode], &rows))?;
+    terminal::print_line(&format!("{}, median of {rounds} (range)", terminal::one_line(&path.display().to_string())))?;
+    terminal::print_line(&table(&["threads", "level", "kv", "depth", "load", "first token", &prefill, &decode], &rows))?;
     match fastq_core::machine::peak_rss_bytes() {
         Some(peak) => terminal::print_line(&format!("peak resident size {}", bytes(peak))),
         None => Ok(()),
@@ -183,6 +212,9 @@ fn print_json(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
             json!({
                 "threads": m.threads,
                 "level": m.level,
+                "kv": m.kv.name(),
+                "depth": m.depth,
+                "kv_bytes": m.kv_bytes,
                 "load_seconds": statistics(&m.load),
                 "first_token_seconds": statistics(&m.first_token),
                 "prefill_tokens_per_second": statistics(&m.prefill),
@@ -194,7 +226,6 @@ fn print_json(path: &Path, arguments: &Arguments, results: &[Measured]) -> Outco
         "model": path.display().to_string(),
         "prompt": arguments.prompt,
         "decode": arguments.decode,
-        "depth": arguments.depth,
         "rounds": arguments.rounds,
         "peak_rss_bytes": fastq_core::machine::peak_rss_bytes(),
         "results": results,

@@ -9,6 +9,7 @@ use fastq_core::memory::MemoryPlan;
 use fastq_core::model;
 use serde_json::{Value, json};
 
+use crate::options::KvArguments;
 use crate::report::table;
 use crate::terminal::{self, Outcome, bytes, one_line};
 
@@ -22,6 +23,8 @@ pub(crate) struct Arguments {
     /// Positions per sequence [default: what the model was trained for, as far as memory allows]
     #[arg(short, long, value_name = "N")]
     context: Option<usize>,
+    #[command(flatten)]
+    kv: KvArguments,
     /// Plan for reading the file into memory instead of mapping it
     #[arg(long)]
     no_mmap: bool,
@@ -33,7 +36,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     // Mapped in any case: nothing but the header is read.
     let file = Gguf::open(&arguments.model, &OpenOptions::default())?;
-    let options = LoadOptions { context: arguments.context, mmap: !arguments.no_mmap, ..LoadOptions::default() };
+    let options = LoadOptions {
+        context: arguments.context,
+        mmap: !arguments.no_mmap,
+        kv: arguments.kv.kv,
+        ..LoadOptions::default()
+    };
     let plan = model::plan(&file, &options)?;
     if arguments.json {
         terminal::print_json(&to_json(&arguments.model, &plan))?;
@@ -52,7 +60,7 @@ fn to_text(path: &Path, plan: &MemoryPlan) -> String {
     ]];
     for group in &plan.kv {
         let sees = group.window.map_or("all positions".to_owned(), |window| format!("a window of {window} positions"));
-        rows.push(vec!["kv cache".to_owned(), bytes(group.bytes), format!("{} layers that see {sees}", group.layers)]);
+        rows.push(vec!["kv cache".to_owned(), bytes(group.bytes), format!("{}, {} layers that see {sees}", plan.kv_format.name(), group.layers)]);
     }
     rows.push(vec!["working memory".to_owned(), bytes(plan.scratch_bytes), String::new()]);
     rows.push(vec!["must be free".to_owned(), bytes(plan.total_bytes), String::new()]);
@@ -79,6 +87,7 @@ fn to_json(path: &Path, plan: &MemoryPlan) -> Value {
         "trained_context": plan.trained_context,
         "weights_bytes": plan.weights_bytes,
         "weights_mapped": plan.weights_mapped,
+        "kv_format": plan.kv_format.name(),
         "kv": kv.collect::<Vec<_>>(),
         "kv_bytes": plan.kv_bytes,
         "scratch_bytes": plan.scratch_bytes,

@@ -104,7 +104,7 @@ impl Blocks for Q5_0 {
         let high = head.word(isa, 1);
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
-        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_fifth_bits(high, 0)));
-        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_fifth_bits(high, 1)));
+        sink.take(isa, 0, isa.or_each(isa.low_nibbles(packed), isa.sixteen_bits::<16>(high, 0)));
+        sink.take(isa, 1, isa.or_each(isa.high_nibbles(packed), isa.sixteen_bits::<16>(high, 1)));
     }
 }

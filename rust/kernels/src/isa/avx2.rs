@@ -1,4 +1,5 @@
 //! AVX2, with the AVX-VNNI dot product as a variant.
+mod bytes;
 mod floats;
 mod integers;
 

@@ -1,4 +1,5 @@
 //! AVX-512, the Ice Lake set.
+mod bytes;
 mod floats;
 mod integers;
 

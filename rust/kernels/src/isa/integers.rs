@@ -1,5 +1,6 @@
 //! Operations on vectors with one matrix row per lane, for the integer matrix products.
 
+use crate::format::grid::Grid;
 use crate::unpack::Rows;
 
 /// The integer operations of a SIMD level. A lane is a row of weights; bytes of a lane are neighbours along k.
@@ -20,6 +21,10 @@ pub(crate) trait Integers: Copy {
     type Floats: Copy;
     /// Dot products under way.
     type Dot: Copy;
+    /// Four entries of a grid per lane.
+    type Entries: Copy;
+    /// Sixteen bytes to choose from.
+    type Table: Copy;
 
     /// `x` in every lane.
     fn splat(self, x: i32) -> Self::Words;
@@ -54,6 +59,12 @@ pub(crate) trait Integers: Copy {
     /// The f16 in the upper half of each lane, as f32.
     fn upper_halves(self, w: Self::Words) -> Self::Floats;
 
+    /// `2^(e - 128)` of the lowest byte `e` of each lane, exact: subnormal for 0 and 1, `2^127` for 255.
+    fn exponents(self, w: Self::Words) -> Self::Floats;
+
+    /// Half the unsigned E4M3 in the byte `byte` of each lane, exact: 0 for 0x7f; else the top bit does not count.
+    fn small_floats(self, w: Self::Words, byte: usize) -> Self::Floats;
+
     /// The four bytes that begin in the middle of `a` and end in the middle of `b`.
     fn between(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
@@ -69,14 +80,62 @@ pub(crate) trait Integers: Copy {
     /// Per byte `(w << SHIFT) & MASK`; the lower `SHIFT` bits of `MASK` are zero.
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
 
+    /// A table for [`look_up`](Integers::look_up).
+    fn table(self, bytes: &[u8; 16]) -> Self::Table;
+
+    /// Per byte `table[(w >> SHIFT) & 15]`, with a `SHIFT` of 0 or 4: the lower or the upper nibble.
+    fn look_up<const SHIFT: u32>(self, table: Self::Table, w: Self::Words) -> Self::Words;
+
     /// Per byte `a - b`, wrapping.
     fn sub_bytes(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
     /// Bytes `[0, 0, 1, 1]` and `[2, 2, 3, 3]` of each lane.
     fn double_bytes(self, w: Self::Words) -> (Self::Words, Self::Words);
 
-    /// Byte `b` is 16 where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
-    fn fifth_bits(self, w: Self::Words, i: usize) -> Self::Words;
+    /// Byte `b` is `VALUE`, a power of two, where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
+    fn bits<const VALUE: u8>(self, w: Self::Words, i: usize) -> Self::Words;
+
+    /// Bits 1-0, 3-2, 5-4 and 7-6 of the byte `byte` of each lane.
+    fn spread_crumbs(self, w: Self::Words, byte: usize) -> Self::Words;
+
+    /// The lower and the upper nibble of byte 0 and of byte 1 of each lane; those of bytes 2 and 3.
+    fn spread_nibbles(self, w: Self::Words) -> (Self::Words, Self::Words);
+
+    /// The five digits of each byte as a fraction in base 3, `n` from 0: `((byte * 3^n) % 256 * 3) >> 8`.
+    fn trits(self, w: Self::Words) -> [Self::Words; 5];
+
+    /// Byte `i` of each lane is byte `bytes[i]` of `a`, or byte `bytes[i] - 4` of `b`.
+    fn pick(self, a: Self::Words, b: Self::Words, bytes: [u8; 4]) -> Self::Words;
+
+    /// Byte `b` of each lane is bits `FROM + WIDTH b..` of the lane, `WIDTH` of them; all four are inside it.
+    fn spread<const WIDTH: u32, const FROM: u32>(self, w: Self::Words) -> Self::Words;
+
+    /// Bit `BIT` of each lane in all of its bits.
+    fn bit_everywhere<const BIT: u32>(self, w: Self::Words) -> Self::Words;
+
+    /// 255 for bytes with bit 7, 0 for the others.
+    fn negative_bytes(self, w: Self::Words) -> Self::Words;
+
+    /// Per byte `w & 127`, with a bit 7 that makes the number of set bits even.
+    fn with_parity(self, w: Self::Words) -> Self::Words;
+
+    /// The four entries of `grid` with the numbers `(low[b] + 256 * high[b]) % N`, for the bytes of each lane.
+    fn entries<const N: usize, const WIDTH: usize, const M: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        low: [Self::Words; M],
+        high: [Self::Words; M],
+    ) -> [Self::Entries; M];
+
+    /// Sixteen weights from `entries`: 2 and 3 for `HALF` 1 of entries of eight weights, 0 and 1 for half 0, all four of
+    /// entries of four. Byte `b` of word `i` is [`Grid::bytes`] of code `4 i + b`, with bit `16 HALF + 4 i + b` of `signs` as its
+    /// sign.
+    fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
+        self,
+        grid: &'static Grid<N, WIDTH>,
+        entries: Self::Entries,
+        signs: Self::Words,
+    ) -> [Self::Words; 4];
 
     /// Signed bytes as the level multiplies them: plus [`SIGNED_OFFSET`](Integers::SIGNED_OFFSET).
     fn signed_bytes(self, w: Self::Words) -> Self::Words;
@@ -88,11 +147,18 @@ pub(crate) trait Integers: Copy {
     /// Bytes `2 pair` and `2 pair + 1` of each lane as i16, times `factor` (products fit i16).
     fn scale_pair(self, w: Self::Words, pair: usize, signed: bool, factor: i32) -> Self::Words;
 
+    /// `a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
+    fn pair_product(self, a: Self::Words, b: Self::Words) -> Self::Words;
+
     /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
 
     /// After how many [`step`](Integers::step)s with bytes up to `peak` a dot product must end: a power of two.
     fn steps(self, peak: u32) -> usize;
+
+    /// A peak that is not below `peak` and scales few dot products at a time best: what sixteen weights sum up to is scaled
+    /// at once, even if that takes more than a pair product.
+    fn whole_peak(self, peak: u32) -> u32;
 
     /// As [`steps`](Integers::steps), at most four, for dot products that [`end_scaled`](Integers::end_scaled) ends.
     fn scaled_steps(self, peak: u32) -> usize;
@@ -216,6 +282,17 @@ pub(crate) trait Integers: Copy {
         self.fields::<4, 0x0f>(words)
     }
 
+    /// [`look_up`](Integers::look_up) of four words.
+    #[inline(always)]
+    fn look_up_each<const SHIFT: u32>(self, table: Self::Table, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.look_up::<SHIFT>(table, a),
+            self.look_up::<SHIFT>(table, b),
+            self.look_up::<SHIFT>(table, c),
+            self.look_up::<SHIFT>(table, d),
+        ]
+    }
+
     /// [`field`](Integers::field) of four words.
     #[inline(always)]
     fn fields<const SHIFT: u32, const MASK: u8>(self, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
@@ -244,10 +321,15 @@ pub(crate) trait Integers: Copy {
         [self.or(a[0], b[0]), self.or(a[1], b[1]), self.or(a[2], b[2]), self.or(a[3], b[3])]
     }
 
-    /// The four words of [`fifth_bits`](Integers::fifth_bits) for 16 weights, `half` of 32.
+    /// The four words of [`bits`](Integers::bits) for 16 weights, `half` of 32.
     #[inline(always)]
-    fn sixteen_fifth_bits(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
+    fn sixteen_bits<const VALUE: u8>(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
         let i = 4 * half;
-        [self.fifth_bits(w, i), self.fifth_bits(w, i + 1), self.fifth_bits(w, i + 2), self.fifth_bits(w, i + 3)]
+        [
+            self.bits::<VALUE>(w, i),
+            self.bits::<VALUE>(w, i + 1),
+            self.bits::<VALUE>(w, i + 2),
+            self.bits::<VALUE>(w, i + 3),
+        ]
     }
 }

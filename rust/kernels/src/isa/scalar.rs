@@ -1,4 +1,5 @@
 //! The scalar level: plain Rust, the oracle.
+mod bytes;
 mod floats;
 
 use super::Isa;

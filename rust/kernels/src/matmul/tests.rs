@@ -52,11 +52,11 @@ fn random(rng: &mut Rng, format: Format, rows: usize, k: usize, tokens: usize, b
     (data, quantized(scalar(), format.activation(), &x, k))
 }
 
-/// Row lengths to test: every number of blocks from 1 to 40 for the 32-blocks, to 6 for super-blocks, every tail for floats.
+/// Row lengths to test: every number of blocks from 1 to 40 for small blocks, to 6 for super-blocks, every tail for floats.
 fn lengths(format: Format) -> Vec<usize> {
     match format.info().block {
         1 => (1..=40).chain([576, 1000]).collect(),
-        32 => (1..=40).map(|blocks| 32 * blocks).collect(),
+        block @ 32..256 => (1..=40).map(|blocks| block * blocks).collect(),
         block => (1..=6).map(|blocks| block * blocks).collect(),
     }
 }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 /// Lanes 0..8 and 8..16.
 #[derive(Clone, Copy, Debug)]
-pub struct F(__m256, __m256);
+pub struct F(pub(super) __m256, pub(super) __m256);
 
 /// Runs intrinsics that touch registers only.
 macro_rules! registers {

@@ -1,0 +1,157 @@
+//! IQ1_S: 256 weights in 8 groups of 32, `d * (2 s + 1) / 8 * (8 q + 1 or - 1)` with points of a grid of 2048, 1.5625 bits per weight.
+//!
+//! ```text
+//! byte  0        2               34              50
+//!       | d f16  | qs: 32 bytes  | qh: 8 u16     |
+//! byte 2 + e:     bits 7-0 of the number of entry e                                        (e < 32)
+//! u16 34 + 2 g:   bit 15 = whether 1 is subtracted,  bits 14-12 = s[g],
+//!                 bits 3 e + 2, 3 e = bits 10-8 of the number of entry 4 g + e             (g < 8, e < 4)
+//! weight 32 g + i = d / 8 * (2 s[g] + 1) * (-8, 0 or 8 by the code in its entry, plus or minus 1)
+//! ```
+
+use core::mem::offset_of;
+
+use super::grid::{self, Grid, take_eights, write_group};
+use super::layout::{Half, SUPER, block};
+use super::{BlockFormat, Quantizer, Scale};
+use crate::Activation;
+use crate::ahead::Head;
+use crate::isa::integers::Integers;
+use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
+
+/// IQ1_S: 256 weights in 50 bytes, a scale of three bits per 32.
+#[derive(Clone, Copy, Default, Debug)]
+#[allow(non_camel_case_types, reason = "named as in GGUF files")]
+pub struct IQ1_S;
+
+block! { IQ1_S {
+    /// Scale of the scales.
+    d: Half,
+    /// Bits 7-0 of the numbers of entries.
+    qs: [u8; 32],
+    /// The rest of the groups.
+    qh: [u8; 16],
+} }
+
+/// The grid.
+static GRID: &Grid<2048, 8> = &grid::IQ1;
+
+impl Block {
+    /// The integers.
+    #[inline(always)]
+    fn quants(&self) -> [i8; SUPER] {
+        let mut quants = [0; SUPER];
+        for (g, out) in quants.chunks_exact_mut(32).enumerate() {
+            let word = self.word(g);
+            let number = |e: usize| usize::from(self.qs[4 * g + e]) | usize::from(word >> (3 * e) & 7) << 8;
+            write_group(GRID, grid::SMALL_OFFSET, out, number, |_| if word >> 15 == 1 { 0xff } else { 0 });
+        }
+        quants
+    }
+
+    /// The scales of the sub-blocks of 16: `2 s + 1`.
+    #[inline(always)]
+    fn scales(&self) -> [i8; 16] {
+        core::array::from_fn(|j| 2 * (self.word(j / 2) >> 12 & 7) as i8 + 1)
+    }
+
+    /// The scale of the scales.
+    #[inline(always)]
+    fn d(&self) -> f32 {
+        self.d.get() / 8.0
+    }
+}
+
+impl Block {
+    /// What group `g` has in `qh`.
+    #[inline(always)]
+    fn word(&self, g: usize) -> u16 {
+        u16::from_le_bytes([self.qh[2 * g], self.qh[2 * g + 1]])
+    }
+}
+
+impl BlockFormat for IQ1_S {
+    const NAME: &'static str = "IQ1_S";
+    const ID: u32 = 19;
+    const BLOCK: usize = SUPER;
+    const BYTES: usize = 50;
+    const ACTIVATION: Activation = Activation::Super256;
+    const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    // Its quantizer has to know how much each weight matters (an importance matrix).
+    const QUANTIZER: Option<Quantizer> = None;
+
+    fn dequantize(block: &[u8], out: &mut [f32]) {
+        Self::decode(block).write(out);
+    }
+}
+
+impl Weights for IQ1_S {
+    const WORDS: &'static [usize] = &[offset_of!(Block, d)];
+
+    #[inline(always)]
+    fn accept<V: Visitor>(visitor: V) -> V::Output {
+        visitor.super_blocks::<Self>()
+    }
+}
+
+impl SuperBlocks for IQ1_S {
+    const OFFSET: i32 = grid::SMALL_OFFSET;
+    const PEAK: u32 = grid::IQ1_PEAK;
+    const MINIMA: bool = false;
+
+    fn decode(block: &[u8]) -> PlainSuperBlock {
+        let block = Block::of(block);
+        PlainSuperBlock {
+            quants: block.quants(),
+            scales: block.scales().map(i32::from),
+            minima: [0; 16],
+            d: block.d(),
+            dmin: 0.0,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
+        // SAFETY: `qh` is 16 bytes of each block.
+        let mut scales = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
+        for scales in &mut scales {
+            let bits = isa.field::<3, 0x0e>(isa.pick(*scales, *scales, [1, 1, 3, 3]));
+            *scales = isa.or(bits, isa.splat(0x0101_0101));
+        }
+        let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
+        SuperScales { scales, minima: scales, d, dmin: d }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
+        // Written out, not a loop: the shuffles of a sub-block's number have to be constants.
+        // SAFETY: by the contract.
+        unsafe {
+            half::<I, 0>(isa, rows, sink);
+            half::<I, 1>(isa, rows, sink);
+        }
+    }
+}
+
+/// Unpacks half `H` of a block.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    // SAFETY: the numbers are 32 bytes of each block, `qh` 16.
+    let (low, words) =
+        unsafe { (isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)), isa.chunk(rows.at(offset_of!(Block, qh)))) };
+    let (first, second) = (words[2 * H], words[2 * H + 1]);
+    let high = [
+        isa.spread::<3, 0>(first),
+        isa.spread::<3, 16>(first),
+        isa.spread::<3, 0>(second),
+        isa.spread::<3, 16>(second),
+    ];
+    let [a, b, c, d] = isa.entries(GRID, low, high);
+    take_eights(isa, sink, 8 * H, GRID, a, isa.bit_everywhere::<15>(first));
+    take_eights(isa, sink, 8 * H + 2, GRID, b, isa.bit_everywhere::<31>(first));
+    take_eights(isa, sink, 8 * H + 4, GRID, c, isa.bit_everywhere::<15>(second));
+    take_eights(isa, sink, 8 * H + 6, GRID, d, isa.bit_everywhere::<31>(second));
+}

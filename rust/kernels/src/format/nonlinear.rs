@@ -1,0 +1,103 @@
+//! The sixteen levels of IQ4_NL and IQ4_XS, and the search for scales with which ggml encodes them.
+//!
+//! Results are byte-exact to `ggml-quants.c` compiled without contraction, as in [`search`](super::search).
+
+use super::round::{peak, reciprocal};
+use super::search::TINY;
+use crate::isa::integers::Integers;
+
+/// What the nibbles stand for: steps that grow with the distance from zero.
+pub(super) const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// The value of each nibble as the signed bytes of the level `I`.
+#[inline(always)]
+pub(super) const fn signed_table<I: Integers>() -> [u8; 16] {
+    let mut table = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = (LEVELS[i] as i32 + I::SIGNED_OFFSET) as u8;
+        i += 1;
+    }
+    table
+}
+
+/// Half-way between neighbours.
+const MIDDLES: [f32; 15] = {
+    let mut middles = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        middles[i] = (LEVELS[i] as f32 + LEVELS[i + 1] as f32) / 2.0;
+        i += 1;
+    }
+    middles
+};
+
+/// The nibble of the nearest level, the upper one of two; the last one for NaN, as in the reference.
+#[inline(always)]
+pub(super) fn nearest_level(x: f32) -> u8 {
+    15 - MIDDLES.iter().map(|&middle| u8::from(x < middle)).sum::<u8>()
+}
+
+/// Sums of `w x q` and `w q^2` with `w = x^2` for the nearest levels `q` of `inverse * x`.
+fn sums(x: &[f32; 32], inverse: f32) -> (f32, f32) {
+    let levels = x.map(|x| nearest_level(inverse * x));
+    let (mut xq, mut qq) = (0.0, 0.0);
+    for (&x, level) in x.iter().zip(levels) {
+        let (w, q) = (x * x, f32::from(LEVELS[usize::from(level)]));
+        xq += w * q * x;
+        qq += w * q * q;
+    }
+    (xq, qq)
+}
+
+/// Finds a scale with a small sum of `x^2 (x - scale q)^2`: trial scales map the value of largest magnitude to 127 and to
+/// -134..=-120; for the levels of each, the best scale comes in closed form. 0 for a block of (nearly) zeros.
+pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
+    let peak = peak(x);
+    if peak.abs() < TINY {
+        return 0.0;
+    }
+    let lowest = f32::from(LEVELS[0]);
+    let (xq, qq) = sums(x, 1.0 / (-peak / lowest));
+    let mut scale = if qq > 0.0 { xq / qq } else { 0.0 };
+    let mut best = scale * xq;
+    for step in -7i8..=7 {
+        let (xq, qq) = sums(x, (f32::from(step) + lowest) / peak);
+        if qq > 0.0 && xq * xq > best * qq {
+            scale = xq / qq;
+            best = scale * xq;
+        }
+    }
+    scale
+}
+
+/// The nibbles of `x / scale`; those of zero for a scale of 0.
+pub(super) fn encode(x: &[f32; 32], scale: f32) -> [u8; 32] {
+    let inverse = reciprocal(scale);
+    x.map(|x| nearest_level(inverse * x))
+}
+
+/// The weights of 32 nibbles.
+pub(super) fn decode(nibbles: [u8; 32]) -> [i8; 32] {
+    nibbles.map(|nibble| LEVELS[usize::from(nibble)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_level_is_nearest() {
+        let distance = |x: f32, nibble: usize| (f64::from(x) - f64::from(LEVELS[nibble])).abs();
+        for i in -1400..=1400 {
+            for x in [i as f32 / 10.0, (i as f32 / 10.0).next_up(), (i as f32 / 2.0).next_down(), i as f32 / 2.0] {
+                let found = usize::from(nearest_level(x));
+                for other in 0..16 {
+                    let (here, there) = (distance(x, found), distance(x, other));
+                    assert!(here < there || here == there && found >= other, "{x}: {found}, not {other}");
+                }
+            }
+        }
+        assert_eq!((nearest_level(f32::NEG_INFINITY), nearest_level(f32::INFINITY)), (0, 15));
+    }
+}

@@ -1,0 +1,60 @@
+"""The format of the KV cache: names, plan, errors, and how far answers with a quantized cache are from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import fastq
+from conftest import Make
+
+FORMATS: list[Literal["f16", "q8_0"]] = ["f16", "q8_0"]
+CALLS: list[Callable[..., Any]] = [fastq.Model, fastq.plan]
+
+
+@pytest.mark.parametrize("name", ["q4_0", "F16", "", "f32"])
+def test_unknown_names_are_refused(small: Path, name: Any) -> None:
+    for call in CALLS:
+        with pytest.raises(ValueError, match=r'kv must be "f16" or "q8_0", found "' + name + '"'):
+            call(small, kv=name)
+
+
+@pytest.mark.parametrize("wrong", [8, None, b"f16"])
+def test_other_types_are_refused(small: Path, wrong: Any) -> None:
+    for call in CALLS:
+        with pytest.raises(TypeError):
+            call(small, kv=wrong)
+
+
+def test_the_plan_counts_it(make: Make) -> None:
+    # Head sizes of whole blocks of 32 values need 34 bytes for each, others a little more.
+    for head_dim, share in ((32, 34 / 64), (64, 34 / 64), (80, 86 / 160)):
+        path = make(format="Q8_0", heads=2, kv_heads=1, head_dim=head_dim, context=256)
+        plans = {kv: fastq.plan(path, context=256, kv=kv) for kv in FORMATS}
+        assert {kv: plan.kv for kv, plan in plans.items()} == {"f16": "f16", "q8_0": "q8_0"}
+        assert plans["q8_0"].kv_bytes == round(plans["f16"].kv_bytes * share)
+        assert plans["q8_0"].scratch_bytes == plans["f16"].scratch_bytes
+    with fastq.Model(path) as m, fastq.Model(path, kv="q8_0") as q:
+        assert (m.info.kv, q.info.kv) == ("f16", "q8_0")
+
+
+def test_real_models_hardly_change(real: tuple[str, Path], note: Callable[[str], None]) -> None:
+    """Mean KL divergence from the f16 cache over a text of 400 tokens."""
+    name, path = real
+    text = Path(__file__).resolve().parents[1] / "DESIGN.md"
+    rows = {}
+    for kv in FORMATS:
+        with fastq.Model(path, context=512, kv=kv) as m:
+            x = m.logits(m.tokenize(text.read_text(encoding="utf-8"))[:400], all=True)
+        x -= x.max(axis=1, keepdims=True)
+        rows[kv] = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    p, q = rows["f16"], rows["q8_0"]
+    divergence = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+    same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+    note(f"{name}: q8_0 cache, mean KL divergence from the f16 cache {divergence:.6f}, same top token {same:.1%}")
+    assert 0 < divergence < 0.02
+    assert same > 0.9
