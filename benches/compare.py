@@ -3,11 +3,11 @@
     python benches/compare.py --models FOLDER --out table.md --json table.json --plot table.svg
     python benches/compare.py --scenario depth batch busy --only "1B Q4_K_M"
 
-The peers are measured where they can be imported: ``pip install llama-cpp-python==0.3.36`` built from its source
-distribution, so that it has this machine's instructions, ``ik-llama-cpp-python`` and ``openvino-genai``; ``--python
-ENGINE=INTERPRETER`` names another environment for one of them. On processors with AMX the native build of llama-cpp-python can
-end with a segmentation fault in ``ggml_backend_amx_mul_mat``; built with ``CFLAGS="-mno-amx-tile -mno-amx-int8
--mno-amx-bf16"`` (and ``CXXFLAGS``) it runs. What an engine cannot load is a gap in the table, with the reason on stderr.
+The peers are ``llama-cpp-python==0.3.36`` built from its source distribution, so that it has this machine's
+instructions, ``ik-llama-cpp-python`` and ``openvino-genai``; ``--python ENGINE=INTERPRETER`` names another environment
+for one of them. On processors with AMX the native build of llama-cpp-python can end with a segmentation fault in
+``ggml_backend_amx_mul_mat``; built with ``CFLAGS="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"`` (and ``CXXFLAGS``) it
+runs. What an engine cannot load is a gap in the table, with the reason on stderr.
 
 Every measurement is a process of its own (load time and memory are then honest); the engines take turns within a round,
 so that a busy neighbour meets all of them. Random-weight files of real shapes are written by ``tests/tiny.py``: speed
@@ -36,7 +36,7 @@ REAL = {"SmolLM2-135M Q4_1": "smollm2.gguf", "Gemma-3-270M Q4_K_M": "gemma3.gguf
 METRICS = {
     "load_ms": ("load, ms", False),
     "first_ms": ("import, load, first token, ms", False),
-    "process_ms": ("whole process, \"Hello\", 1 token, ms", False),
+    "process_ms": ('whole process, "Hello", 1 token, ms', False),
     "prefill": ("prefill, tokens/s", True),
     "decode": ("decode, tokens/s", True),
     "rss_mib": ("peak RSS, MiB", False),
@@ -137,7 +137,15 @@ def random_file(folder: Path, kind: str) -> Path:
     path = folder / f"random-1b-{kind.lower()}.gguf"
     if not path.exists():
         print(f"writing {path.name} ...", file=sys.stderr)
-        command = [sys.executable, str(ROOT / "tests" / "tiny.py"), str(path), "--shape", "llama-3.2-1b", "--type", kind]
+        command = [
+            sys.executable,
+            str(ROOT / "tests" / "tiny.py"),
+            str(path),
+            "--shape",
+            "llama-3.2-1b",
+            "--type",
+            kind,
+        ]
         subprocess.run(command, check=True)
     return path
 
@@ -174,7 +182,7 @@ class Comparison:
         self.python = dict(entry.split("=", 1) for entry in arguments.python)
 
     def interpreter(self, engine: str) -> str:
-        return self.python.get(engine, sys.executable)
+        return str(self.python.get(engine, sys.executable))
 
     def file(self, what: str) -> Path | None:
         folder: Path = self.arguments.models
@@ -205,7 +213,7 @@ class Comparison:
         def scenario(name: str, path: str, threads: int) -> list[Round]:
             job = Job("", path, threads, self.arguments.prefill, self.arguments.decode)
             variants = {e: (dataclasses.replace(job, engine=e), self.interpreter(e)) for e in names}
-            return rounds(variants, self.arguments.rounds, True, f"{name}, {threads} threads")
+            return rounds(variants, self.arguments.rounds, self.arguments.process, f"{name}, {threads} threads")
 
         return self.each(scenario), names
 
@@ -267,7 +275,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=Path(os.environ.get("FASTQ_MODELS", ".cache/models")))
     parser.add_argument("--scenario", nargs="*", default=["table"], choices=SCENARIOS)
-    parser.add_argument("--types", nargs="*", default=["Q4_0", "Q4_K_M", "Q8_0"], help="of the 1B shape; 'all' for every one")
+    parser.add_argument(
+        "--types", nargs="*", default=["Q4_0", "Q4_K_M", "Q8_0"], help="of the 1B shape; 'all' for every one"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="parts of model names")
     parser.add_argument("--engines", nargs="*", default=["fastq", "llama-cpp-python"], choices=list(ENGINES))
     parser.add_argument("--python", nargs="*", default=[], metavar="ENGINE=INTERPRETER", help="another environment")
@@ -275,6 +285,9 @@ def main() -> int:
     parser.add_argument("--prefill", type=int, default=512, help="tokens of the prompt")
     parser.add_argument("--decode", type=int, default=128, help="tokens after it")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--process", action=argparse.BooleanOptionalAction, default=True, help="time whole processes too"
+    )
     parser.add_argument("--keep", action=argparse.BooleanOptionalAction, default=True, help="keep random files")
     parser.add_argument("--out", type=Path, help="write the Markdown tables here as well")
     parser.add_argument("--json", type=Path, help="write every measurement here")
@@ -289,8 +302,8 @@ def main() -> int:
         results, names = getattr(comparison, scenario)()
         everything[scenario] = results
         texts.append(
-            f"{cpu_name()}, fastq level {info.level}; {scenario}: medians of {arguments.rounds} interleaved rounds, prompt "
-            f"{arguments.prefill}, decode {arguments.decode}\n\n{table(results, names)}\n"
+            f"{cpu_name()}, fastq level {info.level}; {scenario}: medians of {arguments.rounds} interleaved rounds, "
+            f"prompt {arguments.prefill}, decode {arguments.decode}\n\n{table(results, names)}\n"
         )
         if arguments.plot and scenario == "table":
             plot(results, names, arguments.plot)

@@ -2,9 +2,9 @@
 
     python benches/engines.py '{"engine": "fastq", "path": "m.gguf", "threads": 1, "prefill": 512, "decode": 128}'
 
-prints one JSON object. Times are taken outside the engines with ``time.perf_counter`` where they hand out tokens one by
-one; fastq's own split of prompt and decoding is checked against the whole time. Prompts are token ids, the same for all;
-sampling is greedy and the end of the text is ignored.
+prints one JSON object. Times are taken outside the engines with ``time.perf_counter`` where they hand out tokens one
+by one; fastq's own split of prompt and decoding is checked against the whole time. Prompts are token ids, the same for
+all; sampling is greedy and the end of the text is ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 PROMPT_TEXT = "Hello"
 
@@ -30,7 +30,7 @@ class Job:
     threads: int
     prefill: int = 512
     decode: int = 128
-    kv: str = "f16"
+    kv: Literal["f16", "q8_0"] = "f16"
     sequences: int = 1
     hello: bool = False
 
@@ -118,7 +118,7 @@ def openvino_genai(job: Job) -> tuple[Run, Callable[[], object]]:
         raise RuntimeError("not measured with other caches or several sequences")
     pipeline = genai.LLMPipeline(job.path, "CPU", INFERENCE_NUM_THREADS=job.threads)
 
-    class Clock(genai.StreamerBase):
+    class Clock(genai.StreamerBase):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.times: list[float] = []

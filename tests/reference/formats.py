@@ -143,6 +143,7 @@ def q6_k(b: Bytes) -> Floats:
 
 
 # The I-quants: blocks hold numbers of grid points, signs, and odd scales `2 s + 1`.
+EIGHTH, QUARTER = np.float32(1 / 8), np.float32(1 / 4)
 IQ2_VALUES = (8, 25, 43)
 IQ3_XXS_VALUES = (4, 12, 20, 28, 36, 44, 52, 62)
 IQ3_S_VALUES = (1, 3, 5, 7, 9, 11, 13, 15)
@@ -153,14 +154,15 @@ GRIDS = Path(__file__).parents[2] / "rust/kernels/src/format/grid"
 def grid(name: str, values: tuple[int, ...]) -> Floats:
     """The points of a grid, `(entries, 8)` or `(entries, 4)`; the codes are read from the sources of the engine.
 
-    Nothing is checked against itself: the results are compared with those of the `gguf` package, which has its own list.
+    Nothing is checked against itself: the results are compared with those of the `gguf` package, which has its own.
     """
     source = (GRIDS / f"{name}.rs").read_text().partition("= [")[2]
     codes = np.array([int(number, 0) for number in re.findall(r"0[xo]\w+", source)])
     width = 8 if len(values) <= 4 else 4
     bits_of_code = 2 if width == 8 else 3
     split = codes[:, None] >> bits_of_code * np.arange(width) & (1 << bits_of_code) - 1
-    return np.array(values, np.float32)[split]
+    out: Floats = np.array(values, np.float32)[split]
+    return out
 
 
 def words(b: Bytes, dtype: str) -> npt.NDArray[np.int64]:
@@ -169,13 +171,15 @@ def words(b: Bytes, dtype: str) -> npt.NDArray[np.int64]:
 
 def points(table: Floats, numbers: npt.NDArray[np.integer]) -> Floats:
     """Points by their numbers, `(n, m)` to `(n, m * width)`."""
-    return table[numbers].reshape(len(numbers), -1)
+    out: Floats = table[numbers].reshape(len(numbers), -1)
+    return out
 
 
 def signs_of(seven: npt.NDArray[np.integer]) -> Bytes:
     """Sign bytes of which seven bits are known: the number of negative signs is even."""
     eighth = np.unpackbits(seven.astype(np.uint8)[..., None], axis=-1).sum(axis=-1) & 1
-    return (seven.astype(np.int64) | eighth.astype(np.int64) << 7).astype(np.uint8)
+    out: Bytes = (seven.astype(np.int64) | eighth.astype(np.int64) << 7).astype(np.uint8)
+    return out
 
 
 def negated(x: Floats, signs: Bytes) -> Floats:
@@ -198,26 +202,26 @@ def iq2_xxs(b: Bytes) -> Floats:
     numbers = groups[:, :, :1] >> 8 * np.arange(4) & 255
     signs = signs_of(groups[:, :, 1:] >> 7 * np.arange(4) & 127)
     x = points(grid("iq2_xxs", IQ2_VALUES), numbers.reshape(-1, 32))
-    return half(b, 0) / 8 * odd(groups[:, :, 1] >> 28, 32) * negated(x, signs.reshape(-1, 32))
+    return half(b, 0) * EIGHTH * odd(groups[:, :, 1] >> 28, 32) * negated(x, signs.reshape(-1, 32))
 
 
 def iq2_xs(b: Bytes) -> Floats:
     qs = words(b[:, 2:66], "<u2")
     x = points(grid("iq2_xs", IQ2_VALUES), qs & 511)
-    return half(b, 0) / 8 * odd(nibbles_in_turn(b[:, 66:]), 16) * negated(x, signs_of(qs >> 9))
+    return half(b, 0) * EIGHTH * odd(nibbles_in_turn(b[:, 66:]), 16) * negated(x, signs_of(qs >> 9))
 
 
 def iq2_s(b: Bytes) -> Floats:
     high = (b[:, 66:74, None] >> np.arange(0, 8, 2) & 3).reshape(len(b), 32)
     x = points(grid("iq2_s", IQ2_VALUES), b[:, 2:34].astype(np.int64) | high.astype(np.int64) << 8)
-    return half(b, 0) / 8 * odd(nibbles_in_turn(b[:, 74:]), 16) * negated(x, b[:, 34:66])
+    return half(b, 0) * EIGHTH * odd(nibbles_in_turn(b[:, 74:]), 16) * negated(x, b[:, 34:66])
 
 
 def iq3_xxs(b: Bytes) -> Floats:
     groups = words(b[:, 66:], "<u4")
     signs = signs_of(groups[:, :, None] >> 7 * np.arange(4) & 127).reshape(-1, 32)
     x = points(grid("iq3_xxs", IQ3_XXS_VALUES), b[:, 2:66])
-    return half(b, 0) / 4 * odd(groups >> 28, 32) * negated(x, signs)
+    return half(b, 0) * QUARTER * odd(groups >> 28, 32) * negated(x, signs)
 
 
 def iq3_s(b: Bytes) -> Floats:
@@ -231,7 +235,7 @@ def iq1_s(b: Bytes) -> Floats:
     high = (qh[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 32)
     x = points(grid("iq1_s", (-8, 0, 8)), b[:, 2:34].astype(np.int64) | high << 8)
     shift = spread(np.where(qh >> 15 == 1, np.float32(-1), np.float32(1)), 32)
-    return half(b, 0) / 8 * odd(qh >> 12 & 7, 32) * (x + shift)
+    return half(b, 0) * EIGHTH * odd(qh >> 12 & 7, 32) * (x + shift)
 
 
 def iq1_m(b: Bytes) -> Floats:
@@ -240,8 +244,10 @@ def iq1_m(b: Bytes) -> Floats:
     shift = spread(np.where(high & 8 != 0, np.float32(-1), np.float32(1)), 8)
     # The upper nibbles of four u16 are an f16; below are four scales of three bits each.
     scales = words(b[:, 48:], "<u2")
-    d = (scales >> 12 << 4 * np.arange(4)).sum(axis=1).astype("<u2").view("<f2").astype(np.float32)[:, None]
-    return d / 8 * odd((scales[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 16), 16) * (x + shift)
+    d: Floats = (scales >> 12 << 4 * np.arange(4)).sum(axis=1).astype("<u2").view("<f2").astype(np.float32)[:, None]
+    return d * EIGHTH * odd((scales[:, :, None] >> 3 * np.arange(4) & 7).reshape(-1, 16), 16) * (x + shift)
+
+
 IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 E2M1_LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 """The four-bit float of MXFP4 and NVFP4, doubled; the scales are halved for it."""
