@@ -161,10 +161,42 @@ impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<I, F, T>
     }
 }
 
-/// How far ahead the weights are asked for: far enough for the latency of memory at its full rate, and so little that they
-/// are still in the second-level cache when they are used. Sixteen rows at once are too many streams for the prefetchers of
-/// the hardware.
-const DISTANCE: usize = 32 << 10;
+/// How far ahead the weights of a row are asked for, in bytes; those of all rows of a group together are far enough for the
+/// latency of memory at its full rate, and so little that they are still in the second-level cache when they are used. Sixteen rows
+/// at once are too many streams for the prefetchers of the hardware.
+const DISTANCE: usize = 2 << 10;
+
+/// Where to ask for weights: the walk along the rows of a group and of the ones behind it, [`DISTANCE`] ahead.
+struct Ask {
+    /// Offset in the rows.
+    column: usize,
+    /// Bytes from the group to the one asked for.
+    group: usize,
+}
+
+impl Ask {
+    /// At the first block of a group.
+    #[inline(always)]
+    fn new<I: Integers>(rows: Rows) -> Ask {
+        let stride = rows.stride.max(1);
+        if stride > DISTANCE {
+            Ask { column: DISTANCE, group: 0 }
+        } else {
+            Ask { column: 0, group: DISTANCE.div_ceil(stride) * I::ROWS * stride }
+        }
+    }
+
+    /// Asks for the next block in every row.
+    #[inline(always)]
+    fn next<I: Integers>(&mut self, isa: I, rows: Rows, bytes: usize) {
+        prefetch(isa, rows, self.column, bytes, self.group);
+        self.column += bytes;
+        if self.column >= rows.stride {
+            self.column -= rows.stride;
+            self.group += I::ROWS * rows.stride;
+        }
+    }
+}
 
 /// Asks for what lies `distance` bytes behind the block at `at`, in every row.
 #[inline(always)]
@@ -212,6 +244,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
+    let mut ask = Ask::new::<I>(rows);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
@@ -221,7 +254,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
         let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
-        prefetch(isa, rows, b * F::BYTES, F::BYTES, DISTANCE);
+        ask.next(isa, rows, F::BYTES);
         for part in 0..parts {
             let at = b * parts + part;
             // SAFETY: as above; the records are those of k activations.
@@ -281,6 +314,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
+    let mut ask = Ask::new::<I>(rows);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
@@ -290,7 +324,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
         let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
-        prefetch(isa, rows, b * F::BYTES, F::BYTES, DISTANCE);
+        ask.next(isa, rows, F::BYTES);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
