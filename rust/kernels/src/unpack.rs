@@ -140,6 +140,14 @@ pub(crate) struct SuperScales<I: Integers> {
     pub(crate) dmin: I::Floats,
 }
 
+impl<I: Integers> SuperScales<I> {
+    /// The scales of a format without minima.
+    #[inline(always)]
+    pub(crate) fn without_minima(scales: [I::Words; 4], d: I::Floats) -> SuperScales<I> {
+        SuperScales { scales, minima: scales, d, dmin: d }
+    }
+}
+
 /// A decoded super-block, for the scalar level.
 pub(crate) struct PlainSuperBlock {
     /// The integers, after subtraction of the offset.
@@ -155,6 +163,12 @@ pub(crate) struct PlainSuperBlock {
 }
 
 impl PlainSuperBlock {
+    /// A block of a format without minima.
+    #[inline(always)]
+    pub(crate) fn without_minima(quants: [i8; 256], scales: [i32; 16], d: f32) -> PlainSuperBlock {
+        PlainSuperBlock { quants, scales, minima: [0; 16], d, dmin: 0.0 }
+    }
+
     /// Writes the weights of a block without minima.
     pub(crate) fn write(&self, out: &mut [f32]) {
         for ((out, quants), &scale) in out.chunks_exact_mut(16).zip(self.quants.chunks_exact(16)).zip(&self.scales) {

@@ -97,13 +97,7 @@ impl SuperBlocks for IQ1_M {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -124,7 +118,7 @@ impl SuperBlocks for IQ1_M {
         let (low, high) = (isa.field::<4, 0x0f>(nibbles), isa.field::<0, 0xf0>(nibbles));
         let half = isa.or(isa.pick(low, low, [0, 2, 0, 2]), isa.pick(high, high, [1, 3, 1, 3]));
         let d = isa.mul(isa.lower_halves(half), isa.splat_float(0.125));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -101,13 +101,7 @@ impl SuperBlocks for IQ1_S {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -119,7 +113,7 @@ impl SuperBlocks for IQ1_S {
             *scales = isa.or(bits, isa.splat(0x0101_0101));
         }
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

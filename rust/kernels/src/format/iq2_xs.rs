@@ -97,13 +97,7 @@ impl SuperBlocks for IQ2_XS {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -112,7 +106,7 @@ impl SuperBlocks for IQ2_XS {
         let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
         let scales = odd_nibble_scales(isa, [a, b]);
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -97,13 +97,7 @@ impl SuperBlocks for IQ2_XXS {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -115,7 +109,7 @@ impl SuperBlocks for IQ2_XXS {
             *scales = odd_scales(isa, isa.pick(a, b, [3, 3, 7, 7]));
         }
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -97,13 +97,7 @@ impl SuperBlocks for IQ3_S {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -116,7 +110,7 @@ impl SuperBlocks for IQ3_S {
             odd_scales(isa, isa.pick(low, high, [2, 2, 6, 6])),
             odd_scales(isa, isa.pick(low, high, [3, 3, 7, 7])),
         ];
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -100,13 +100,7 @@ impl SuperBlocks for IQ3_XXS {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d())
     }
 
     #[inline(always)]
@@ -121,7 +115,7 @@ impl SuperBlocks for IQ3_XXS {
             odd_scales(isa, isa.pick(high[2], high[3], [3, 3, 7, 7])),
         ];
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.25));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -125,22 +125,17 @@ impl SuperBlocks for IQ4_XS {
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
         let scales = block.scales();
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: core::array::from_fn(|j| i32::from(scales[j / 2])),
-            minima: [0; 16],
-            d: block.d.get(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), core::array::from_fn(|j| i32::from(scales[j / 2])), block.d.get())
     }
 
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, _rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // `d` and the upper bits of the scales.
         let first = head.word(isa, 0);
-        let (low, high) = isa.spread_nibbles(head.word(isa, 1));
+        let nibbles = head.word(isa, 1);
+        let (low, high) = (isa.spread::<4, 0>(nibbles), isa.spread::<4, 16>(nibbles));
         let (low, high) = (isa.double_bytes(low), isa.double_bytes(high));
-        let top = [isa.spread_crumbs(first, 2), isa.spread_crumbs(first, 3)];
+        let top = [isa.spread::<2, 16>(first), isa.spread::<2, 24>(first)];
         let top = [isa.double_bytes(top[0]), isa.double_bytes(top[1])];
         let bits = isa.or_each(
             [low.0, low.1, high.0, high.1],
@@ -159,7 +154,7 @@ impl SuperBlocks for IQ4_XS {
             isa.sub_bytes(bits[3], zero),
         ];
         let d = isa.lower_halves(first);
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

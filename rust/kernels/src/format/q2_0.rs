@@ -100,10 +100,10 @@ impl Blocks for Q2_0 {
         for half in 0..2 {
             let packed = head.word(isa, 1 + 2 * part + half);
             let bytes = [
-                isa.spread_crumbs(packed, 0),
-                isa.spread_crumbs(packed, 1),
-                isa.spread_crumbs(packed, 2),
-                isa.spread_crumbs(packed, 3),
+                isa.spread::<2, 0>(packed),
+                isa.spread::<2, 8>(packed),
+                isa.spread::<2, 16>(packed),
+                isa.spread::<2, 24>(packed),
             ];
             sink.take(isa, half, bytes);
         }

@@ -141,13 +141,7 @@ impl SuperBlocks for Q3_K {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales().map(i32::from),
-            minima: [0; 16],
-            d: block.d.get(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales().map(i32::from), block.d.get())
     }
 
     #[inline(always)]
@@ -177,7 +171,7 @@ impl SuperBlocks for Q3_K {
             isa.sub_bytes(bits[3], zero),
         ];
         let d = isa.upper_halves(end);
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -122,13 +122,7 @@ impl SuperBlocks for Q6_K {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock {
-            quants: block.quants(),
-            scales: block.scales.map(i32::from),
-            minima: [0; 16],
-            d: block.d.get(),
-            dmin: 0.0,
-        }
+        PlainSuperBlock::without_minima(block.quants(), block.scales.map(i32::from), block.d.get())
     }
 
     #[inline(always)]
@@ -136,7 +130,7 @@ impl SuperBlocks for Q6_K {
         // SAFETY: the scales are 16 bytes of each block.
         let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
         let d = isa.upper_halves(head.word(isa, 0));
-        SuperScales { scales, minima: scales, d, dmin: d }
+        SuperScales::without_minima(scales, d)
     }
 
     #[inline(always)]

@@ -21,5 +21,5 @@ pub(super) fn encode(values: &[f32]) -> (f32, [u8; SUPER]) {
 #[inline(always)]
 pub(super) fn scales<I: Integers>(isa: I, d: I::Floats) -> SuperScales<I> {
     let ones = [isa.splat(0x0101_0101); 4];
-    SuperScales { scales: ones, minima: ones, d, dmin: d }
+    SuperScales::without_minima(ones, d)
 }

@@ -81,7 +81,7 @@ impl SuperBlocks for TQ2_0 {
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
-        PlainSuperBlock { quants: block.quants(), scales: [1; 16], minima: [0; 16], d: block.d.get(), dmin: 0.0 }
+        PlainSuperBlock::without_minima(block.quants(), [1; 16], block.d.get())
     }
 
     #[inline(always)]

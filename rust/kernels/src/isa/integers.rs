@@ -95,12 +95,6 @@ pub(crate) trait Integers: Copy {
     /// Byte `b` is `VALUE`, a power of two, where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
     fn bits<const VALUE: u8>(self, w: Self::Words, i: usize) -> Self::Words;
 
-    /// Bits 1-0, 3-2, 5-4 and 7-6 of the byte `byte` of each lane.
-    fn spread_crumbs(self, w: Self::Words, byte: usize) -> Self::Words;
-
-    /// The lower and the upper nibble of byte 0 and of byte 1 of each lane; those of bytes 2 and 3.
-    fn spread_nibbles(self, w: Self::Words) -> (Self::Words, Self::Words);
-
     /// The five digits of each byte as a fraction in base 3, `n` from 0: `((byte * 3^n) % 256 * 3) >> 8`.
     fn trits(self, w: Self::Words) -> [Self::Words; 5];
 

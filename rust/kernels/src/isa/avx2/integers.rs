@@ -257,29 +257,6 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn spread_crumbs(self, w: __m256i, byte: usize) -> __m256i {
-        let x = self.shuffle(w, &const { choices([BYTE, -1, -1, -1]) }[byte]);
-        unsafe {
-            // Bits 2 s and 2 s + 1 come to bits 8 s and 8 s + 1, where no other copy has any.
-            let low = _mm256_or_si256(x, _mm256_slli_epi32::<6>(x));
-            let high = _mm256_or_si256(_mm256_slli_epi32::<12>(x), _mm256_slli_epi32::<18>(x));
-            _mm256_and_si256(_mm256_or_si256(low, high), _mm256_set1_epi8(3))
-        }
-    }
-
-    #[inline(always)]
-    fn spread_nibbles(self, w: __m256i) -> (__m256i, __m256i) {
-        let (mut a, mut b) = self.double_bytes(w);
-        for w in [&mut a, &mut b] {
-            unsafe {
-                let low = _mm256_and_si256(*w, _mm256_set1_epi16(0x000f));
-                *w = _mm256_or_si256(low, _mm256_and_si256(_mm256_srli_epi32::<4>(*w), _mm256_set1_epi16(0x0f00)));
-            }
-        }
-        (a, b)
-    }
-
-    #[inline(always)]
     fn trits(self, w: __m256i) -> [__m256i; 5] {
         let mut rest = w;
         let mut digits = [w; 5];

@@ -54,21 +54,11 @@ impl Avx512 {
     }
 
     /// Byte `b` of each dword becomes the eight bits from bit `at[b]` of the dword on, those that `mask` keeps. The kept bits
-    /// lie within the dword; places are modulo 256.
+    /// lie within the dword.
     #[inline(always)]
-    fn unaligned_bytes(self, w: __m512i, at: [u8; 4], mask: u8) -> __m512i {
-        // Places count from the qword and turn around at its end; for the upper dword they begin at 32.
-        let mut places = [0u8; 16];
-        let mut i = 0;
-        while i < 16 {
-            places[i] = at[i % 4].wrapping_add((i / 4 % 2 * 32) as u8) & 63;
-            i += 1;
-        }
-        // SAFETY: the level has AVX-512VBMI; 16 bytes are loaded from an array of 16.
-        unsafe {
-            let places = _mm512_broadcast_i32x4(_mm_loadu_si128(places.as_ptr().cast()));
-            _mm512_and_si512(_mm512_multishift_epi64_epi8(places, w), _mm512_set1_epi8(mask as i8))
-        }
+    fn unaligned_bytes(self, w: __m512i, at: [i32; 4], mask: u8) -> __m512i {
+        // SAFETY: the level has AVX-512VBMI.
+        unsafe { _mm512_and_si512(_mm512_multishift_epi64_epi8(places(at), w), _mm512_set1_epi8(mask as i8)) }
     }
 
     /// Per byte `table[w]`.
@@ -353,19 +343,8 @@ impl Integers for Avx512 {
 
     #[inline(always)]
     fn bits<const VALUE: u8>(self, w: __m512i, i: usize) -> __m512i {
-        let at = (4 * i as u8).wrapping_sub(VALUE.trailing_zeros() as u8);
-        self.unaligned_bytes(w, [at, at.wrapping_add(1), at.wrapping_add(2), at.wrapping_add(3)], VALUE)
-    }
-
-    #[inline(always)]
-    fn spread_crumbs(self, w: __m512i, byte: usize) -> __m512i {
-        let at = 8 * byte as u8;
-        self.unaligned_bytes(w, [at, at + 2, at + 4, at + 6], 0x03)
-    }
-
-    #[inline(always)]
-    fn spread_nibbles(self, w: __m512i) -> (__m512i, __m512i) {
-        (self.unaligned_bytes(w, [0, 4, 8, 12], 0x0f), self.unaligned_bytes(w, [16, 20, 24, 28], 0x0f))
+        let at = 4 * i as i32 - VALUE.trailing_zeros() as i32;
+        self.unaligned_bytes(w, [at, at + 1, at + 2, at + 3], VALUE)
     }
 
     #[inline(always)]
@@ -389,11 +368,7 @@ impl Integers for Avx512 {
     #[inline(always)]
     fn spread<const WIDTH: u32, const FROM: u32>(self, w: __m512i) -> __m512i {
         let (from, width) = (FROM as i32, WIDTH as i32);
-        unsafe {
-            let bytes =
-                _mm512_multishift_epi64_epi8(places([from, from + width, from + 2 * width, from + 3 * width]), w);
-            _mm512_and_si512(bytes, _mm512_set1_epi8(((1u32 << WIDTH) - 1) as i8))
-        }
+        self.unaligned_bytes(w, [from, from + width, from + 2 * width, from + 3 * width], ((1u32 << WIDTH) - 1) as u8)
     }
 
     #[inline(always)]
