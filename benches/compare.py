@@ -41,6 +41,9 @@ METRICS = {
     "decode": ("decode, tokens/s", True),
     "rss_mib": ("peak RSS, MiB", False),
 }
+# Prompts of the scenarios that do not take them from the command line.
+DEEP, SHALLOW, EACH = 4096, 16, 32
+PROMPTS = {"depth": f"{DEEP} and {SHALLOW}", "batch": f"of {EACH} each"}
 Result = dict[str, float]
 # One round: what was measured, by engine or variant; a missing one could not be.
 Round = dict[str, Result]
@@ -193,15 +196,15 @@ class Comparison:
         print(f"left out: {what} is not in {folder}; python tests/models.py fetches it", file=sys.stderr)
         return None
 
-    def each(self, scenario: Any) -> dict[str, list[Round]]:
+    def each(self, scenario: Any, threads: list[int] | None = None) -> dict[str, list[Round]]:
         results: dict[str, list[Round]] = {}
         for name, what in models(self.arguments.types, self.arguments.only):
             path = self.file(what)
             if path is None:
                 continue
             path.read_bytes()  # into the page cache: every engine starts warm
-            for threads in self.threads:
-                results[f"{name}|{threads}"] = scenario(name, str(path), threads)
+            for count in threads or self.threads:
+                results[f"{name}|{count}"] = scenario(name, str(path), count)
             if not self.arguments.keep and what not in REAL.values():
                 path.unlink()
         return results
@@ -220,7 +223,7 @@ class Comparison:
     def depth(self) -> tuple[dict[str, list[Round]], list[str]]:
         """A prompt of 4096 tokens and decoding after it, beside a short one, with both caches."""
         peer = [e for e in self.arguments.engines if e != "fastq"][:1]
-        shapes = {"": 4096, " at 0": 16}
+        shapes = {"": DEEP, " at 0": SHALLOW}
         jobs = {
             f"fastq {kv}{note}": ("fastq", kv, tokens) for kv in ("f16", "q8_0") for note, tokens in shapes.items()
         } | {f"{e}{note}": (e, "f16", tokens) for e in peer for note, tokens in shapes.items()}
@@ -240,7 +243,10 @@ class Comparison:
 
         def scenario(name: str, path: str, threads: int) -> list[Round]:
             variants = {
-                label: (Job("fastq", path, threads, 32, self.arguments.decode, sequences=n), self.interpreter("fastq"))
+                label: (
+                    Job("fastq", path, threads, EACH, self.arguments.decode, sequences=n),
+                    self.interpreter("fastq"),
+                )
                 for label, n in jobs.items()
             }
             return rounds(variants, self.arguments.rounds, False, f"{name}, {threads} threads, batch")
@@ -248,11 +254,10 @@ class Comparison:
         return self.each(scenario), list(jobs)
 
     def busy(self) -> tuple[dict[str, list[Round]], list[str]]:
-        """Two threads beside an endless loop, and one thread beside the same loop."""
-        jobs = {"fastq, 2 threads": 2, "fastq, 1 thread": 1}
+        """The most threads beside an endless loop, and fewer beside the same loop."""
+        jobs = {f"fastq, {n} threads": n for n in sorted(self.threads, reverse=True)}
 
-        def scenario(name: str, path: str, threads: int) -> list[Round]:
-            del threads
+        def scenario(name: str, path: str, _: int) -> list[Round]:
             variants = {
                 label: (Job("fastq", path, n, self.arguments.prefill, self.arguments.decode), self.interpreter("fastq"))
                 for label, n in jobs.items()
@@ -260,8 +265,7 @@ class Comparison:
             with Busy():
                 return rounds(variants, self.arguments.rounds, False, f"{name}, busy neighbour")
 
-        self.threads = [2]
-        return self.each(scenario), list(jobs)
+        return self.each(scenario, [max(self.threads)]), list(jobs)
 
 
 SCENARIOS = ("table", "depth", "batch", "busy")
@@ -274,7 +278,7 @@ def main() -> int:
     types = [f.name for f in fastq.formats() if f.name not in ("F32", "F16", "BF16")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=Path(os.environ.get("FASTQ_MODELS", ".cache/models")))
-    parser.add_argument("--scenario", nargs="*", default=["table"], choices=SCENARIOS)
+    parser.add_argument("--scenario", nargs="+", default=["table"], choices=SCENARIOS)
     parser.add_argument(
         "--types", nargs="*", default=["Q4_0", "Q4_K_M", "Q8_0"], help="of the 1B shape; 'all' for every one"
     )
@@ -303,7 +307,7 @@ def main() -> int:
         everything[scenario] = results
         texts.append(
             f"{cpu_name()}, fastq level {info.level}; {scenario}: medians of {arguments.rounds} interleaved rounds, "
-            f"prompt {arguments.prefill}, decode {arguments.decode}\n\n{table(results, names)}\n"
+            f"prompt {PROMPTS.get(scenario, arguments.prefill)}, decode {arguments.decode}\n\n{table(results, names)}\n"
         )
         if arguments.plot and scenario == "table":
             plot(results, names, arguments.plot)
