@@ -174,7 +174,7 @@ fn dot_peak(level: Level) -> f64 {
             Level::AvxVnni => unsafe { peak::avxvnni() },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { peak::avx512() },
+            Level::Avx512 | Level::Amx => unsafe { peak::avx512() },
         };
     });
     operations / time / 1e9

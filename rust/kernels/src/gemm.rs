@@ -3,6 +3,8 @@
 //! Panels of different formats differ in numbers only, so the tiles are compiled per level and class of the largest byte, not
 //! per format.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod panel;
 mod tiles;
 
@@ -12,7 +14,7 @@ use crate::Cpu;
 use crate::gemv::Group;
 use crate::isa::integers::Integers;
 use crate::isa::{SimdKernel, dispatch_simd};
-use crate::matmul::{Job, Line};
+use crate::matmul::{Job, MatmulScratch};
 use crate::unpack::{Blocks, SIGNED, SuperBlocks};
 use panel::{UnpackBlocks, UnpackSuperBlocks};
 use tiles::{BlockTiles, SuperTiles};
@@ -21,9 +23,15 @@ use tiles::{BlockTiles, SuperTiles};
 const PANEL: usize = 2;
 
 /// Multiplies the job's rows panel by panel. The matrix has at least [`lanes`] rows.
-pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) {
+pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
+    #[cfg(target_arch = "x86_64")]
+    // The halves of parts with two scales would have to leave the unit apart, which the vectors are faster than.
+    if !F::SPLIT && amx::takes(cpu, job) {
+        return amx::blocks::<F>(cpu, job, scratch);
+    }
+    let panel = &mut scratch.panel;
     for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
-        run(cpu, UnpackBlocks::<F> { job, row, panel, format: PhantomData });
+        run(cpu, UnpackBlocks::<F> { job, row, panel, signed: false, format: PhantomData });
         macro_rules! tiles {
             ($peak:expr, $min:expr, $split:expr) => {
                 run(cpu, BlockTiles::<{ $peak }, { $min }, { $split }> { job, row, panel, offset: F::OFFSET })
@@ -44,7 +52,12 @@ pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) 
 }
 
 /// As [`blocks`].
-pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, panel: &mut Vec<Line>) {
+pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
+    #[cfg(target_arch = "x86_64")]
+    if amx::takes(cpu, job) {
+        return amx::super_blocks::<F>(cpu, job, scratch);
+    }
+    let panel = &mut scratch.panel;
     for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
         run(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
         macro_rules! tiles {

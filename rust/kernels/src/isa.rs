@@ -5,6 +5,8 @@
 //! `#[inline(always)]`, so that the features reach them.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
@@ -41,7 +43,7 @@ pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
         Level::AvxVnni => unsafe { avx2::run_avxvnni(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512::run_avx512(kernel) },
+        Level::Avx512 | Level::Amx => unsafe { avx512::run_avx512(kernel) },
     }
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Out
         Level::AvxVnni => Ok(unsafe { avx2::simd_avxvnni(kernel) }),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => Ok(unsafe { avx512::simd_avx512(kernel) }),
+        Level::Avx512 | Level::Amx => Ok(unsafe { avx512::simd_avx512(kernel) }),
     }
 }
 

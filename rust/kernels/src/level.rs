@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-/// Declares the levels, lowest first: variant, name, the features it needs, and the token type of its
-/// [`Isa`](crate::isa::Isa).
+/// Declares the levels, lowest first: variant, name, the features it is compiled with, and what else must be true to run it.
 macro_rules! levels {
-    ($( $(#[$doc:meta])* $variant:ident = $name:literal, $(#[cfg($cfg:meta)])? [$($feature:tt),*]; )*) => {
+    ($(
+        $(#[$doc:meta])* $variant:ident = $name:literal, $(#[cfg($cfg:meta)])? [$($feature:tt),*] $(, if $granted:path)?;
+    )*) => {
         /// A set of instructions that kernels are compiled for; ordered from the plainest to the fastest.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Level { $( $(#[$doc])* $(#[cfg($cfg)])? $variant, )* }
@@ -27,7 +28,9 @@ macro_rules! levels {
             /// Whether this CPU and operating system can run the level.
             pub fn is_available(self) -> bool {
                 match self {
-                    $( $(#[cfg($cfg)])? Level::$variant => levels!(@detect $($feature),*), )*
+                    $( $(#[cfg($cfg)])? Level::$variant => {
+                        levels!(@detect $($feature),*) $(&& $granted())?
+                    } )*
                 }
             }
         }
@@ -46,6 +49,10 @@ levels! {
     /// The Ice Lake set of AVX-512: F, BW, DQ, VL, VNNI, VBMI.
     Avx512 = "avx512", #[cfg(target_arch = "x86_64")]
         ["avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi"];
+    /// The same, with the tile unit for products of many tokens (Sapphire Rapids and later; Linux).
+    Amx = "amx", #[cfg(target_arch = "x86_64")]
+        ["avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi"],
+        if crate::isa::amx::granted;
 }
 
 /// Name of the environment variable that chooses a level.

@@ -77,7 +77,10 @@ pub struct MatmulScratch {
     /// One accumulator per token (scalar level).
     sums: Vec<f32>,
     /// The unpacked rows (more than a few tokens).
-    panel: Vec<Line>,
+    pub(crate) panel: Vec<Line>,
+    /// Scales of the activations as the tile unit wants them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) columns: Vec<Line>,
 }
 
 /// A cache line, for the alignment of vectors.
@@ -182,7 +185,7 @@ impl Visitor for Product<'_, '_> {
         } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {
             let _ = dispatch_simd(self.cpu, gemv::BlocksGemv::<F>(self.job, PhantomData));
         } else {
-            gemm::blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);
+            gemm::blocks::<F>(self.cpu, &self.job, self.scratch);
         }
     }
 
@@ -192,7 +195,7 @@ impl Visitor for Product<'_, '_> {
         } else if self.job.tokens <= gemv::most_tokens(gemm::lanes(self.cpu)) {
             let _ = dispatch_simd(self.cpu, gemv::SuperBlocksGemv::<F>(self.job, PhantomData));
         } else {
-            gemm::super_blocks::<F>(self.cpu, &self.job, &mut self.scratch.panel);
+            gemm::super_blocks::<F>(self.cpu, &self.job, self.scratch);
         }
     }
 

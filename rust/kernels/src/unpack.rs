@@ -111,6 +111,10 @@ pub(crate) trait SuperBlocks: Weights {
     const PEAK: u32;
     /// Whether there are minima.
     const MINIMA: bool;
+    /// Whether sub-blocks `2 i` and `2 i + 1` have the same minimum.
+    const WIDE_MINIMA: bool = false;
+    /// The largest magnitude of the scales of sub-blocks; that of all signed bytes where nothing smaller helps.
+    const SCALE_PEAK: u32 = 128;
 
     /// A block, plainly.
     fn decode(block: &[u8]) -> PlainSuperBlock;

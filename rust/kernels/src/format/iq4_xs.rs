@@ -121,6 +121,7 @@ impl SuperBlocks for IQ4_XS {
     const OFFSET: i32 = 0;
     const PEAK: u32 = SIGNED;
     const MINIMA: bool = false;
+    const SCALE_PEAK: u32 = 32;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -118,6 +118,7 @@ impl SuperBlocks for Q2_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 3;
     const MINIMA: bool = true;
+    const SCALE_PEAK: u32 = 15;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -93,6 +93,7 @@ impl SuperBlocks for Q4_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 15;
     const MINIMA: bool = true;
+    const WIDE_MINIMA: bool = true;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -100,6 +100,7 @@ impl SuperBlocks for Q5_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 31;
     const MINIMA: bool = true;
+    const WIDE_MINIMA: bool = true;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -114,6 +114,7 @@ impl SuperBlocks for TQ1_0 {
     const OFFSET: i32 = 1;
     const PEAK: u32 = 2;
     const MINIMA: bool = false;
+    const SCALE_PEAK: u32 = 1;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -78,6 +78,7 @@ impl SuperBlocks for TQ2_0 {
     const OFFSET: i32 = 1;
     const PEAK: u32 = 3;
     const MINIMA: bool = false;
+    const SCALE_PEAK: u32 = 1;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

@@ -42,14 +42,18 @@ pub(super) fn room<I: Integers>(panel: &mut Vec<Line>, blocks: usize, vectors: u
 }
 
 /// Stores the weights of a block for one vector of rows.
-struct Store(*mut u8);
+struct Store<I: Integers> {
+    place: *mut u8,
+    /// Subtracted from every byte.
+    minus: I::Words,
+}
 
-impl<I: Integers> Sink<I> for Store {
+impl<I: Integers> Sink<I> for Store<I> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
         for (i, bytes) in bytes.into_iter().enumerate() {
             // SAFETY: whoever made this has room for a block.
-            unsafe { isa.store(self.0.add((4 * j + i) * PANEL * 4 * I::ROWS), bytes) };
+            unsafe { isa.store(self.place.add((4 * j + i) * PANEL * 4 * I::ROWS), isa.sub_bytes(bytes, self.minus)) };
         }
     }
 }
@@ -59,6 +63,8 @@ pub(super) struct UnpackBlocks<'j, 'a, F> {
     pub(super) job: &'j Job<'a>,
     pub(super) row: usize,
     pub(super) panel: &'j mut Vec<Line>,
+    /// Whether the offset of the format is subtracted, so that the bytes are the weights.
+    pub(super) signed: bool,
     pub(super) format: PhantomData<F>,
 }
 
@@ -70,6 +76,7 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
         let vector = 4 * I::ROWS;
         let (blocks, parts) = (self.job.weights.k / F::BLOCK, F::BLOCK / 32);
         let panel = room::<I>(self.panel, blocks * parts, BLOCK_VECTORS);
+        let minus = isa.splat(if self.signed { offset::<I>(F::PEAK, F::OFFSET) * 0x0101_0101 } else { 0 });
         let mut ahead = Ahead::new();
         for (v, group) in groups::<I>(self.job, self.row).iter().enumerate() {
             let rows = group.rows(self.job);
@@ -86,7 +93,7 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
                     // SAFETY: as above; the panel has room for all parts.
                     unsafe {
                         let panel = panel.add(((b * parts + part) * BLOCK_VECTORS + v) * vector);
-                        F::unpack(isa, block, head, part, &mut Store(panel));
+                        F::unpack(isa, block, head, part, &mut Store { place: panel, minus });
                         let (d, m) = F::scales(isa, head, part);
                         isa.store_floats(panel.add(BLOCK_SCALES * vector).cast(), d);
                         if F::MINIMUM || F::SPLIT {
@@ -148,7 +155,7 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                     if F::MINIMA {
                         isa.store_floats(panel.add(SUPER_MINIMA * vector).cast(), dmin);
                     }
-                    F::unpack(isa, block, head, &mut Store(panel));
+                    F::unpack(isa, block, head, &mut Store { place: panel, minus: isa.splat(0) });
                 }
             }
         }

@@ -101,6 +101,36 @@ fn every_level_equals_the_scalar_one() {
     }
 }
 
+/// Enough tokens for tiles of every kind, with and without a rest.
+#[test]
+fn many_tokens_equal_the_scalar_level() {
+    for cpu in levels() {
+        let mut rng = Rng::new(8);
+        for &format in Format::ALL {
+            for (i, blocks) in [1, 2, 3, 9].into_iter().enumerate() {
+                let k = blocks * if format.info().block == 1 { 19 } else { format.info().block };
+                let bits = [Bits::Sensible, Bits::Any, Bits::Finite, Bits::Sensible][i];
+                for (rows, tokens) in [(16, 31), (17, 32), (33, 47), (32, 64), (8, 65), (50, 130)] {
+                    let (data, x) = random(&mut rng, format, rows, k, tokens, bits);
+                    let matrix = Matrix { format, rows, k, data: &data };
+                    let expected = product(scalar(), matrix, 0..rows, &x, tokens);
+                    let found = product(cpu, matrix, 0..rows, &x, tokens);
+                    for (at, (&found, &expected)) in found.iter().zip(&expected).enumerate() {
+                        assert!(
+                            same(found, expected),
+                            "{} {} k={k} {bits:?} row {} of {rows}, token {} of {tokens}: {found:e}, not {expected:e}",
+                            cpu.level().name(),
+                            format.name(),
+                            at % rows,
+                            at / rows,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn any_split_of_rows_gives_the_same_and_writes_nothing_else() {
     const ROWS: usize = 40;
@@ -108,7 +138,7 @@ fn any_split_of_rows_gives_the_same_and_writes_nothing_else() {
         let mut rng = Rng::new(2);
         for &format in Format::ALL {
             let k = 3 * format.info().block.max(19);
-            for tokens in [1, 3, 9] {
+            for tokens in [1, 3, 9, 35] {
                 let (data, x) = random(&mut rng, format, ROWS, k, tokens, Bits::Sensible);
                 let matrix = Matrix { format, rows: ROWS, k, data: &data };
                 let whole = product(cpu, matrix, 0..ROWS, &x, tokens);
@@ -226,7 +256,7 @@ fn nothing_outside_the_slices_is_touched() {
         for &format in Format::ALL {
             let block = format.info().block;
             for k in if block == 1 { vec![1, 5, 15, 16, 17, 33] } else { vec![block, 2 * block, 3 * block] } {
-                for (rows, tokens) in [(8, 1), (16, 1), (17, 2), (33, 4), (9, 9), (35, 7), (3, 1)] {
+                for (rows, tokens) in [(8, 1), (16, 1), (17, 2), (33, 4), (9, 9), (35, 7), (3, 1), (33, 33)] {
                     let (data, x) = random(&mut rng, format, rows, k, tokens, Bits::Sensible);
                     for side in Side::ALL {
                         let (data, x) = (Guarded::new(&data, side), Guarded::new(&x, side));

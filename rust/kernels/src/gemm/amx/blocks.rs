@@ -1,0 +1,114 @@
+//! Tiles of [`Blocks`](crate::unpack::Blocks): every part of 32 weights leaves the unit to be scaled.
+
+use super::super::panel::{BLOCK_MINIMA, BLOCK_SCALES, BLOCK_VECTORS};
+use super::super::{PANEL, groups};
+use super::columns::{Sums, vectors};
+use super::unit::{Tokens, Unit};
+use super::{ROWS, TOKENS, Tile, VECTOR, tiles};
+use crate::isa::avx512::{Avx512, Only};
+use crate::isa::integers::Integers;
+use crate::matmul::{Job, Line};
+
+/// Multiplies a panel of signed bytes.
+pub(super) struct BlockTiles<'j, 'a, const MIN: bool> {
+    pub(super) job: &'j Job<'a>,
+    pub(super) row: usize,
+    pub(super) panel: &'j [Line],
+    pub(super) columns: &'j [Line],
+}
+
+impl<const MIN: bool> BlockTiles<'_, '_, MIN> {
+    /// What the columns hold of the sums.
+    pub(super) const SUMS: Sums = if MIN { Sums::Floats } else { Sums::No };
+}
+
+impl<const MIN: bool> Only for BlockTiles<'_, '_, MIN> {
+    #[inline(always)]
+    fn run(self, isa: Avx512) {
+        let (job, parts) = (self.job, self.job.weights.k / 32);
+        // SAFETY: whoever runs this has the level.
+        let unit = unsafe { Unit::<32>::new() };
+        let mut sums = [[Tile([0; TOKENS * ROWS]); 2]; 2];
+        for (tile, token) in tiles(job.tokens).enumerate() {
+            let columns = self.columns[tile * parts * vectors(Self::SUMS)..].as_ptr().cast::<u8>();
+            for (v, group) in groups::<Avx512>(job, self.row).iter().enumerate() {
+                let x = Tokens { x: job.record(token).as_ptr(), stride: job.record };
+                let panel = self.panel.as_ptr().cast::<u8>().wrapping_add(v * VECTOR);
+                let mut acc = [isa.splat_float(0.0); TOKENS];
+                // Two parts of two tiles at a time: while one is scaled, the unit computes the other.
+                // SAFETY: the panel and the records have all parts.
+                unsafe {
+                    unit.two(x, panel, parts, &mut sums[0]);
+                    for part in (0..parts).step_by(2) {
+                        let (now, next) = (part / 2 % 2, (part / 2 + 1) % 2);
+                        if part + 2 < parts {
+                            let panel = panel.add((part + 2) * BLOCK_VECTORS * VECTOR);
+                            unit.two(x.at(32 * (part + 2)), panel, parts - part - 2, &mut sums[next]);
+                        }
+                        for (i, sums) in sums[now][..(parts - part).min(2)].iter().enumerate() {
+                            let panel = panel.add((part + i) * BLOCK_VECTORS * VECTOR);
+                            scale::<MIN>(
+                                isa,
+                                panel,
+                                columns.add((part + i) * vectors(Self::SUMS) * VECTOR),
+                                sums,
+                                &mut acc,
+                            );
+                        }
+                    }
+                }
+                for (t, acc) in acc.into_iter().enumerate() {
+                    // SAFETY: the job is checked, and its caller promises that no other thread writes the rows.
+                    unsafe { group.store(isa, job.out, token + t, acc) };
+                }
+            }
+        }
+    }
+}
+
+/// Adds the sums of a part, scaled, to the outputs.
+///
+/// # Safety
+/// `panel` is a vector of rows of a part in the panel, and `columns` what the columns have of the part.
+#[inline(always)]
+unsafe fn scale<const MIN: bool>(
+    isa: Avx512,
+    panel: *const u8,
+    columns: *const u8,
+    sums: &Tile<i32>,
+    acc: &mut [<Avx512 as Integers>::Floats; TOKENS],
+) {
+    // SAFETY: by the contract.
+    unsafe {
+        let d = isa.load_floats(panel.add(BLOCK_SCALES * VECTOR).cast());
+        let m = isa.load_floats(panel.add(BLOCK_MINIMA * VECTOR).cast());
+        for (t, acc) in acc.iter_mut().enumerate() {
+            let scale = isa.splat_float_at(columns.add(4 * t));
+            let isum = isa.to_floats(isa.load(sums.token(t).cast()));
+            *acc = isa.fma(isum, isa.mul(d, scale), *acc);
+            if MIN {
+                let sum = isa.splat_float_at(columns.add(VECTOR + 4 * t));
+                *acc = isa.fma(sum, isa.mul(m, scale), *acc);
+            }
+        }
+    }
+}
+
+impl Unit<32> {
+    /// The sums over the next two of `parts` parts of the panel, or over the last one.
+    ///
+    /// # Safety
+    /// The panel and the records have as many parts.
+    #[inline(always)]
+    unsafe fn two(&self, x: Tokens, panel: *const u8, parts: usize, sums: &mut [Tile<i32>; 2]) {
+        // SAFETY: by the contract.
+        unsafe {
+            if parts > 1 {
+                let second = panel.add(BLOCK_VECTORS * VECTOR);
+                self.two_parts(x, [panel, second], PANEL * VECTOR, sums);
+            } else {
+                self.one_part(x, panel, PANEL * VECTOR, &mut sums[0]);
+            }
+        }
+    }
+}
