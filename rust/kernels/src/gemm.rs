@@ -25,8 +25,8 @@ const PANEL: usize = 2;
 /// Multiplies the job's rows panel by panel. The matrix has at least [`lanes`] rows.
 pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
     #[cfg(target_arch = "x86_64")]
-    // The halves of parts with two scales would have to leave the unit apart, which the vectors are faster than.
-    if !F::SPLIT && amx::takes(cpu, job) {
+    // Not where the vectors have more to scale: two scales for a part (its halves would leave the unit apart), or minima.
+    if !F::SPLIT && !F::MINIMUM && amx::takes(cpu, job) {
         return amx::blocks::<F>(cpu, job, scratch);
     }
     let panel = &mut scratch.panel;

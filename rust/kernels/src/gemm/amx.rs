@@ -27,7 +27,7 @@ use crate::matmul::{Job, MatmulScratch};
 use crate::unpack::{Blocks, SuperBlocks};
 use crate::{Cpu, Level};
 use blocks::BlockTiles;
-use columns::Columns;
+use columns::{Columns, Sums};
 use super_blocks::{SuperTiles, UnpackSuperBlocks};
 
 /// Tokens of a tile.
@@ -48,14 +48,10 @@ pub(super) fn takes(cpu: Cpu, job: &Job<'_>) -> bool {
 /// The job's rows, panel by panel. The level is [`Level::Amx`], and [`takes`] was true.
 pub(super) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
     let MatmulScratch { panel, columns, .. } = scratch;
-    let sums = if F::MINIMUM { BlockTiles::<true>::SUMS } else { BlockTiles::<false>::SUMS };
-    run_here(cpu, Columns { job, kind: F::ACTIVATION, sums, out: columns });
+    run_here(cpu, Columns { job, kind: F::ACTIVATION, sums: Sums::No, out: columns });
     for row in job.rows.clone().step_by(PANEL * ROWS) {
         run(cpu, UnpackBlocks::<F> { job, row, panel, signed: true, format: PhantomData });
-        match F::MINIMUM {
-            false => run_here(cpu, BlockTiles::<false> { job, row, panel, columns }),
-            true => run_here(cpu, BlockTiles::<true> { job, row, panel, columns }),
-        }
+        run_here(cpu, BlockTiles { job, row, panel, columns });
     }
 }
 

@@ -1,8 +1,7 @@
-//! Tiles of [`Blocks`](crate::unpack::Blocks): every part of 32 weights leaves the unit to be scaled.
+//! Tiles of [`Blocks`](crate::unpack::Blocks) with a scale alone: the sums of every part of 32 weights leave the unit to be scaled.
 
-use super::super::panel::{BLOCK_MINIMA, BLOCK_SCALES, BLOCK_VECTORS};
+use super::super::panel::{BLOCK_SCALES, BLOCK_VECTORS};
 use super::super::{PANEL, groups};
-use super::columns::{Sums, vectors};
 use super::unit::{Tokens, Unit};
 use super::{ROWS, TOKENS, Tile, VECTOR, tiles};
 use crate::isa::avx512::{Avx512, Only};
@@ -10,19 +9,14 @@ use crate::isa::integers::Integers;
 use crate::matmul::{Job, Line};
 
 /// Multiplies a panel of signed bytes.
-pub(super) struct BlockTiles<'j, 'a, const MIN: bool> {
+pub(super) struct BlockTiles<'j, 'a> {
     pub(super) job: &'j Job<'a>,
     pub(super) row: usize,
     pub(super) panel: &'j [Line],
     pub(super) columns: &'j [Line],
 }
 
-impl<const MIN: bool> BlockTiles<'_, '_, MIN> {
-    /// What the columns hold of the sums.
-    pub(super) const SUMS: Sums = if MIN { Sums::Floats } else { Sums::No };
-}
-
-impl<const MIN: bool> Only for BlockTiles<'_, '_, MIN> {
+impl Only for BlockTiles<'_, '_> {
     #[inline(always)]
     fn run(self, isa: Avx512) {
         let (job, parts) = (self.job, self.job.weights.k / 32);
@@ -30,7 +24,7 @@ impl<const MIN: bool> Only for BlockTiles<'_, '_, MIN> {
         let unit = unsafe { Unit::<32>::new() };
         let mut sums = [[Tile([0; TOKENS * ROWS]); 2]; 2];
         for (tile, token) in tiles(job.tokens).enumerate() {
-            let columns = self.columns[tile * parts * vectors(Self::SUMS)..].as_ptr().cast::<u8>();
+            let columns = self.columns[tile * parts..].as_ptr().cast::<u8>();
             for (v, group) in groups::<Avx512>(job, self.row).iter().enumerate() {
                 let x = Tokens { x: job.record(token).as_ptr(), stride: job.record };
                 let panel = self.panel.as_ptr().cast::<u8>().wrapping_add(v * VECTOR);
@@ -47,13 +41,7 @@ impl<const MIN: bool> Only for BlockTiles<'_, '_, MIN> {
                         }
                         for (i, sums) in sums[now][..(parts - part).min(2)].iter().enumerate() {
                             let panel = panel.add((part + i) * BLOCK_VECTORS * VECTOR);
-                            scale::<MIN>(
-                                isa,
-                                panel,
-                                columns.add((part + i) * vectors(Self::SUMS) * VECTOR),
-                                sums,
-                                &mut acc,
-                            );
+                            scale(isa, panel, columns.add((part + i) * VECTOR), sums, &mut acc);
                         }
                     }
                 }
@@ -71,7 +59,7 @@ impl<const MIN: bool> Only for BlockTiles<'_, '_, MIN> {
 /// # Safety
 /// `panel` is a vector of rows of a part in the panel, and `columns` what the columns have of the part.
 #[inline(always)]
-unsafe fn scale<const MIN: bool>(
+unsafe fn scale(
     isa: Avx512,
     panel: *const u8,
     columns: *const u8,
@@ -81,15 +69,10 @@ unsafe fn scale<const MIN: bool>(
     // SAFETY: by the contract.
     unsafe {
         let d = isa.load_floats(panel.add(BLOCK_SCALES * VECTOR).cast());
-        let m = isa.load_floats(panel.add(BLOCK_MINIMA * VECTOR).cast());
         for (t, acc) in acc.iter_mut().enumerate() {
             let scale = isa.splat_float_at(columns.add(4 * t));
             let isum = isa.to_floats(isa.load(sums.token(t).cast()));
             *acc = isa.fma(isum, isa.mul(d, scale), *acc);
-            if MIN {
-                let sum = isa.splat_float_at(columns.add(VECTOR + 4 * t));
-                *acc = isa.fma(sum, isa.mul(m, scale), *acc);
-            }
         }
     }
 }

@@ -18,8 +18,6 @@ use crate::unpack::Rows;
 pub(super) enum Sums {
     /// None.
     No,
-    /// Of each part of 32, as a float.
-    Floats,
     /// Eight words of each super-block: pairs of i16 sums of 16 activations.
     Pairs,
     /// Four words of each super-block: pairs of i16 sums of 32 activations.
@@ -31,7 +29,6 @@ impl Sums {
     pub(super) const fn words(self) -> usize {
         match self {
             Sums::No => 0,
-            Sums::Floats => 1,
             Sums::Pairs => 8,
             Sums::WidePairs => 4,
         }
@@ -79,15 +76,6 @@ impl Only for Columns<'_, '_> {
                 let sums = record.at(self.kind.sums_at(k));
                 match self.sums {
                     Sums::No => {}
-                    Sums::Floats => {
-                        for first in (0..blocks).step_by(4) {
-                            let pairs = isa.chunk(sums.at(4 * first));
-                            for (i, &pair) in pairs[..(blocks - first).min(4)].iter().enumerate() {
-                                let sum = isa.to_floats(isa.pair_product(ones, pair));
-                                isa.store_floats(at(first + i, 1).cast(), sum);
-                            }
-                        }
-                    }
                     Sums::Pairs => {
                         for b in 0..blocks {
                             for half in 0..2 {
