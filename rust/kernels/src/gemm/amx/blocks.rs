@@ -22,24 +22,24 @@ impl Only for BlockTiles<'_, '_> {
         let (job, parts) = (self.job, self.job.weights.k / 32);
         // SAFETY: whoever runs this has the level.
         let unit = unsafe { Unit::<32>::new() };
-        let mut sums = [[Tile([0; TOKENS * ROWS]); 2]; 2];
+        let mut sums = [[Tile([0; TOKENS * ROWS]); 4]; 2];
         for (tile, token) in tiles(job.tokens).enumerate() {
             let columns = self.columns[tile * parts..].as_ptr().cast::<u8>();
             for (v, group) in groups::<Avx512>(job, self.row).iter().enumerate() {
                 let x = Tokens { x: job.record(token).as_ptr(), stride: job.record };
                 let panel = self.panel.as_ptr().cast::<u8>().wrapping_add(v * VECTOR);
                 let mut acc = [isa.splat_float(0.0); TOKENS];
-                // Two parts of two tiles at a time: while one is scaled, the unit computes the other.
+                // Four parts of two tiles at a time: while one is scaled, the unit computes the other.
                 // SAFETY: the panel and the records have all parts.
                 unsafe {
-                    unit.two(x, panel, parts, &mut sums[0]);
-                    for part in (0..parts).step_by(2) {
-                        let (now, next) = (part / 2 % 2, (part / 2 + 1) % 2);
-                        if part + 2 < parts {
-                            let panel = panel.add((part + 2) * BLOCK_VECTORS * VECTOR);
-                            unit.two(x.at(32 * (part + 2)), panel, parts - part - 2, &mut sums[next]);
+                    unit.four(x, panel, parts, &mut sums[0]);
+                    for part in (0..parts).step_by(4) {
+                        let (now, next) = (part / 4 % 2, (part / 4 + 1) % 2);
+                        if part + 4 < parts {
+                            let panel = panel.add((part + 4) * BLOCK_VECTORS * VECTOR);
+                            unit.four(x.at(32 * (part + 4)), panel, parts - part - 4, &mut sums[next]);
                         }
-                        for (i, sums) in sums[now][..(parts - part).min(2)].iter().enumerate() {
+                        for (i, sums) in sums[now][..(parts - part).min(4)].iter().enumerate() {
                             let panel = panel.add((part + i) * BLOCK_VECTORS * VECTOR);
                             scale(isa, panel, columns.add((part + i) * VECTOR), sums, &mut acc);
                         }
@@ -78,19 +78,21 @@ unsafe fn scale(
 }
 
 impl Unit<32> {
-    /// The sums over the next two of `parts` parts of the panel, or over the last one.
+    /// The sums over the next four of `parts` parts of the panel, or over the last ones.
     ///
     /// # Safety
     /// The panel and the records have as many parts.
     #[inline(always)]
-    unsafe fn two(&self, x: Tokens, panel: *const u8, parts: usize, sums: &mut [Tile<i32>; 2]) {
+    unsafe fn four(&self, x: Tokens, panel: *const u8, parts: usize, sums: &mut [Tile<i32>; 4]) {
+        let part = BLOCK_VECTORS * VECTOR;
         // SAFETY: by the contract.
         unsafe {
-            if parts > 1 {
-                let second = panel.add(BLOCK_VECTORS * VECTOR);
-                self.two_parts(x, [panel, second], PANEL * VECTOR, sums);
+            if parts >= 4 {
+                self.four_parts(x, panel, PANEL * VECTOR, part, sums);
             } else {
-                self.one_part(x, panel, PANEL * VECTOR, &mut sums[0]);
+                for (i, sums) in sums[..parts].iter_mut().enumerate() {
+                    self.one_part(x.at(32 * i), panel.add(i * part), PANEL * VECTOR, sums);
+                }
             }
         }
     }

@@ -62,42 +62,55 @@ impl Tokens {
 }
 
 impl Unit<32> {
-    /// The sums over two neighbouring parts of 32 weights each: `weights[i]` has eight words of 16 rows, `stride` bytes apart.
+    /// The sums over four neighbouring parts of 32 weights each: the words of 16 rows of the first begin at `weights`, `stride` bytes
+    /// apart, those of the others `part` bytes behind each other.
     ///
     /// # Safety
-    /// The words are readable, and 64 activations from `x` on in each record.
+    /// The words are readable, and 128 activations from `x` on in each record.
     #[inline(always)]
-    pub(super) unsafe fn two_parts(
+    pub(super) unsafe fn four_parts(
         &self,
         x: Tokens,
-        weights: [*const u8; 2],
+        weights: *const u8,
         stride: usize,
-        sums: &mut [Tile<i32>; 2],
+        part: usize,
+        sums: &mut [Tile<i32>; 4],
     ) {
-        let [first, second] = sums;
         // SAFETY: by the contract.
         unsafe {
             asm!(
                 "tileloadd tmm4, [{x} + {record}]",
                 "tilezero tmm0",
                 "tileloadd tmm6, [{a} + {stride}]",
-                "tilezero tmm1",
                 "tdpbssd tmm0, tmm4, tmm6",
                 "tileloadd tmm5, [{x} + {record} + 32]",
+                "tilezero tmm1",
                 "tileloadd tmm7, [{b} + {stride}]",
                 "tdpbssd tmm1, tmm5, tmm7",
-                "tilestored [{first} + {vector}], tmm0",
-                "tilestored [{second} + {vector}], tmm1",
+                "tileloadd tmm4, [{x} + {record} + 64]",
+                "tilezero tmm2",
+                "tileloadd tmm6, [{c} + {stride}]",
+                "tdpbssd tmm2, tmm4, tmm6",
+                "tileloadd tmm5, [{x} + {record} + 96]",
+                "tilezero tmm3",
+                "tileloadd tmm7, [{d} + {stride}]",
+                "tdpbssd tmm3, tmm5, tmm7",
+                "tilestored [{sums} + {vector}], tmm0",
+                "tilestored [{sums} + {vector} + 1024], tmm1",
+                "tilestored [{sums} + {vector} + 2048], tmm2",
+                "tilestored [{sums} + {vector} + 3072], tmm3",
                 x = in(reg) x.x, record = in(reg) x.stride,
-                a = in(reg) weights[0], b = in(reg) weights[1], stride = in(reg) stride,
-                first = in(reg) first, second = in(reg) second, vector = in(reg) VECTOR,
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                a = in(reg) weights, b = in(reg) weights.wrapping_add(part), c = in(reg) weights.wrapping_add(2 * part),
+                d = in(reg) weights.wrapping_add(3 * part), stride = in(reg) stride,
+                sums = in(reg) sums, vector = in(reg) VECTOR,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, preserves_flags)
             );
         }
     }
 
-    /// As [`two_parts`](Unit::two_parts), one part.
+    /// As [`four_parts`](Unit::four_parts), one part.
     ///
     /// # Safety
     /// The words are readable, and 32 activations from `x` on in each record.
