@@ -192,6 +192,17 @@ def test_real_models(real: tuple[str, Path], note: Callable[[str], None]) -> Non
     assert (*last, *rows) == GOLDEN[name]
 
 
+def test_chunks_of_many_tokens_of_real_models(real: tuple[str, Path]) -> None:
+    """The levels against each other where the products have most tokens; the scalar one is too slow for them."""
+    tokens: list[int] = []
+    found: dict[str, list[str]] = {}
+    for level, chunk in itertools.product([level for level in LEVELS if level != "scalar"], (31, 150, 512)):
+        with fastq.Model(real[1], context=512, level=level, prefill_chunk=chunk) as m:
+            tokens = tokens or m.tokenize(" ".join([TEXT] * 20))[:300]
+            found.setdefault(digest(m.logits(tokens)), []).append(f"{level}/{chunk}")
+    assert len(found) == 1, found
+
+
 def test_batches_of_real_models(real: tuple[str, Path]) -> None:
     with fastq.Model(real[1], context=256, threads=2) as m:
         texts = [TEXT[:n] for n in (3, 9, 20, 31, 42, 60, len(TEXT))]
