@@ -9,6 +9,8 @@ use fastq_core::tokenizer::Tokenizer;
 use fastq_core::{Error, Never};
 use proptest::prelude::*;
 use tokenizer_support::{File, bpe, bpe_tokens, shared_and_model, spm};
+use tokenizers::Model as _;
+use tokenizers::models::bpe::BPE;
 
 const NASTY: &str =
     "hello world's 12345 aBC'S  x(y).\n\n  hello!!\n /\n=>... \u{3000}éA中 e\u{301} 'sab\r\n 34!a ПП world!\t \n   ";
@@ -348,5 +350,59 @@ proptest! {
         // SentencePiece cannot tell U+2581 from a space.
         let expected = if spm_model { text.replace('\u{2581}', " ") } else { text };
         prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), expected);
+    }
+
+    /// A text is cut where no merge can cross, or not at all, as long as it is short and no longer one came before.
+    #[test]
+    fn cutting_changes_no_token(text in "[ab cé\u{301}1<>\n▁]{0,80}") {
+        let tokenizer = spm().tokenizer().unwrap();
+        let whole = encode(&tokenizer, &text);
+        encode(&tokenizer, &"abc ".repeat(2048));
+        prop_assert_eq!(encode(&tokenizer, &text), whole);
+    }
+
+    /// The merges of any list, of pairs in any order, with several ways to one piece and with repeated lines.
+    #[test]
+    fn merges_equal_the_tokenizers_crate(
+        pairs in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..40),
+        order in any::<u64>(),
+        words in prop::collection::vec("[abc]{1,24}", 1..8),
+        ignore_merges: bool,
+    ) {
+        let mut pieces = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let mut merges = Vec::new();
+        for (left, right) in pairs {
+            let (left, right) = (left.get(&pieces).clone(), right.get(&pieces).clone());
+            let whole = format!("{left}{right}");
+            if whole.len() <= 6 {
+                merges.push((left, right));
+                if !pieces.contains(&whole) {
+                    pieces.push(whole);
+                }
+            }
+        }
+        let turn = order as usize % merges.len().max(1);
+        merges.rotate_left(turn);
+        let mut tokens = bpe_tokens();
+        tokens.retain(|token| !pieces.contains(token));
+        tokens.extend(pieces);
+        let lines: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        let file = File::default().string("model", b"gpt2").string("pre", if ignore_merges { b"llama-bpe" } else { b"gpt-2" });
+        let file = file.strings("tokens", &tokens).strings("merges", &lines).bool("add_bos_token", false);
+        let tokenizer = file.tokenizer().unwrap();
+
+        let vocabulary: tokenizers::models::bpe::Vocab = tokens.into_iter().zip(0..).collect();
+        // The crate takes the last of equal merges, llama.cpp the first.
+        let mut first = Vec::new();
+        for merge in merges {
+            if !first.contains(&merge) {
+                first.push(merge);
+            }
+        }
+        let model = BPE::builder().vocab_and_merges(vocabulary, first).ignore_merges(ignore_merges).build().unwrap();
+        for word in words {
+            let expected: Vec<u32> = model.tokenize(&word).unwrap().iter().map(|token| token.id).collect();
+            prop_assert_eq!(encode(&tokenizer, &word), expected, "{}", word);
+        }
     }
 }

@@ -20,18 +20,22 @@ from fastq.errors import (
 from fastq.files import cpu_info, default_model, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
 from fastq.model import Model, Stream
-from fastq.results import (
-    ChatCompletion,
-    Completion,
-    CpuInfo,
-    FileInfo,
-    FormatInfo,
-    MemoryPlan,
-    ModelInfo,
-    TensorInfo,
-    Timings,
-    Usage,
-)
+
+# `import fastq` takes milliseconds, because nothing here imports `typing`, `dataclasses` or `logging`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fastq.results import (
+        ChatCompletion,
+        Completion,
+        CpuInfo,
+        FileInfo,
+        FormatInfo,
+        MemoryPlan,
+        ModelInfo,
+        TensorInfo,
+        Timings,
+        Usage,
+    )
 
 __all__ = [
     "Cancelled",
@@ -62,3 +66,18 @@ __all__ = [
     "plan",
     "quantize_array",
 ]
+
+
+if not TYPE_CHECKING:  # which knows the names above, and that there are no others
+
+    def __getattr__(name: str) -> object:
+        # The records are dataclasses, which take longer to import than the rest: they come with the first result.
+        if name in __all__ or name == "results":
+            import fastq.results as results
+
+            return results if name == "results" else getattr(results, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
 
 from fastq import _fastq
-from fastq.results import CpuInfo, FileInfo, MemoryPlan, TensorInfo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from fastq.results import CpuInfo, FileInfo, MemoryPlan
 
 __all__ = ["cpu_info", "default_model", "inspect", "plan"]
 
@@ -24,6 +28,8 @@ def cpu_info() -> CpuInfo:
         >>> info.level in info.available_levels
         True
     """
+    from fastq.results import CpuInfo
+
     return CpuInfo(**_fastq.cpu_info())
 
 
@@ -47,6 +53,8 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
         >>> fastq.inspect(fastq.default_model()).architecture
         'llama'
     """
+    from fastq.results import FileInfo, TensorInfo
+
     record = _fastq.inspect(os.fspath(path))
     record["tensors"] = [TensorInfo(*tensor) for tensor in record["tensors"]]
     return FileInfo(**record)
@@ -85,6 +93,8 @@ def plan(
         >>> p.kv_bytes == 2 * 30 * 3 * 64 * 2048 * 2  # keys and values, layers, heads, head size, tokens, f16
         True
     """
+    from fastq.results import MemoryPlan
+
     return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk, kv))
 
 

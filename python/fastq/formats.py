@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastq import _fastq
-from fastq.results import FormatInfo
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from fastq.results import FormatInfo
 
 __all__ = ["dequantize_array", "formats", "quantize_array"]
 
@@ -22,6 +22,8 @@ def formats() -> list[FormatInfo]:
         >>> {f.name: f.bits_per_weight for f in fastq.formats()}["Q4_K"]
         4.5
     """
+    from fastq.results import FormatInfo
+
     return [FormatInfo(*entry) for entry in _fastq.formats()]
 
 

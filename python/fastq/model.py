@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+import sys
 
 from fastq import _fastq
-from fastq.results import ChatCompletion, Completion, ModelInfo, Timings, Usage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Any, Literal, overload
 
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Model", "Stream"]
+    from fastq.results import ChatCompletion, Completion, ModelInfo
 
-_log = logging.getLogger("fastq")
+__all__ = ["Model", "Stream"]
 
 
 class Stream:
@@ -118,54 +118,57 @@ class Model:
             prefill_chunk=prefill_chunk,
             kv=kv,
         )
-        if _log.isEnabledFor(logging.INFO):
+        # Whoever listens has imported it.
+        if (logging := sys.modules.get("logging")) and (log := logging.getLogger("fastq")).isEnabledFor(logging.INFO):
             i = self.info
-            _log.info(
+            log.info(
                 "loaded %s (%s, %d parameters) in %.1f ms: level %s, %d threads, context %d",
                 i.path, i.architecture, i.parameters, 1000 * i.load_seconds, i.level, i.threads, i.context,
             )  # fmt: skip
 
-    @overload
-    def generate(
-        self,
-        prompt: str | list[int],
-        *,
-        max_tokens: int | None = 256,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> Completion: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def generate(
-        self,
-        prompt: list[str] | list[list[int]],
-        *,
-        max_tokens: int | None = 256,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> list[Completion]: ...
+        @overload
+        def generate(
+            self,
+            prompt: str | list[int],
+            *,
+            max_tokens: int | None = 256,
+            temperature: float = 0.8,
+            top_k: int = 40,
+            top_p: float = 0.95,
+            min_p: float = 0.05,
+            typical_p: float = 1.0,
+            repeat_penalty: float = 1.0,
+            repeat_last_n: int = 64,
+            presence_penalty: float = 0.0,
+            frequency_penalty: float = 0.0,
+            logit_bias: Mapping[int, float] | None = None,
+            seed: int | None = None,
+            stop: str | Sequence[str] | None = None,
+            ignore_eos: bool = False,
+        ) -> Completion: ...
+
+        @overload
+        def generate(
+            self,
+            prompt: list[str] | list[list[int]],
+            *,
+            max_tokens: int | None = 256,
+            temperature: float = 0.8,
+            top_k: int = 40,
+            top_p: float = 0.95,
+            min_p: float = 0.05,
+            typical_p: float = 1.0,
+            repeat_penalty: float = 1.0,
+            repeat_last_n: int = 64,
+            presence_penalty: float = 0.0,
+            frequency_penalty: float = 0.0,
+            logit_bias: Mapping[int, float] | None = None,
+            seed: int | None = None,
+            stop: str | Sequence[str] | None = None,
+            ignore_eos: bool = False,
+        ) -> list[Completion]: ...
 
     def generate(
         self,
@@ -325,6 +328,8 @@ class Model:
             max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
             frequency_penalty, logit_bias, seed, stop, ignore_eos,
         )  # fmt: skip
+        from fastq.results import ChatCompletion
+
         prompt = self._engine.chat_tokens(list(messages))
         return ChatCompletion(**vars(_completion(self._engine.generate([prompt], options)[0])))
 
@@ -469,6 +474,8 @@ class Model:
     def info(self) -> ModelInfo:
         """Facts about the model: architecture, sizes, types, level, threads."""
         if self._info is None:
+            from fastq.results import ModelInfo
+
             self._info = ModelInfo(**self._engine.info())
         return self._info
 
@@ -489,6 +496,8 @@ class Model:
 
 
 def _completion(record: tuple[Any, ...]) -> Completion:
+    from fastq.results import Completion, Timings, Usage
+
     text, tokens, finish_reason, prompt_tokens, seed, timings = record
     return Completion(
         text=text,

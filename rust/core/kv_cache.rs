@@ -221,6 +221,8 @@ struct GroupPages {
     /// Index of `pages[0]`: pages before it were released.
     first: usize,
     pages: VecDeque<Arc<Page>>,
+    /// First and end page at the start of the open transaction.
+    begun: (usize, usize),
     /// Pages that the open transaction released and a rollback puts back in front, oldest first.
     held: Vec<Arc<Page>>,
 }
@@ -231,21 +233,14 @@ impl GroupPages {
     }
 }
 
-/// State at the start of a transaction.
-#[derive(Clone, Debug)]
-struct Begun {
-    len: usize,
-    /// First and end page of every group.
-    pages: Vec<(usize, usize)>,
-}
-
 /// One text in the cache. Dropping it frees its pages.
 #[derive(Debug)]
 pub struct Sequence {
     shared: Arc<Shared>,
     len: usize,
     groups: Vec<GroupPages>,
-    begun: Option<Begun>,
+    /// The length at the start of the open transaction.
+    begun: Option<usize>,
 }
 
 impl Sequence {
@@ -308,8 +303,10 @@ impl Sequence {
 
     /// Starts a transaction.
     pub(crate) fn begin(&mut self) {
-        let pages = self.groups.iter().map(|group| (group.first, group.end())).collect();
-        self.begun = Some(Begun { len: self.len, pages });
+        self.begun = Some(self.len);
+        for group in &mut self.groups {
+            group.begun = (group.first, group.end());
+        }
     }
 
     /// Makes room for the next `count` positions: releases pages before the window, copies a shared partial page, allocates.
@@ -357,9 +354,10 @@ impl Sequence {
 
     /// Ends the transaction and restores the state at its start.
     pub(crate) fn rollback(&mut self) {
-        let Some(begun) = self.begun.take() else { return };
-        self.len = begun.len;
-        for (group, (first, end)) in self.groups.iter_mut().zip(begun.pages) {
+        let Some(len) = self.begun.take() else { return };
+        self.len = len;
+        for group in &mut self.groups {
+            let (first, end) = group.begun;
             group.pages.truncate(end.saturating_sub(group.first));
             for page in group.held.drain(..).rev() {
                 group.pages.push_front(page);
@@ -370,11 +368,11 @@ impl Sequence {
 
     /// Lets go of pages that lie wholly before the window of the next position. Those that a rollback needs are held.
     fn release(&mut self) {
-        for (index, (group, layout)) in self.groups.iter_mut().zip(&self.shared.groups).enumerate() {
+        for (group, layout) in self.groups.iter_mut().zip(&self.shared.groups) {
             let needed = layout.start(self.len) / TILE;
             while group.first < needed {
                 let Some(page) = group.pages.pop_front() else { break };
-                if self.begun.as_ref().is_some_and(|begun| group.first < begun.pages[index].1) {
+                if self.begun.is_some() && group.first < group.begun.1 {
                     group.held.push(page);
                 }
                 group.first += 1;

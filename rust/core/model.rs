@@ -5,6 +5,7 @@
 
 pub mod arch;
 mod attend;
+mod batch;
 mod buffers;
 mod damage;
 mod forward;
@@ -31,13 +32,15 @@ use crate::pool::Pool;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
+use batch::plan_chunk;
 use buffers::{BufferSizes, Buffers};
-use forward::{Context, Segment};
+use forward::Context;
 use spec::{MAX_CONTEXT, ModelSpec};
 use turns::Turns;
 use weights::Weights;
 
 pub use crate::kv_cache::Sequence;
+pub use batch::{BatchItem, Logits};
 pub use info::ModelInfo;
 
 /// Most tokens that are computed at once.
@@ -77,30 +80,6 @@ impl Default for LoadOptions {
             kv_limit: None,
         }
     }
-}
-
-/// Which logits a [`BatchItem`] wants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Logits {
-    /// None: the tokens only fill the cache.
-    None,
-    /// Those after the last token.
-    Last,
-    /// Those after every token.
-    All,
-}
-
-/// The next tokens of one sequence.
-#[derive(Debug)]
-pub struct BatchItem<'a> {
-    /// Where they are appended; positions continue from its length.
-    pub sequence: &'a mut Sequence,
-    /// The tokens; at least one.
-    pub tokens: &'a [u32],
-    /// Which logits to compute.
-    pub logits: Logits,
-    /// Receives `(rows, vocabulary)` logits; what was in it is replaced.
-    pub out: &'a mut Vec<f32>,
 }
 
 /// A model. Cheap to clone, usable from any thread; concurrent calls take turns.
@@ -320,31 +299,33 @@ impl Model {
     /// is full; [`Error::NotFinite`] when weights are damaged; [`Error::ModelFile`] when the file was changed. On every
     /// error the sequences are as before the call and `out` is empty.
     pub fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
-        let inner = &*self.inner;
-        for item in batch.iter_mut() {
-            item.out.clear();
+        let result = self.inner.forward(batch, interrupt);
+        if result.is_err() {
+            batch.iter_mut().for_each(|item| item.out.clear());
         }
-        for item in batch.iter() {
-            inner.check(item)?;
-        }
-        inner.file.check_unchanged()?;
-        let turn = inner.turns.take(interrupt)?;
-        let mut engine = inner.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = match inner.attempt(&mut engine, batch, interrupt, false) {
-            // A second run finds the place.
-            Err(Error::NotFinite(what)) => match inner.attempt(&mut engine, batch, interrupt, true) {
-                Err(Error::NotFinite(place)) => Err(Error::NotFinite(place)),
-                _ => Err(Error::NotFinite(what)),
-            },
-            other => other,
-        };
-        drop(engine);
-        drop(turn);
         result
     }
 }
 
 impl Inner {
+    fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
+        for item in batch.iter() {
+            self.check(item)?;
+        }
+        self.file.check_unchanged()?;
+        let _turn = self.turns.take(interrupt)?;
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.iter_mut().try_for_each(|item| item.reserve(self.spec.vocabulary))?;
+        match self.attempt(&mut engine, batch, interrupt, false) {
+            // A second run finds the place.
+            Err(Error::NotFinite(what)) => match self.attempt(&mut engine, batch, interrupt, true) {
+                Err(Error::NotFinite(place)) => Err(Error::NotFinite(place)),
+                _ => Err(Error::NotFinite(what)),
+            },
+            other => other,
+        }
+    }
+
     fn check(&self, item: &BatchItem<'_>) -> Result<()> {
         let (vocabulary, context) = (self.spec.vocabulary, self.plan.context);
         if !item.sequence.belongs_to(&self.cache) {
@@ -380,10 +361,7 @@ impl Inner {
         for item in batch.iter_mut() {
             match result {
                 Ok(()) => item.sequence.commit(),
-                Err(_) => {
-                    item.sequence.rollback();
-                    item.out.clear();
-                }
+                Err(_) => item.sequence.rollback(),
             }
         }
         result
@@ -406,45 +384,17 @@ impl Inner {
             interrupt,
             check,
         };
-        let tokens: Vec<&[u32]> = batch.iter().map(|item| item.tokens).collect();
         let mut next = (0, 0);
         while next.0 < batch.len() {
-            let segments = plan_chunk(batch, &mut next, buffers.chunk);
-            for segment in &segments {
+            plan_chunk(batch, &mut next, buffers.chunk, &mut buffers.segments);
+            for segment in &buffers.segments {
                 batch[segment.item].sequence.prepare(segment.tokens.len())?;
             }
-            let mut sequences = Vec::with_capacity(batch.len());
-            let mut outs = Vec::with_capacity(batch.len());
-            for item in batch.iter_mut() {
-                sequences.push(&*item.sequence);
-                outs.push(&mut *item.out);
-            }
-            forward::chunk(context, pool, buffers, &segments, &sequences, &tokens, &mut outs)?;
-            for segment in &segments {
+            forward::chunk(context, pool, buffers, batch)?;
+            for segment in &buffers.segments {
                 batch[segment.item].sequence.advance(segment.tokens.len());
             }
         }
         Ok(())
     }
-}
-
-/// The next at most `limit` tokens of the batch; `next` is the item and its token to go on with.
-fn plan_chunk(batch: &[BatchItem<'_>], next: &mut (usize, usize), limit: usize) -> Vec<Segment> {
-    let mut segments = Vec::new();
-    let mut room = limit;
-    while room > 0 && next.0 < batch.len() {
-        let item = &batch[next.0];
-        let start = next.1;
-        let end = item.tokens.len().min(start + room);
-        let done = end == item.tokens.len();
-        let wanted = match item.logits {
-            Logits::None => 0,
-            Logits::Last => usize::from(done),
-            Logits::All => end - start,
-        };
-        segments.push(Segment { item: next.0, tokens: start..end, position: item.sequence.len(), wanted });
-        room -= end - start;
-        *next = if done { (next.0 + 1, 0) } else { (next.0, end) };
-    }
-    segments
 }

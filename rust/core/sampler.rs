@@ -172,14 +172,9 @@ impl Sampler {
 /// Refuses NaN and positive infinity anywhere, and rows without any finite logit.
 fn check_finite(logits: &[f32]) -> Result<()> {
     // In blocks, so that the comparison is vectorised and a damaged row still names its first bad entry.
-    let mut any = false;
     for (block, values) in logits.chunks(256).enumerate() {
-        let mut good = true;
-        for &v in values {
-            good &= v < f32::INFINITY; // false for NaN too
-            any |= v > f32::NEG_INFINITY;
-        }
-        if !good {
+        // False for NaN, too.
+        if !values.iter().fold(true, |good, &v| good & (v < f32::INFINITY)) {
             let at = values.iter().position(|&v| v.is_nan() || v == f32::INFINITY).unwrap_or(0);
             return Err(Error::NotFinite(format!(
                 "the logit of token {} is {}: the weights are damaged or overflow",
@@ -188,7 +183,7 @@ fn check_finite(logits: &[f32]) -> Result<()> {
             )));
         }
     }
-    if any {
+    if logits.iter().any(|&v| v > f32::NEG_INFINITY) {
         Ok(())
     } else {
         Err(Error::NotFinite(

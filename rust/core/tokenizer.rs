@@ -11,6 +11,7 @@ use crate::gguf::Gguf;
 use crate::{Error, Interrupt, Result};
 
 mod bpe;
+mod chain;
 mod detokenize;
 mod pretokenize;
 mod special;
@@ -19,7 +20,7 @@ mod vocabulary;
 
 pub use detokenize::Detokenizer;
 
-use bpe::{Bpe, Merges};
+use bpe::{Bpe, MergeList};
 use pretokenize::PreTokenizer;
 use special::{Finder, Part};
 use spm::{Fallback, Neighbours};
@@ -54,7 +55,7 @@ pub struct Tokenizer {
 }
 
 enum Encoder {
-    Bpe { pre: &'static PreTokenizer, merges: Merges, built: Box<OnceLock<Result<Bpe, String>>> },
+    Bpe { pre: &'static PreTokenizer, merges: MergeList, built: Box<OnceLock<Result<Bpe, String>>> },
     Spm { fallback: Fallback, neighbours: OnceLock<Neighbours> },
 }
 
@@ -179,7 +180,6 @@ impl Tokenizer {
     ) -> Result<()> {
         match &self.encoder {
             Encoder::Spm { fallback, neighbours } => {
-                let neighbours = neighbours.get_or_init(|| Neighbours::new(&self.vocabulary));
                 let prefix = if self.add_space_prefix && after_special { spm::SPACE } else { "" };
                 let mut escaped = String::with_capacity(prefix.len() + text.len() + text.len() / 2);
                 escaped.push_str(prefix);
@@ -192,7 +192,7 @@ impl Tokenizer {
             Encoder::Bpe { pre, merges, built } => {
                 let build = || Bpe::new(&self.vocabulary, merges, pre).map_err(|error| error.to_string());
                 let bpe = built.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))?;
-                bpe.encode(text, ids, interrupt)
+                bpe.encode(&self.vocabulary, text, ids, interrupt)
             }
         }
     }

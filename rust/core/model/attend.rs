@@ -7,36 +7,36 @@ use fastq_kernels::elementwise::{add, rms_norm, rope};
 
 use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker};
 use super::forward::{Context, Pass, Row};
+use super::regions::Regions;
 use super::spec::LayerSpec;
 use super::weights::LayerWeights;
 use crate::Result;
-use crate::kv_cache::{HeadIndex, Sequence};
+use crate::kv_cache::HeadIndex;
 use crate::pool::Disjoint;
 
-impl Pass<'_> {
+impl Pass<'_, '_> {
     /// Bias, norm and rope of the heads, and the keys and values into the cache.
     pub(super) fn heads(
         &mut self,
         buffers: &mut Buffers,
         spec: &LayerSpec,
         weights: &LayerWeights,
-        sequences: &[&Sequence],
         with_queries: bool,
         with_keys: bool,
     ) -> Result<()> {
-        let Context { spec: model, cpu, .. } = self.context;
+        let Context { spec: model, weights: all, cpu, .. } = self.context;
         let epsilon = model.norm_epsilon;
-        let (style, pairs) = (model.ropes[spec.rope].style, model.ropes[spec.rope].dims / 2);
+        let (style, pairs) = (model.ropes[spec.rope].style, all.ropes[spec.rope].pairs());
+        let (before, stride) = (all.pairs_before(spec.rope), all.pairs_before(all.ropes.len()));
         let (queries, keys, values) =
             (spec.heads * spec.key_dim, spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
-        let Buffers { q, k, v, ropes, workers, .. } = buffers;
-        let (cos, sin) = &ropes[spec.rope];
+        let Buffers { q, k, v, cos, sin, workers, .. } = buffers;
         let (q, k, v, workers) = (Disjoint::new(q), Disjoint::new(k), Disjoint::new(v), Disjoint::new(workers));
-        let rows = &self.rows.clone();
-        self.each_row(2 * (queries + keys + values), |index, worker| {
+        let (rows, batch) = (&*self.rows, &*self.batch);
+        self.regions.each_row(rows.len(), 2 * (queries + keys + values), |index, worker| {
             let row = rows[index];
-            let angles = row.index * pairs..(row.index + 1) * pairs;
-            let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
+            let angles = row.index * stride + before;
+            let (cos, sin) = (&cos[angles..angles + pairs], &sin[angles..angles + pairs]);
             // SAFETY: a worker number belongs to one thread at a time.
             let worker = unsafe { workers.item(worker) };
             let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>| {
@@ -69,7 +69,7 @@ impl Pass<'_> {
                 let heads = k.chunks_exact(spec.key_dim).zip(v.chunks_exact(spec.value_dim));
                 for (head, (key, value)) in heads.enumerate() {
                     let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head };
-                    let (sequence, position, store) = (sequences[row.item], row.position, &mut worker.store);
+                    let (sequence, position, store) = (&*batch[row.item].sequence, row.position, &mut worker.store);
                     // SAFETY: the rows of a chunk have different positions or sequences, the pages were made unshared by
                     // `prepare`, and nobody reads the cache in this region.
                     unsafe { sequence.write(cpu, at, position, key, value, store) };
@@ -80,29 +80,23 @@ impl Pass<'_> {
 
     /// Attention of all rows. Pieces are a few rows times one kv head with its query heads; when that makes few pieces, those with a
     /// long text are split at the multiples of [`SPLIT`] positions, too, and put together at the end.
-    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec, sequences: &[&Sequence]) -> Result<()> {
-        let Context { spec: model, cpu, groups, interrupt, .. } = self.context;
+    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec) -> Result<()> {
+        let Context { spec: model, cpu, groups, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
         let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
         let record = part_len(spec.value_dim);
         let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
-        let rows = &self.rows;
+        let Regions { pool, interrupt, .. } = &mut self.regions;
+        let (rows, batch) = (&*self.rows, &*self.batch);
         let Buffers { q, a, parts, pieces, workers, .. } = buffers;
-        plan(
-            rows,
-            |row| (layout.start(row.position), row.position + 1),
-            spec,
-            self.pool.threads(),
-            parts.len(),
-            pieces,
-        );
+        plan(rows, |row| (layout.start(row.position), row.position + 1), spec, pool.threads(), parts.len(), pieces);
 
         let q = &q[..rows.len() * queries];
         {
             let (a, parts, workers) = (Disjoint::new(a), Disjoint::new(parts), Disjoint::new(workers));
             let pieces = &*pieces;
-            self.pool.run(pieces.len(), interrupt, |piece, worker| {
+            pool.run(pieces.len(), *interrupt, |piece, worker| {
                 let &Piece { rows: ref range, head, part, records } = &pieces[piece];
                 let piece_rows = &rows[range.clone()];
                 let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
@@ -115,7 +109,8 @@ impl Pass<'_> {
                 let mut pages = recycle(std::mem::take(empty));
                 let at = HeadIndex { group: spec.group, layer: spec.index_in_group, head };
                 // SAFETY: nobody writes the cache in this region.
-                let (layout_of_head, first_page) = unsafe { sequences[first.item].head(at, start, end, &mut pages) };
+                let (layout_of_head, first_page) =
+                    unsafe { batch[first.item].sequence.head(at, start, end, &mut pages) };
                 let kv = KvHead { layout: layout_of_head, first_page, pages: &pages };
                 let step = if part.is_some() { record } else { spec.value_dim };
                 list.clear();

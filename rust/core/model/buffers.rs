@@ -5,6 +5,8 @@ use fastq_kernels::attention::{AttentionScratch, Query, SPLIT, StoreScratch, par
 use fastq_kernels::matmul::MatmulScratch;
 
 use super::attend::Piece;
+use super::batch::Segment;
+use super::forward::Row;
 use super::spec::{LayerSpec, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
@@ -29,8 +31,8 @@ pub(super) struct BufferSizes {
     feed_forward: usize,
     /// Bytes of the longest record of each kind of activations in use, else 0.
     records: [usize; Activation::ALL.len()],
-    /// Pairs of each rotation.
-    pairs: Vec<usize>,
+    /// Pairs of all rotations.
+    pairs: usize,
     logits: usize,
     /// Values of one thread.
     local: usize,
@@ -73,7 +75,7 @@ impl BufferSizes {
             heads: largest(|layer| layer.heads * layer.value_dim),
             feed_forward: largest(|layer| layer.feed_forward),
             records,
-            pairs: spec.ropes.iter().map(|rope| rope.dims / 2).collect(),
+            pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
             local: (largest_group * ATTENTION_ROWS).max(spec.width).max(largest(|layer| layer.key_dim)),
             parts: parts.min(MAX_PARTS),
@@ -82,8 +84,7 @@ impl BufferSizes {
     }
 
     fn per_row(&self) -> usize {
-        let pairs: usize = self.pairs.iter().sum();
-        2 * self.width + self.queries + self.keys + self.values + self.heads + 2 * self.feed_forward + 2 * pairs
+        2 * (self.width + self.feed_forward + self.pairs) + self.queries + self.keys + self.values + self.heads
     }
 
     /// Bytes of all buffers.
@@ -124,12 +125,18 @@ pub(super) struct Buffers {
     pub(super) up: Zeroed<f32>,
     /// Quantized activations, by kind.
     pub(super) records: [Zeroed<u8>; Activation::ALL.len()],
-    /// Cosines and sines `(rows, pairs)` of each rotation.
-    pub(super) ropes: Vec<(Zeroed<f32>, Zeroed<f32>)>,
+    /// Cosines `(rows, pairs)` of all rotations.
+    pub(super) cos: Zeroed<f32>,
+    /// Sines `(rows, pairs)` of all rotations.
+    pub(super) sin: Zeroed<f32>,
     /// `(rows, vocabulary)`.
     pub(super) logits: Zeroed<f32>,
     /// Records of the parts of attention that were computed apart.
     pub(super) parts: Zeroed<f32>,
+    /// The chunk, kept for its memory, as are the rows.
+    pub(super) segments: Vec<Segment>,
+    /// The rows that are still needed.
+    pub(super) rows: Vec<Row>,
     /// The pieces of attention, kept for their memory.
     pub(super) pieces: Vec<Piece>,
     /// One per thread.
@@ -166,9 +173,12 @@ impl Buffers {
             gate: rows(sizes.feed_forward)?,
             up: rows(sizes.feed_forward)?,
             records: [record(a)?, record(b)?, record(c)?],
-            ropes: sizes.pairs.iter().map(|&pairs| Ok((rows(pairs)?, rows(pairs)?))).collect::<Result<_>>()?,
+            cos: rows(sizes.pairs)?,
+            sin: rows(sizes.pairs)?,
             logits: Zeroed::scratch(sizes.logits)?,
             parts: Zeroed::scratch(sizes.parts)?,
+            segments: Vec::new(),
+            rows: Vec::new(),
             pieces: Vec::new(),
             workers: (0..sizes.threads)
                 .map(|_| {
@@ -187,9 +197,8 @@ impl Buffers {
 
     /// Bytes that were allocated, without what the kernels keep.
     pub(super) fn bytes(&self) -> u64 {
-        let floats =
-            [&self.x, &self.t, &self.q, &self.k, &self.v, &self.a, &self.gate, &self.up, &self.logits, &self.parts];
-        let floats = floats.into_iter().chain(self.ropes.iter().flat_map(|(cos, sin)| [cos, sin]));
+        let Buffers { x, t, q, k, v, a, gate, up, cos, sin, logits, parts, .. } = self;
+        let floats = [x, t, q, k, v, a, gate, up, cos, sin, logits, parts].into_iter();
         let workers = self.workers.iter().map(|worker| worker.local.bytes() + KERNEL_SCRATCH);
         floats.map(Zeroed::bytes).sum::<u64>()
             + self.records.iter().map(Zeroed::bytes).sum::<u64>()

@@ -4,18 +4,17 @@
 //! A row is one token of the chunk. Every row's bits depend on its sequence only: products, norms and attention treat rows
 //! alone, so neither the chunk, the other rows nor the threads change them.
 
-use std::ops::Range;
-
+use fastq_kernels::Cpu;
 use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, scale, silu_mul};
-use fastq_kernels::{Activation, Cpu};
 
 use super::arch::Gate;
-use super::buffers::{Buffers, kind_index};
-use super::regions::{Product, Records, kinds};
+use super::batch::{BatchItem, Segment};
+use super::buffers::{Buffers, Worker, kind_index};
+use super::regions::{Kinds, Product, Records, Regions};
 use super::spec::{LayerSpec, ModelSpec};
 use super::weights::{LayerWeights, Linear, Weights};
 use crate::gguf::Gguf;
-use crate::kv_cache::{GroupLayout, Sequence};
+use crate::kv_cache::GroupLayout;
 use crate::pool::{Disjoint, Pool};
 use crate::{Interrupt, Result};
 
@@ -32,19 +31,6 @@ pub(super) struct Context<'a> {
     pub(super) check: bool,
 }
 
-/// Neighbouring tokens of one sequence in a chunk.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    /// Index of the sequence.
-    pub(super) item: usize,
-    /// Tokens of the item.
-    pub(super) tokens: Range<usize>,
-    /// Position of the first one.
-    pub(super) position: usize,
-    /// How many of the last ones want logits.
-    pub(super) wanted: usize,
-}
-
 /// One token of the chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
@@ -52,81 +38,131 @@ pub(super) struct Row {
     pub(super) position: usize,
     /// Index into the rope tables of the chunk.
     pub(super) index: usize,
-    wanted: bool,
+    token: u32,
+    /// Which row of the logits of its item it wants.
+    pub(super) logits: Option<usize>,
 }
 
-/// Computes the segments, whose sequences have room prepared, and appends the logits that are wanted to `outs`, one per item.
+/// Computes `buffers.segments`, whose sequences have room prepared, and writes the logits that are wanted.
 pub(super) fn chunk(
     context: Context<'_>,
     pool: &mut Pool,
     buffers: &mut Buffers,
-    segments: &[Segment],
-    sequences: &[&Sequence],
-    tokens: &[&[u32]],
-    outs: &mut [&mut Vec<f32>],
+    batch: &mut [BatchItem<'_>],
 ) -> Result<()> {
-    let mut rows = Vec::with_capacity(buffers.chunk);
-    let mut ids = Vec::with_capacity(buffers.chunk);
-    for segment in segments {
-        let count = segment.tokens.len();
-        for i in 0..count {
-            let wanted = i + segment.wanted >= count;
-            rows.push(Row { item: segment.item, position: segment.position + i, index: rows.len(), wanted });
+    let mut rows = std::mem::take(&mut buffers.rows);
+    rows.clear();
+    for Segment { item, tokens, position, wanted } in &buffers.segments {
+        // The last rows of the logits of an item belong to its last tokens.
+        let end = batch[*item].wanted();
+        let first = batch[*item].tokens.len() - end;
+        for (i, at) in tokens.clone().enumerate() {
+            let logits = (i + wanted >= tokens.len()).then(|| at - first);
+            let token = batch[*item].tokens[at];
+            rows.push(Row { item: *item, position: position + i, index: rows.len(), token, logits });
         }
-        ids.extend_from_slice(&tokens[segment.item][segment.tokens.clone()]);
     }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut pass = Pass { context, pool, rows };
-    pass.embed(buffers, &ids)?;
-    pass.check(buffers, "the embedding", "token_embd.")?;
-    let layers = context.spec.layers.len();
-    for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
-        pass.attention_part(buffers, spec, weights, sequences, index + 1 == layers)?;
-        if pass.rows.is_empty() {
-            return Ok(());
-        }
-        pass.feed_forward_part(buffers, spec, weights)?;
-        pass.check(buffers, &format!("layer {index}"), &format!("blk.{index}."))?;
-    }
-    pass.output(buffers, outs)
+    let regions = Regions { pool, interrupt: context.interrupt, cpu: context.cpu };
+    let mut pass = Pass { context, regions, rows, batch };
+    let result = pass.run(buffers);
+    buffers.rows = pass.rows;
+    result
 }
 
 /// A chunk being computed.
-pub(super) struct Pass<'a> {
+pub(super) struct Pass<'a, 'b> {
     pub(super) context: Context<'a>,
-    pub(super) pool: &'a mut Pool,
+    pub(super) regions: Regions<'a>,
     /// The rows that are still needed.
     pub(super) rows: Vec<Row>,
+    pub(super) batch: &'a mut [BatchItem<'b>],
 }
 
-impl Pass<'_> {
-    /// Hidden states from token ids, and the rope tables of the rows.
-    fn embed(&mut self, buffers: &mut Buffers, ids: &[u32]) -> Result<()> {
+/// What a part begins with: `norm(x)`, quantized for its matrices. It is computed with the end of the part before it, while the row is
+/// in the cache.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    norm: &'a [f32],
+    epsilon: f32,
+    kinds: Kinds,
+    cpu: Cpu,
+}
+
+impl<'a> Start<'a> {
+    fn new(context: &Context<'a>, norm: &'a [f32], matrices: &[&Linear]) -> Start<'a> {
+        Start { norm, epsilon: context.spec.norm_epsilon, kinds: Kinds::of(matrices), cpu: context.cpu }
+    }
+
+    /// The start of a layer, or of the output after the last one.
+    fn layer(context: &Context<'a>, layer: usize) -> Start<'a> {
+        match context.weights.layers.get(layer) {
+            Some(layer) => Start::new(context, &layer.attention_norm, &[&layer.query, &layer.key, &layer.value]),
+            None => Start::new(context, &context.weights.output_norm, &[&context.weights.output]),
+        }
+    }
+
+    /// Fills the records of a row.
+    ///
+    /// # Safety
+    /// Nobody else uses the records of the row during the call.
+    unsafe fn row(&self, x: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
+        let local = &mut worker.local[..x.len()];
+        rms_norm(self.cpu, x, Some(self.norm), self.epsilon, local);
+        // SAFETY: the caller's promise.
+        unsafe { records.quantize(self.cpu, self.kinds, row, local) };
+    }
+}
+
+impl Pass<'_, '_> {
+    fn run(&mut self, buffers: &mut Buffers) -> Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let context = self.context;
+        self.embed(buffers, Start::layer(&context, 0))?;
+        self.check(buffers, None)?;
+        let layers = context.spec.layers.len();
+        for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
+            self.attention_part(buffers, spec, weights, index + 1 == layers)?;
+            if self.rows.is_empty() {
+                return Ok(());
+            }
+            self.feed_forward_part(buffers, spec, weights, Start::layer(&context, index + 1))?;
+            self.check(buffers, Some(index))?;
+        }
+        self.output(buffers)
+    }
+
+    /// Hidden states from tokens, and the rope tables of the rows.
+    fn embed(&mut self, buffers: &mut Buffers, start: Start<'_>) -> Result<()> {
         let Context { spec, weights, file, cpu, .. } = self.context;
         let (width, embedding) = (spec.width, &weights.embedding);
         let matrix = embedding.matrix(file);
         let row_bytes = matrix.data.len() / matrix.rows;
-        let positions: Vec<usize> = self.rows.iter().map(|row| row.position).collect();
-        let x = Disjoint::new(&mut buffers.x);
-        let ropes: Vec<_> = buffers.ropes.iter_mut().map(|(c, s)| (Disjoint::new(c), Disjoint::new(s))).collect();
+        let pairs = weights.pairs_before(weights.ropes.len());
+        let Buffers { x, cos, sin, records, workers, .. } = buffers;
+        let (x, cos, sin) = (Disjoint::new(x), Disjoint::new(cos), Disjoint::new(sin));
+        let (records, workers) = (Records::new(records), Disjoint::new(workers));
+        let rows = &*self.rows;
         // A sine costs about as much as 16 plain values.
-        let cost = width + weights.ropes.iter().map(|rope| 16 * rope.pairs()).sum::<usize>();
-        self.each_row(cost, |row, _| {
-            let start = ids[row] as usize * row_bytes;
+        self.regions.each_row(rows.len(), 3 * width + 16 * pairs, |row, worker| {
+            let from = rows[row].token as usize * row_bytes;
+            let angles = row * pairs..(row + 1) * pairs;
             // SAFETY: a row belongs to one piece.
-            let x = unsafe { x.slice(row * width..(row + 1) * width) };
-            embedding.format.dequantize(&matrix.data[start..start + row_bytes], x);
+            let (x, mut cos, mut sin) =
+                unsafe { (x.slice(row * width..(row + 1) * width), cos.slice(angles.clone()), sin.slice(angles)) };
+            embedding.format.dequantize(&matrix.data[from..from + row_bytes], x);
             if let Some(factor) = spec.embedding_scale {
                 scale(cpu, x, factor);
             }
-            for (table, (cos, sin)) in weights.ropes.iter().zip(&ropes) {
-                let range = row * table.pairs()..(row + 1) * table.pairs();
-                // SAFETY: a row belongs to one piece.
-                let (cos, sin) = unsafe { (cos.slice(range.clone()), sin.slice(range)) };
-                table.fill(positions[row], cos, sin);
+            for table in &weights.ropes {
+                let (own_cos, own_sin);
+                (own_cos, cos) = cos.split_at_mut(table.pairs());
+                (own_sin, sin) = sin.split_at_mut(table.pairs());
+                table.fill(rows[row].position, own_cos, own_sin);
             }
+            // SAFETY: a row belongs to one piece, and a worker number to one thread at a time.
+            unsafe { start.row(x, workers.item(worker), &records, row) };
         })
     }
 
@@ -136,84 +172,81 @@ impl Pass<'_> {
         buffers: &mut Buffers,
         spec: &LayerSpec,
         weights: &LayerWeights,
-        sequences: &[&Sequence],
         last: bool,
     ) -> Result<()> {
         let Context { file, spec: model, cpu, .. } = self.context;
         let width = model.width;
-        let wanted = self.rows.iter().filter(|row| row.wanted).count();
-        let narrow = last && wanted < self.rows.len();
-        let inputs = match narrow && wanted == 0 {
-            true => kinds(&[&weights.key, &weights.value]),
-            false => kinds(&[&weights.query, &weights.key, &weights.value]),
-        };
-        self.norm_rows(buffers, &weights.attention_norm, &inputs)?;
-
         let n = self.rows.len();
+        let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
         {
             let Buffers { q, k, v, records, workers, .. } = &mut *buffers;
-            let mut list = Vec::with_capacity(3);
-            if !narrow {
-                list.push(Product::new(file, &weights.query, records, n, q));
-            }
-            list.push(Product::new(file, &weights.key, records, n, k));
-            list.push(Product::new(file, &weights.value, records, n, v));
-            self.products(&list, n, workers)?;
+            let list = [
+                Product::new(file, &weights.query, records, n, q),
+                Product::new(file, &weights.key, records, n, k),
+                Product::new(file, &weights.value, records, n, v),
+            ];
+            self.regions.products(if narrow { &list[1..] } else { &list }, n, workers)?;
         }
-        self.heads(buffers, spec, weights, sequences, !narrow, true)?;
+        self.heads(buffers, spec, weights, !narrow, true)?;
         if narrow {
             // Only rows with logits go on. They move to the front of what is still needed of them.
-            let kept: Vec<usize> = (0..n).filter(|&row| self.rows[row].wanted).collect();
-            self.rows.retain(|row| row.wanted);
-            if kept.is_empty() {
-                return Ok(());
-            }
             let kind = weights.query.format.activation();
             let record = kind.row_bytes(width);
             let records = &mut buffers.records[kind_index(kind)];
-            for (to, from) in kept.into_iter().enumerate() {
-                buffers.x.copy_within(from * width..(from + 1) * width, to * width);
-                records.copy_within(from * record..(from + 1) * record, to * record);
+            let mut kept = 0;
+            for row in 0..n {
+                if self.rows[row].logits.is_some() {
+                    buffers.x.copy_within(row * width..(row + 1) * width, kept * width);
+                    records.copy_within(row * record..(row + 1) * record, kept * record);
+                    kept += 1;
+                }
             }
-            let n = self.rows.len();
+            self.rows.retain(|row| row.logits.is_some());
+            if kept == 0 {
+                return Ok(());
+            }
             let Buffers { q, records, workers, .. } = &mut *buffers;
-            self.products(&[Product::new(file, &weights.query, records, n, q)], n, workers)?;
-            self.heads(buffers, spec, weights, sequences, true, false)?;
+            self.regions.products(&[Product::new(file, &weights.query, records, kept, q)], kept, workers)?;
+            self.heads(buffers, spec, weights, true, false)?;
         }
-        self.attend(buffers, spec, sequences)?;
+        self.attend(buffers, spec)?;
 
-        let n = self.rows.len();
         let outputs = spec.heads * spec.value_dim;
         let linear = &weights.attention_output;
-        let kinds = kinds(&[linear]);
+        let kinds = Kinds::of(&[linear]);
         {
-            let a = &buffers.a[..n * outputs];
+            let a = &*buffers.a;
             let records = Records::new(&mut buffers.records);
             // SAFETY: a row belongs to one piece.
-            self.each_row(outputs, |row, _| unsafe {
-                records.quantize(cpu, &kinds, row, &a[row * outputs..(row + 1) * outputs])
+            self.regions.each_row(self.rows.len(), outputs, |row, _| unsafe {
+                records.quantize(cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
             })?;
         }
-        self.linear(buffers, linear)?;
-        self.add_rows(buffers, linear, weights.post_attention_norm.as_deref())
+        let next = Start::new(&self.context, &weights.feed_forward_norm, &[&weights.gate, &weights.up]);
+        self.add(buffers, linear, weights.post_attention_norm.as_deref(), next)
     }
 
     /// `x += down(gate(x) * up(x))`.
-    fn feed_forward_part(&mut self, buffers: &mut Buffers, spec: &LayerSpec, weights: &LayerWeights) -> Result<()> {
+    fn feed_forward_part(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &LayerSpec,
+        weights: &LayerWeights,
+        next: Start<'_>,
+    ) -> Result<()> {
         let Context { file, cpu, .. } = self.context;
-        self.norm_rows(buffers, &weights.feed_forward_norm, &kinds(&[&weights.gate, &weights.up]))?;
         let (n, width) = (self.rows.len(), spec.feed_forward);
         {
             let Buffers { gate, up, records, workers, .. } = &mut *buffers;
             let first = Product::new(file, &weights.gate, records, n, gate);
             let second = Product::new(file, &weights.up, records, n, up);
-            self.products(&[first, second], n, workers)?;
+            self.regions.products(&[first, second], n, workers)?;
         }
         {
-            let kinds = kinds(&[&weights.down]);
+            let kinds = Kinds::of(&[&weights.down]);
             let Buffers { gate, up, records, .. } = &mut *buffers;
             let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
-            self.each_row(4 * width, |row, _| {
+            self.regions.each_row(n, 4 * width, |row, _| {
                 let range = row * width..(row + 1) * width;
                 // SAFETY: a row belongs to one piece.
                 let (gate, up) = unsafe { (gate.slice(range.clone()), up.slice(range)) };
@@ -228,55 +261,37 @@ impl Pass<'_> {
                     Gate::Gelu => gelu_mul(cpu, gate, up),
                 }
                 // SAFETY: as above.
-                unsafe { records.quantize(cpu, &kinds, row, gate) };
+                unsafe { records.quantize(cpu, kinds, row, gate) };
             })?;
         }
-        self.linear(buffers, &weights.down)?;
-        self.add_rows(buffers, &weights.down, weights.post_feed_forward_norm.as_deref())
+        self.add(buffers, &weights.down, weights.post_feed_forward_norm.as_deref(), next)
     }
 
-    /// Quantizes `norm(x)` for the kinds.
-    pub(super) fn norm_rows(&mut self, buffers: &mut Buffers, weight: &[f32], kinds: &[Activation]) -> Result<()> {
-        let (cpu, width, epsilon) = (self.context.cpu, self.context.spec.width, self.context.spec.norm_epsilon);
-        let x = &buffers.x[..self.rows.len() * width];
-        let (records, workers) = (Records::new(&mut buffers.records), Disjoint::new(&mut buffers.workers));
-        self.each_row(2 * width, |row, worker| {
-            // SAFETY: a worker number belongs to one thread at a time.
-            let local = unsafe { &mut workers.item(worker).local[..width] };
-            rms_norm(cpu, &x[row * width..(row + 1) * width], Some(weight), epsilon, local);
-            // SAFETY: a row belongs to one piece.
-            unsafe { records.quantize(cpu, kinds, row, local) };
-        })
-    }
-
-    /// `t = linear(records)`.
-    fn linear(&mut self, buffers: &mut Buffers, linear: &Linear) -> Result<()> {
-        let n = self.rows.len();
-        let Buffers { t, records, workers, .. } = buffers;
-        self.products(&[Product::new(self.context.file, linear, records, n, t)], n, workers)
-    }
-
-    /// `x += norm(t + bias)`, where norm and bias are there.
-    fn add_rows(&mut self, buffers: &mut Buffers, linear: &Linear, norm: Option<&[f32]>) -> Result<()> {
-        let (cpu, width, epsilon) = (self.context.cpu, self.context.spec.width, self.context.spec.norm_epsilon);
-        let Buffers { x, t, workers, .. } = buffers;
-        let (x, t, workers) = (Disjoint::new(x), Disjoint::new(t), Disjoint::new(workers));
-        self.each_row(2 * width, |row, worker| {
+    /// `x += norm(linear(records))`, where the norm is there, and what comes next.
+    fn add(&mut self, buffers: &mut Buffers, linear: &Linear, norm: Option<&[f32]>, next: Start<'_>) -> Result<()> {
+        let Context { file, spec, cpu, .. } = self.context;
+        let (n, width) = (self.rows.len(), spec.width);
+        let Buffers { x, t, records, workers, .. } = buffers;
+        self.regions.products(&[Product::new(file, linear, records, n, t)], n, workers)?;
+        let (x, t) = (Disjoint::new(x), Disjoint::new(t));
+        let (records, workers) = (Records::new(records), Disjoint::new(workers));
+        self.regions.each_row(n, 4 * width, |row, worker| {
             let range = row * width..(row + 1) * width;
-            // SAFETY: a row belongs to one piece.
-            let (x, t) = unsafe { (x.slice(range.clone()), t.slice(range)) };
+            // SAFETY: a row belongs to one piece, and a worker number to one thread at a time.
+            let (x, t, worker) = unsafe { (x.slice(range.clone()), t.slice(range), workers.item(worker)) };
             if let Some(bias) = &linear.bias {
                 add(cpu, t, bias);
             }
             match norm {
                 None => add(cpu, x, t),
                 Some(weight) => {
-                    // SAFETY: a worker number belongs to one thread at a time.
-                    let local = unsafe { &mut workers.item(worker).local[..width] };
-                    rms_norm(cpu, t, Some(weight), epsilon, local);
+                    let local = &mut worker.local[..width];
+                    rms_norm(cpu, t, Some(weight), spec.norm_epsilon, local);
                     add(cpu, x, local);
                 }
             }
+            // SAFETY: as above.
+            unsafe { next.row(x, worker, &records, row) };
         })
     }
 }

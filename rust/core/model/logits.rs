@@ -9,8 +9,7 @@ use fastq_kernels::elementwise::{add, softcap};
 use super::buffers::{Buffers, LOGIT_ROWS, kind_index};
 use super::damage::diagnosis;
 use super::forward::{Context, Pass, Row};
-use super::regions::Product;
-use crate::memory::human;
+use super::regions::{Product, Regions};
 use crate::pool::Disjoint;
 use crate::{Error, Result};
 
@@ -19,71 +18,109 @@ const LOGITS_PIECE: usize = 16 * 1024;
 /// From this many rows of one sequence on, logits are computed straight into the caller's vector.
 const DIRECT_ROWS: usize = 8;
 
-impl Pass<'_> {
-    /// Final norm, output matrix, soft cap.
-    pub(super) fn output(&mut self, buffers: &mut Buffers, outs: &mut [&mut Vec<f32>]) -> Result<()> {
+impl Pass<'_, '_> {
+    /// Output matrix, bias and soft cap.
+    pub(super) fn output(&mut self, buffers: &mut Buffers) -> Result<()> {
         let Context { spec, weights, file, .. } = self.context;
         let output = &weights.output;
         let kind = output.format.activation();
-        self.norm_rows(buffers, &weights.output_norm, &[kind])?;
         let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
         let matrix = output.matrix(file);
+        let Buffers { logits, records, workers, .. } = buffers;
+        let x = |rows: &Range<usize>| &records[kind_index(kind)][rows.start * record..rows.end * record];
         let n = self.rows.len();
-        let run =
-            |rows: &[Row], start: usize| rows[start..].iter().take_while(|row| row.item == rows[start].item).count();
         let mut start = 0;
         while start < n {
             let count = run(&self.rows, start);
-            let Buffers { logits, records, workers, .. } = &mut *buffers;
-            let x = |rows: Range<usize>| &records[kind_index(kind)][rows.start * record..rows.end * record];
+            let Row { item, logits: Some(first), .. } = self.rows[start] else {
+                return Err(Error::Internal("a row without logits reached the output".into()));
+            };
             if count >= DIRECT_ROWS || count == n {
-                let out = &mut *outs[self.rows[start].item];
-                let len = out.len();
-                let more = count * vocabulary;
-                out.try_reserve(more).map_err(|_| {
-                    let bytes = human(4 * more as u64);
-                    Error::Memory(format!("the system refused {bytes} for {count} rows of logits; ask for fewer"))
+                let rows = start..start + count;
+                let out = self.batch[item].grown(first + count, vocabulary);
+                let out = &mut out[first * vocabulary..(first + count) * vocabulary];
+                let product = Product { matrix, x: x(&rows), out: OutTile::new(out, vocabulary) };
+                self.regions.products(&[product], count, workers)?;
+                let out = Disjoint::new(out);
+                start = rows.end;
+                self.context.finish_logits(&mut self.regions, &self.rows[rows], |row, part| {
+                    // SAFETY: the parts of the rows are disjoint.
+                    unsafe { out.slice(row * vocabulary + part.start..row * vocabulary + part.end) }
                 })?;
-                out.resize(len + more, 0.0);
-                let tile = OutTile::new(&mut out[len..], vocabulary);
-                self.products(&[Product { matrix, x: x(start..start + count), out: tile }], count, workers)?;
-                self.finish_logits(&mut out[len..], start)?;
-                start += count;
                 continue;
             }
-            let mut end = start + count;
+            let mut rows = start..start + count;
             let limit = LOGIT_ROWS.min(logits.len() / vocabulary);
-            while end < n && run(&self.rows, end) < DIRECT_ROWS && end + run(&self.rows, end) - start <= limit {
-                end += run(&self.rows, end);
+            while rows.end < n && run(&self.rows, rows.end) < DIRECT_ROWS {
+                let end = rows.end + run(&self.rows, rows.end);
+                if end - start > limit {
+                    break;
+                }
+                rows.end = end;
             }
-            let rows = end - start;
-            let logits = &mut logits[..rows * vocabulary];
-            let tile = OutTile::new(logits, vocabulary);
-            self.products(&[Product { matrix, x: x(start..end), out: tile }], rows, workers)?;
-            self.finish_logits(logits, start)?;
-            for (row, values) in self.rows[start..end].iter().zip(logits.chunks_exact(vocabulary)) {
-                outs[row.item].extend_from_slice(values);
+            let logits = &mut logits[..rows.len() * vocabulary];
+            let product = Product { matrix, x: x(&rows), out: OutTile::new(logits, vocabulary) };
+            self.regions.products(&[product], rows.len(), workers)?;
+            start = rows.end;
+            let rows = &self.rows[rows];
+            let mut outs = [Disjoint::new(&mut []); LOGIT_ROWS];
+            for (index, item) in self.batch.iter_mut().enumerate() {
+                let own = || (0..rows.len()).filter(|&row| rows[row].item == index);
+                let end = own().filter_map(|row| rows[row].logits).max().map_or(0, |last| last + 1);
+                let out = Disjoint::new(item.grown(end, vocabulary));
+                own().for_each(|row| outs[row] = out);
             }
-            start = end;
+            let logits = &*logits;
+            self.context.finish_logits(&mut self.regions, rows, |row, part| {
+                let place = rows[row].logits.unwrap_or(0) * vocabulary;
+                // SAFETY: the parts of the rows are disjoint.
+                let out = unsafe { outs[row].slice(place + part.start..place + part.end) };
+                out.copy_from_slice(&logits[row * vocabulary + part.start..row * vocabulary + part.end]);
+                out
+            })?;
         }
         Ok(())
     }
 
-    /// Bias and soft cap of rows of logits, the first of which belongs to row `start`, and the check that they are finite.
-    fn finish_logits(&mut self, logits: &mut [f32], start: usize) -> Result<()> {
-        let Context { spec, weights, cpu, .. } = self.context;
+    /// In a checking pass: an error when hidden states after a layer, or else after the embedding, are not finite.
+    pub(super) fn check(&self, buffers: &Buffers, layer: Option<usize>) -> Result<()> {
+        let Context { spec, file, check, .. } = self.context;
+        if !check {
+            return Ok(());
+        }
+        match self.rows.iter().zip(buffers.x.chunks_exact(spec.width)).find(|(_, values)| !all_finite(values)) {
+            Some((row, _)) => Err(Error::NotFinite(match layer {
+                Some(layer) => diagnosis(file, row.position, &format!("layer {layer}"), &[&format!("blk.{layer}.")]),
+                None => diagnosis(file, row.position, "the embedding", &["token_embd."]),
+            })),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many rows from `start` on are of one sequence.
+fn run(rows: &[Row], start: usize) -> usize {
+    rows[start..].iter().take_while(|row| row.item == rows[start].item).count()
+}
+
+impl Context<'_> {
+    /// Bias and soft cap of rows of logits, and the check that they are finite. `values(row, part)` gives a part of a row, once.
+    fn finish_logits<'v>(
+        &self,
+        regions: &mut Regions<'_>,
+        rows: &[Row],
+        values: impl Fn(usize, &Range<usize>) -> &'v mut [f32] + Sync,
+    ) -> Result<()> {
+        let Context { spec, weights, cpu, .. } = *self;
         let vocabulary = spec.vocabulary;
         let per_row = vocabulary.div_ceil(LOGITS_PIECE);
-        let pieces = logits.len() / vocabulary * per_row;
         let bad = AtomicUsize::new(usize::MAX);
-        let logits = Disjoint::new(logits);
-        self.pool.run(pieces, self.context.interrupt, |piece, _| {
+        regions.pool.run(rows.len() * per_row, regions.interrupt, |piece, _| {
             let (row, part) = (piece / per_row, piece % per_row);
-            let range = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
-            // SAFETY: the ranges of the pieces are disjoint.
-            let values = unsafe { logits.slice(row * vocabulary + range.start..row * vocabulary + range.end) };
+            let part = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
+            let values = values(row, &part);
             if let Some(bias) = &weights.output.bias {
-                add(cpu, values, &bias[range]);
+                add(cpu, values, &bias[part]);
             }
             if let Some(cap) = spec.logit_cap {
                 softcap(cpu, values, cap);
@@ -95,32 +132,20 @@ impl Pass<'_> {
         match bad.into_inner() {
             usize::MAX => Ok(()),
             row => {
-                let position = self.rows[start + row].position;
-                Err(Error::NotFinite(match self.context.check {
+                let position = rows[row].position;
+                Err(Error::NotFinite(match self.check {
                     // The layers are the business of the checks between them, but keys and values reach no hidden state.
-                    true => diagnosis(self.context.file, position, "the output", &["output", "token_embd.", "blk."]),
+                    true => diagnosis(self.file, position, "the output", &["output", "token_embd.", "blk."]),
                     false => format!("the logits of position {position} are not finite: the weights are damaged"),
                 }))
             }
-        }
-    }
-
-    /// In a checking pass: an error when hidden states after `place` are not finite.
-    pub(super) fn check(&self, buffers: &Buffers, place: &str, prefix: &str) -> Result<()> {
-        let Context { spec, file, check, .. } = self.context;
-        if !check {
-            return Ok(());
-        }
-        match self.rows.iter().zip(buffers.x.chunks_exact(spec.width)).find(|(_, values)| !all_finite(values)) {
-            Some((row, _)) => Err(Error::NotFinite(diagnosis(file, row.position, place, &[prefix]))),
-            None => Ok(()),
         }
     }
 }
 
 /// Whether no value is NaN or infinite.
 pub(super) fn all_finite(values: &[f32]) -> bool {
-    // Without a branch per value, so that the compiler vectorises it.
-    let worst = values.iter().fold(0, |worst, value| (value.to_bits() & 0x7fff_ffff).max(worst));
-    worst < 0x7f80_0000
+    // Without a branch per value, and with operations that every level has as vectors.
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT)) == 0
 }

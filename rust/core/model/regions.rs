@@ -6,12 +6,11 @@ use fastq_kernels::activation::quantize_activations;
 use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
 
 use super::buffers::{Worker, kind_index};
-use super::forward::Pass;
 use super::weights::Linear;
-use crate::Result;
 use crate::gguf::Gguf;
 use crate::memory::Zeroed;
-use crate::pool::Disjoint;
+use crate::pool::{Disjoint, Pool};
+use crate::{Interrupt, Result};
 
 /// Below this many values a region runs on the calling thread: handing it over costs more.
 const SERIAL_VALUES: usize = 16 * 1024;
@@ -21,11 +20,19 @@ const PIECE_WORK: Range<usize> = 1 << 17..1 << 25;
 const PANEL: usize = 32;
 
 /// The kinds of activations that some matrices want.
-pub(super) fn kinds(linears: &[&Linear]) -> Vec<Activation> {
-    let mut kinds: Vec<Activation> = linears.iter().map(|linear| linear.format.activation()).collect();
-    kinds.sort_unstable_by_key(|kind| kind_index(*kind));
-    kinds.dedup();
-    kinds
+#[derive(Clone, Copy)]
+pub(super) struct Kinds([bool; Activation::ALL.len()]);
+
+impl Kinds {
+    pub(super) fn of(linears: &[&Linear]) -> Kinds {
+        let mut kinds = Kinds([false; Activation::ALL.len()]);
+        linears.iter().for_each(|linear| kinds.0[kind_index(linear.format.activation())] = true);
+        kinds
+    }
+
+    fn iter(self) -> impl Iterator<Item = Activation> {
+        Activation::ALL.iter().copied().filter(move |kind| self.0[kind_index(*kind)])
+    }
 }
 
 /// A matrix product of one region.
@@ -50,16 +57,22 @@ impl<'a> Product<'a> {
     }
 }
 
-impl Pass<'_> {
-    /// Calls `work(row, worker)` for all rows, in parallel when `cost` values per row are worth it.
-    pub(super) fn each_row(&mut self, cost: usize, work: impl Fn(usize, usize) + Sync) -> Result<()> {
-        let n = self.rows.len();
+/// Where the regions run.
+pub(super) struct Regions<'a> {
+    pub(super) pool: &'a mut Pool,
+    pub(super) interrupt: &'a dyn Interrupt,
+    pub(super) cpu: Cpu,
+}
+
+impl Regions<'_> {
+    /// Calls `work(row, worker)` for `n` rows, in parallel when `cost` values per row are worth it.
+    pub(super) fn each_row(&mut self, n: usize, cost: usize, work: impl Fn(usize, usize) + Sync) -> Result<()> {
         let threads = self.pool.threads();
         if threads == 1 || n == 1 || n * cost < SERIAL_VALUES {
-            return self.pool.run(1, self.context.interrupt, |_, worker| (0..n).for_each(|row| work(row, worker)));
+            return self.pool.run(1, self.interrupt, |_, worker| (0..n).for_each(|row| work(row, worker)));
         }
         let per = n.div_ceil(threads * 4);
-        self.pool.run(n.div_ceil(per), self.context.interrupt, |piece, worker| {
+        self.pool.run(n.div_ceil(per), self.interrupt, |piece, worker| {
             (piece * per..n.min((piece + 1) * per)).for_each(|row| work(row, worker));
         })
     }
@@ -71,20 +84,28 @@ impl Pass<'_> {
             1 => PIECE_WORK.end,
             threads => (work / (threads * 6)).clamp(PIECE_WORK.start, PIECE_WORK.end),
         };
-        let mut pieces = Vec::new();
-        for (index, product) in products.iter().enumerate() {
+        // Weight rows of a piece, and the number of pieces.
+        let cut = |product: &Product<'_>| {
             let per = (target / (product.matrix.k * tokens)).next_multiple_of(PANEL).max(PANEL);
-            let rows = product.matrix.rows;
-            pieces.extend((0..rows).step_by(per).map(|start| (index, start..rows.min(start + per))));
-        }
-        let (cpu, workers) = (self.context.cpu, Disjoint::new(workers));
-        self.pool.run(pieces.len(), self.context.interrupt, |piece, worker| {
-            let (index, rows) = &pieces[piece];
-            let product = &products[*index];
-            // SAFETY: a worker number belongs to one thread at a time.
-            let scratch = unsafe { &mut workers.item(worker).matmul };
-            // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
-            unsafe { matmul(cpu, product.matrix, rows.clone(), product.x, tokens, product.out, scratch) };
+            (per, product.matrix.rows.div_ceil(per))
+        };
+        let pieces = products.iter().map(|product| cut(product).1).sum();
+        let (cpu, workers) = (self.cpu, Disjoint::new(workers));
+        self.pool.run(pieces, self.interrupt, |piece, worker| {
+            let mut piece = piece;
+            for product in products {
+                let (per, pieces) = cut(product);
+                if piece >= pieces {
+                    piece -= pieces;
+                    continue;
+                }
+                let rows = piece * per..product.matrix.rows.min((piece + 1) * per);
+                // SAFETY: a worker number belongs to one thread at a time.
+                let scratch = unsafe { &mut workers.item(worker).matmul };
+                // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
+                unsafe { matmul(cpu, product.matrix, rows, product.x, tokens, product.out, scratch) };
+                return;
+            }
         })
     }
 }
@@ -101,8 +122,8 @@ impl<'a> Records<'a> {
     ///
     /// # Safety
     /// Nobody else uses the records of the row during the call.
-    pub(super) unsafe fn quantize(&self, cpu: Cpu, kinds: &[Activation], row: usize, x: &[f32]) {
-        for &kind in kinds {
+    pub(super) unsafe fn quantize(&self, cpu: Cpu, kinds: Kinds, row: usize, x: &[f32]) {
+        for kind in kinds.iter() {
             let bytes = kind.row_bytes(x.len());
             // SAFETY: the caller's promise.
             let record = unsafe { self.0[kind_index(kind)].slice(row * bytes..(row + 1) * bytes) };

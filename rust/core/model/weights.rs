@@ -194,6 +194,11 @@ impl Weights {
         })
     }
 
+    /// Pairs of all rotations before number `rope`.
+    pub fn pairs_before(&self, rope: usize) -> usize {
+        self.ropes[..rope].iter().map(RopeTable::pairs).sum()
+    }
+
     /// Every matrix that products are made with, and the embedding.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.layers.iter().flat_map(LayerWeights::linears).chain([&self.output, &self.embedding])

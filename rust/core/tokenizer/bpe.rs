@@ -1,11 +1,12 @@
 //! Byte-level BPE (Sennrich et al. 2016, in the form of GPT-2): every byte of a word is written as one printable character, and
-//! neighbours are merged in the order of the merge list. Merging is done by the `tokenizers` crate.
+//! neighbours are merged in the order of the merge list. The `tokenizers` crate gives the same tokens (a test compares them), but
+//! needs ten times as long for its tables of strings, and the first text waits for them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use tokenizers::Model as _;
-use tokenizers::models::bpe::BPE;
+use foldhash::quality::RandomState;
 
+use super::chain::{Chain, Merges, NONE, Symbol};
 use super::pretokenize::{PreTokenizer, Splitter};
 use super::vocabulary::{TOKENS, Vocabulary};
 use crate::gguf::Gguf;
@@ -16,11 +17,11 @@ const MERGES: &str = "tokenizer.ggml.merges";
 /// Words between two looks at the interrupt.
 const WORDS_PER_CHECK: usize = 1024;
 
-/// Pairs of ids in the order of the merge list.
-pub(super) type Merges = Vec<(u32, u32)>;
+/// The merge list: left, right, and both together.
+pub(super) type MergeList = Vec<(u32, u32, u32)>;
 
 /// Reads and validates the merge list: `left right`, both and their concatenation in the vocabulary.
-pub(super) fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<Merges> {
+pub(super) fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<MergeList> {
     let Some(lines) = file.strings(MERGES)? else {
         return Err(file.error(format!("key `{MERGES}` is missing: a `gpt2` vocabulary needs it")));
     };
@@ -38,11 +39,11 @@ pub(super) fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<Merges> {
         whole.clear();
         whole.extend_from_slice(left);
         whole.extend_from_slice(right);
-        let (Some(left), Some(right), Some(_)) = (vocabulary.id(left), vocabulary.id(right), vocabulary.id(&whole))
-        else {
+        let ids = (vocabulary.id(left), vocabulary.id(right), vocabulary.id(&whole));
+        let (Some(left), Some(right), Some(whole)) = ids else {
             return Err(wrong(&format!("two tokens whose parts and concatenation are in `{TOKENS}`")));
         };
-        merges.push((left, right));
+        merges.push((left, right, whole));
     }
     Ok(merges)
 }
@@ -88,51 +89,66 @@ pub(super) fn decode_piece(piece: &[u8]) -> Vec<u8> {
 /// The encoder, made on first use.
 pub(super) struct Bpe {
     splitter: Splitter,
-    model: BPE,
-    /// Ids from here on stand for bytes without a token.
-    vocabulary_size: u32,
+    /// A word that is in the vocabulary is one token.
+    ignore_merges: bool,
+    /// The tokens of the bytes, where there are any.
+    bytes: [Option<u32>; 256],
+    /// The order and the token of pairs.
+    pairs: HashMap<(u32, u32), (u32, u32), RandomState>,
 }
 
 impl Bpe {
-    /// Builds the tables of `tokenizers` from a validated vocabulary and merge list.
-    pub(super) fn new(vocabulary: &Vocabulary, merges: &Merges, pre: &PreTokenizer) -> Result<Bpe> {
-        // Pieces that are not UTF-8 come from no text.
-        let piece = |id: u32| std::str::from_utf8(vocabulary.piece(id)).ok().filter(|piece| !piece.is_empty());
-        let vocabulary_size = vocabulary.len() as u32;
-        let mut ids: tokenizers::models::bpe::Vocab =
-            (0..vocabulary_size).filter_map(|id| Some((piece(id)?.to_owned(), id))).collect();
-        // `tokenizers` would close the gap that a byte without a token leaves, and merge across it. So it gets an id, which
-        // is left out of the result.
-        for (byte, character) in (0..).zip(ALPHABET) {
-            ids.entry(character.to_string()).or_insert(vocabulary_size + byte);
+    /// Builds the tables.
+    pub(super) fn new(vocabulary: &Vocabulary, merges: &MergeList, pre: &PreTokenizer) -> Result<Bpe> {
+        let mut pairs = HashMap::with_capacity_and_hasher(merges.len(), RandomState::default());
+        for (order, &(left, right, whole)) in (0..).zip(merges) {
+            // Of equal merges the first counts.
+            pairs.entry((left, right)).or_insert((order, whole));
         }
-        // Of equal merges the first counts.
-        let mut seen = HashSet::with_capacity(merges.len());
-        let first = merges.iter().filter(|pair| seen.insert(**pair));
-        let pairs =
-            first.filter_map(|(left, right)| Some((piece(*left)?.to_owned(), piece(*right)?.to_owned()))).collect();
-        let model = BPE::builder()
-            .vocab_and_merges(ids, pairs)
-            .ignore_merges(pre.ignore_merges)
-            .build()
-            .map_err(|error| Error::Tokenizer(format!("key `{MERGES}`: {error}")))?;
-        Ok(Bpe { splitter: pre.splitter()?, model, vocabulary_size })
+        let bytes = ALPHABET.map(|character| vocabulary.id(character.encode_utf8(&mut [0; 4]).as_bytes()));
+        Ok(Bpe { splitter: pre.splitter()?, ignore_merges: pre.ignore_merges, bytes, pairs })
     }
 
-    /// Appends the tokens of `text`. Bytes that the vocabulary has no token for are left out.
-    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>, interrupt: &dyn Interrupt) -> Result<()> {
-        let (mut word, mut words) = (String::new(), 0_usize);
-        self.splitter.split(text, &mut |piece| {
+    /// Appends the tokens of `text`. Bytes that the vocabulary has no token for are left out; nothing is merged across them.
+    pub(super) fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        ids: &mut Vec<u32>,
+        interrupt: &dyn Interrupt,
+    ) -> Result<()> {
+        Chain::check(text)?;
+        let (mut chain, mut spelled, mut words) = (Chain::default(), String::new(), 0_usize);
+        self.splitter.split(text, &mut |word| {
             words += 1;
             if words.is_multiple_of(WORDS_PER_CHECK) && interrupt.stop() {
                 return Err(Error::Cancelled);
             }
-            word.clear();
-            word.extend(piece.bytes().map(|byte| ALPHABET[byte as usize]));
-            let tokens = self.model.tokenize(&word).map_err(|error| Error::Tokenizer(error.to_string()))?;
-            ids.extend(tokens.iter().map(|token| token.id).filter(|id| *id < self.vocabulary_size));
-            Ok(())
+            if self.ignore_merges {
+                spelled.clear();
+                spelled.extend(word.bytes().map(|byte| ALPHABET[byte as usize]));
+                if let Some(id) = vocabulary.id(spelled.as_bytes()) {
+                    ids.push(id);
+                    return Ok(());
+                }
+            }
+            let bytes = word.bytes().map(|byte| (1, self.bytes[byte as usize]));
+            chain.encode(self, word.as_bytes(), bytes, interrupt, |symbol| {
+                ids.extend((symbol.id != NONE).then_some(symbol.id));
+                Ok(())
+            })
         })
+    }
+}
+
+impl Merges for Bpe {
+    fn merge(&self, _: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
+        self.pairs.get(&(left.id, right.id)).copied()
+    }
+
+    /// Other neighbours with the same text need not be on the list.
+    fn still(&self, left: &Symbol, right: &Symbol) -> bool {
+        self.pairs.contains_key(&(left.id, right.id))
     }
 }
 

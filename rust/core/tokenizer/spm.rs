@@ -1,20 +1,18 @@
 //! The BPE of SentencePiece (Kudo and Richardson 2018): neighbours whose concatenation is a piece are merged, the highest score
 //! first, of equal scores the leftmost. There is no list of merges: the scores of the vocabulary are the order.
 //!
-//! `tokenizers` has no such model, and turning 262,144 pieces into a list of merges takes longer than loading the rest of the
-//! file. This one needs only the hash table that the vocabulary has anyway.
+//! It needs only the hash table that the vocabulary has anyway: turning 262,144 pieces into a list of merges would take longer than
+//! loading the rest of the file.
 
 use std::borrow::Cow;
-use std::collections::BinaryHeap;
+use std::sync::OnceLock;
 
+use super::chain::{Chain, Merges, NONE, Symbol};
 use super::vocabulary::{TOKENS, Vocabulary};
 use crate::{Error, Interrupt, Result};
 
 /// What a space is written as inside pieces: U+2581.
 pub(super) const SPACE: &str = "\u{2581}";
-
-/// Pairs and merges between two looks at the interrupt.
-const STEPS_PER_CHECK: usize = 4096;
 
 /// The text of a normal piece: spaces for [`SPACE`].
 pub(super) fn decode_piece(piece: &[u8]) -> Cow<'_, [u8]> {
@@ -69,65 +67,25 @@ impl Fallback {
     }
 }
 
-/// A run of bytes that is one symbol now: a link of the chain of symbols. Indices are those of the first characters.
-#[derive(Clone, Copy)]
-struct Symbol {
-    start: u32,
-    /// 0 when the symbol before has swallowed this one.
-    length: u32,
-    /// [`END`] at the ends of the chain.
-    previous: u32,
-    next: u32,
-    /// The piece it is, [`END`] when it is none.
-    id: u32,
-}
-
-const END: u32 = u32::MAX;
-
-/// A possible merge of a symbol with its right neighbour.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Merge {
-    /// The score, then the leftmost first: see [`priority`].
-    priority: u64,
-    /// Bytes of both together. A merge is out of date when they have another length by now; when they have not, their text and
-    /// so the piece is the same, however it was put together.
-    length: u32,
-    id: u32,
-}
-
-/// Orders merges: the higher score first, of equal scores the leftmost.
-fn priority(score: f32, left: u32) -> u64 {
-    u64::from(ordered(score) as u32 ^ 1 << 31) << 32 | u64::from(!left)
-}
-
-/// Maps scores to integers in the same order; there are no NaN.
-fn ordered(score: f32) -> i32 {
+/// Orders scores: the higher first; there are no NaN.
+fn order(score: f32) -> u32 {
     // -0 and 0 are one score; then negative numbers sort backwards by their bits.
     let bits = (score + 0.0).to_bits() as i32;
-    bits ^ ((bits >> 31) as u32 >> 1) as i32
+    let ascending = bits ^ ((bits >> 31) as u32 >> 1) as i32;
+    !(ascending as u32 ^ 1 << 31)
 }
 
-struct Chain<'a> {
-    vocabulary: &'a Vocabulary,
-    text: &'a str,
-    symbols: Vec<Symbol>,
-    queue: BinaryHeap<Merge>,
-    steps: usize,
-    interrupt: &'a dyn Interrupt,
-}
+/// Neighbours are merged when their text together is a piece.
+impl Merges for Vocabulary {
+    fn merge(&self, text: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
+        let start = left.start as usize;
+        let id = self.id(&text[start..start + (left.length + right.length) as usize])?;
+        Some((order(self.score(id)), id))
+    }
 
-impl Chain<'_> {
-    /// Queues the merge of two neighbours when they are a piece together.
-    fn offer(&mut self, left: u32, right: u32) {
-        if left == END || right == END {
-            return;
-        }
-        let (first, second) = (self.symbols[left as usize], self.symbols[right as usize]);
-        let length = first.length + second.length;
-        let start = first.start as usize;
-        if let Some(id) = self.vocabulary.id(&self.text.as_bytes()[start..start + length as usize]) {
-            self.queue.push(Merge { priority: priority(self.vocabulary.score(id), left), length, id });
-        }
+    /// However the text was put together.
+    fn still(&self, _: &Symbol, _: &Symbol) -> bool {
+        true
     }
 }
 
@@ -180,96 +138,48 @@ impl Neighbours {
     }
 }
 
-/// Appends the tokens of `text`, in which spaces are written as [`SPACE`]. Takes O(n log n).
+/// From this many bytes on a text is cut. Shorter ones are merged whole, so that the first word need not wait for [`Neighbours`],
+/// for which every piece is read.
+const WORTH_CUTTING: usize = 2048;
+
+/// Appends the tokens of `text`, in which spaces are written as [`SPACE`]; `neighbours` are built when they are needed.
 pub(super) fn encode(
     vocabulary: &Vocabulary,
-    neighbours: &Neighbours,
+    neighbours: &OnceLock<Neighbours>,
     fallback: &Fallback,
     mut text: &str,
     ids: &mut Vec<u32>,
     interrupt: &dyn Interrupt,
 ) -> Result<()> {
-    // END and the lengths are u32.
-    if text.len() >= END as usize {
-        return Err(Error::Argument(format!("text must be shorter than 4 GiB, found {} bytes", text.len())));
-    }
-    let mut chain = Chain { vocabulary, text: "", symbols: Vec::new(), queue: BinaryHeap::new(), steps: 0, interrupt };
+    Chain::check(text)?;
+    let neighbours = match text.len() >= WORTH_CUTTING {
+        true => Some(neighbours.get_or_init(|| Neighbours::new(vocabulary))),
+        false => neighbours.get(),
+    };
+    let mut chain = Chain::default();
     while !text.is_empty() {
-        let (part, rest) = text.split_at(neighbours.cut(text));
-        chain.text = part;
-        chain.encode(fallback, ids)?;
+        let (part, rest) = text.split_at(neighbours.map_or(text.len(), |neighbours| neighbours.cut(text)));
+        let characters = part.split_inclusive(|_| true).map(|c| (c.len(), vocabulary.id(c.as_bytes())));
+        chain.encode(vocabulary, part.as_bytes(), characters, interrupt, |symbol| {
+            match symbol.id {
+                NONE => fallback.encode(&part[symbol.start as usize..][..symbol.length as usize], ids)?,
+                id => ids.push(id),
+            }
+            Ok(())
+        })?;
         text = rest;
     }
     Ok(())
 }
 
-impl Chain<'_> {
-    /// Appends the tokens of `self.text`.
-    fn encode(&mut self, fallback: &Fallback, ids: &mut Vec<u32>) -> Result<()> {
-        self.symbols.clear();
-        self.queue.clear();
-        for (start, character) in self.text.char_indices() {
-            let index = self.symbols.len() as u32;
-            let length = character.len_utf8() as u32;
-            let id = self.vocabulary.id(&self.text.as_bytes()[start..start + length as usize]).unwrap_or(END);
-            let previous = index.checked_sub(1).unwrap_or(END);
-            self.symbols.push(Symbol { start: start as u32, length, previous, next: index + 1, id });
-        }
-        if let Some(last) = self.symbols.last_mut() {
-            last.next = END;
-        }
-        for right in 1..self.symbols.len() as u32 {
-            self.step()?;
-            self.offer(right - 1, right);
-        }
-        while let Some(Merge { priority, length, id }) = self.queue.pop() {
-            self.step()?;
-            let left = !(priority as u32);
-            let first = self.symbols[left as usize];
-            // Swallowed since, or has become the end of the chain.
-            if first.length == 0 || first.next == END {
-                continue;
-            }
-            let second = self.symbols[first.next as usize];
-            if first.length + second.length != length {
-                continue;
-            }
-            self.symbols[left as usize] = Symbol { length, next: second.next, id, ..first };
-            self.symbols[first.next as usize].length = 0;
-            if second.next != END {
-                self.symbols[second.next as usize].previous = left;
-            }
-            self.offer(first.previous, left);
-            self.offer(left, second.next);
-        }
-        let mut index = if self.symbols.is_empty() { END } else { 0 };
-        while index != END {
-            let Symbol { start, length, next, id, .. } = self.symbols[index as usize];
-            match id {
-                END => fallback.encode(&self.text[start as usize..(start + length) as usize], ids)?,
-                id => ids.push(id),
-            }
-            index = next;
-        }
-        Ok(())
-    }
-
-    fn step(&mut self) -> Result<()> {
-        self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_PER_CHECK) && self.interrupt.stop() { Err(Error::Cancelled) } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ordered, priority};
+    use super::order;
 
     #[test]
-    fn scores_keep_their_order_as_integers() {
+    fn higher_scores_come_first() {
         let scores = [f32::NEG_INFINITY, -2.5, -1.0, -1e-40, 0.0, 1e-40, 1.0, 2.5, f32::INFINITY];
-        assert!(scores.map(ordered).is_sorted_by(|a, b| a < b));
-        assert_eq!(ordered(-0.0), ordered(0.0));
-        assert!(priority(-1.0, 7) > priority(-1.5, 0) && priority(1.0, 0) > priority(-1.0, 0));
-        assert!(priority(-1.0, 3) > priority(-1.0, 4));
+        assert!(scores.map(order).is_sorted_by(|a, b| a > b));
+        assert_eq!(order(-0.0), order(0.0));
     }
 }

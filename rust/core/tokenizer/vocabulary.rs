@@ -1,6 +1,8 @@
 //! The pieces of a vocabulary: the bytes, kind and score of every id, and the id of every string.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
 
 use crate::Result;
 use crate::gguf::{Gguf, StringArray};
@@ -76,7 +78,7 @@ impl Vocabulary {
         let mut vocabulary = Vocabulary {
             places: vec![0; (tokens.len() * 2).next_power_of_two()].into(),
             longest: tokens.iter().map(<[u8]>::len).max().unwrap_or(0),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             bytes,
             ends,
             kinds,
@@ -112,7 +114,7 @@ impl Vocabulary {
 
     /// The id of `piece`, or the free place where it belongs and its hash.
     fn find(&self, piece: &[u8]) -> Result<u32, (usize, u32)> {
-        // Keyed, so that no file can choose pieces that collide.
+        // Keyed at random, so that no file can choose pieces that collide.
         let hash = self.hasher.hash_one(piece);
         let mask = self.places.len() - 1;
         let mut place = hash as usize & mask;
