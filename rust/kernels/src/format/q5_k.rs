@@ -99,6 +99,7 @@ impl Weights for Q5_K {
 impl SuperBlocks for Q5_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 31;
+    const WIDE: bool = true;
     const MINIMA: bool = true;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
