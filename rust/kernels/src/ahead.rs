@@ -51,13 +51,8 @@ impl Ahead {
         }
         let out = &mut self.0[first / CHUNK % 2];
         let block = rows.at(first * F::BYTES);
-        if blocks - first >= CHUNK {
-            // SAFETY: by the contract.
-            unsafe { read::<I, F>(block, CHUNK, out) };
-        } else {
-            // SAFETY: by the contract.
-            unsafe { read::<I, F>(block, blocks - first, out) };
-        }
+        // SAFETY: by the contract.
+        unsafe { read::<I, F>(block, CHUNK.min(blocks - first), out) };
     }
 
     /// The words of block `b`, of the chunk that was read last or the one before.
@@ -68,18 +63,39 @@ impl Ahead {
     }
 }
 
+/// Not inlined: nothing here is a vector, and the pointers would take the registers of the product around.
+///
 /// # Safety
 /// `rows` are `I::ROWS` readable rows of `count` blocks.
-#[inline(always)]
+#[inline(never)]
 unsafe fn read<I: Integers, F: Weights>(rows: Rows, count: usize, out: &mut [u32; CHUNK * MOST * LANES]) {
-    for r in 0..I::ROWS {
-        let row = rows.block.wrapping_add(r * rows.stride);
-        for b in 0..count {
-            for (i, at) in F::WORDS.iter().enumerate() {
-                // SAFETY: the words are inside the block, which is checked where they are declared.
-                out[(b * F::WORDS.len() + i) * I::ROWS + r] =
-                    unsafe { row.add(b * F::BYTES + at).cast::<u32>().read_unaligned() };
-            }
+    if count == CHUNK {
+        for r in 0..I::ROWS {
+            // SAFETY: by the contract.
+            unsafe { read_row::<I, F>(rows.block.wrapping_add(r * rows.stride), CHUNK, r, out) };
+        }
+    } else {
+        for r in 0..I::ROWS {
+            // SAFETY: by the contract.
+            unsafe { read_row::<I, F>(rows.block.wrapping_add(r * rows.stride), count, r, out) };
+        }
+    }
+}
+
+/// # Safety
+/// `count` blocks are readable at `row`; that is row `r < I::ROWS`, and `count` at most [`CHUNK`].
+#[inline(always)]
+unsafe fn read_row<I: Integers, F: Weights>(
+    row: *const u8,
+    count: usize,
+    r: usize,
+    out: &mut [u32; CHUNK * MOST * LANES],
+) {
+    for b in 0..count {
+        for (i, at) in F::WORDS.iter().enumerate() {
+            // SAFETY: the words are inside the block, which is checked where they are declared.
+            out[(b * F::WORDS.len() + i) * I::ROWS + r] =
+                unsafe { row.add(b * F::BYTES + at).cast::<u32>().read_unaligned() };
         }
     }
 }

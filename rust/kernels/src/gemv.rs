@@ -132,69 +132,172 @@ struct Dot<I: Integers, F, const T: usize> {
 impl<I: Integers, F: Blocks, const T: usize> Sink<I> for Dot<I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        self.dot::<0>(isa, j, bytes);
+    }
+
+    #[inline(always)]
+    fn take_fields<const SHIFT: u32, const MASK: u8>(&mut self, isa: I, j: usize, packed: [I::Words; 4]) {
+        if I::SHIFTS_SUMS {
+            self.dot::<SHIFT>(isa, j, isa.fields_in_place::<SHIFT, MASK>(packed));
+        } else {
+            self.dot::<0>(isa, j, isa.fields::<SHIFT, MASK>(packed));
+        }
+    }
+}
+
+impl<I: Integers, F: Blocks, const T: usize> Dot<I, F, T> {
+    /// Takes weights times `2^SHIFT`.
+    #[inline(always)]
+    fn dot<const SHIFT: u32>(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
         let half = if F::SPLIT { j } else { 0 };
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t][half] = unsafe { isa.dot16(self.isum[t][half], &bytes, self.x[t].add(16 * j), F::PEAK) };
+            self.isum[t][half] =
+                unsafe { isa.dot16::<SHIFT>(self.isum[t][half], &bytes, self.x[t].add(16 * j), F::PEAK) };
         }
     }
 }
 
 /// As [`Dot`], for the sub-blocks of a super-block.
-struct ScaledDot<I: Integers, F, const T: usize> {
+struct ScaledDot<'a, I: Integers, F, const T: usize> {
     isum: [I::Words; T],
     /// The activations of the block.
     x: [*const u8; T],
-    scales: [I::Words; 4],
+    /// Behind a reference, so that the sums are in registers even where the scales are looked up in memory.
+    scales: &'a [I::Words; 4],
+    ask: AskBlocks,
     format: PhantomData<F>,
 }
 
-impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<I, F, T> {
+impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<'_, I, F, T> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        self.dot::<0>(isa, j, bytes);
+    }
+
+    #[inline(always)]
+    fn take_fields<const SHIFT: u32, const MASK: u8>(&mut self, isa: I, j: usize, packed: [I::Words; 4]) {
+        if I::SHIFTS_SUMS {
+            self.dot::<SHIFT>(isa, j, isa.fields_in_place::<SHIFT, MASK>(packed));
+        } else {
+            self.dot::<0>(isa, j, isa.fields::<SHIFT, MASK>(packed));
+        }
+    }
+}
+
+impl<I: Integers, F: SuperBlocks, const T: usize> ScaledDot<'_, I, F, T> {
+    /// Takes weights times `2^SHIFT`.
+    #[inline(always)]
+    fn dot<const SHIFT: u32>(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
+        self.ask.next::<I, F>(isa, j);
         let peak = isa.whole_peak(F::PEAK);
-        let scale = isa.sub_scale(self.scales[j / 4], j % 4, peak, !F::MINIMA);
+        let same = if F::WIDE { j & !1 } else { j };
+        let scale = isa.sub_scale(self.scales[same / 4], same % 4, peak, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
-            self.isum[t] = unsafe { isa.dot16_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, peak) };
+            self.isum[t] =
+                unsafe { isa.dot16_scaled::<SHIFT>(self.isum[t], &bytes, self.x[t].add(16 * j), scale, peak) };
         }
     }
 }
 
 /// How far ahead the weights of a row are asked for, in bytes; those of all rows of a group together are far enough for the
-/// latency of memory at its full rate, and so little that they are still in the second-level cache when they are used. Sixteen rows
-/// at once are too many streams for the prefetchers of the hardware.
+/// latency of memory at its full rate, and so little that they are still in the second-level cache when they are used.
+///
+/// Sixteen rows at once are too many streams for the prefetchers of the hardware. Few lines are asked for at a time, in step with
+/// the arithmetic: the first-level cache can wait for some sixteen lines, and while it does, it gets no weights from the second.
 const DISTANCE: usize = 2 << 10;
 
-/// Where to ask for weights: the walk along the rows of a group and of the ones behind it, [`DISTANCE`] ahead.
-struct Ask {
-    /// Offset in the rows.
+/// Where to ask for weights of [`Blocks`]: line by line.
+///
+/// In rows of a page or more that is the walk along the rows of a group and of the ones behind it, [`DISTANCE`] ahead, which
+/// the prefetchers of the hardware follow in each page. Of shorter ones there would be several in a page; so the whole of the
+/// next group, which is not too much then, is asked for from its first byte to its last.
+struct AskLines {
+    /// The line to ask for next.
+    at: *const u8,
+    /// Bytes from a line to the next.
+    step: usize,
+    /// Lines until the turn, which comes every `I::ROWS` lines.
+    lines: usize,
+    /// Bytes from the place after a line before a turn to the line after it.
+    turn: usize,
+    /// Offset in the rows of the lines after the turn.
     column: usize,
-    /// Bytes from the group to the one asked for.
-    group: usize,
+    /// Bytes that were used and not yet replaced.
+    used: usize,
 }
 
-impl Ask {
+impl AskLines {
     /// At the first block of a group.
     #[inline(always)]
-    fn new<I: Integers>(rows: Rows) -> Ask {
-        let stride = rows.stride.max(1);
-        if stride > DISTANCE {
-            Ask { column: DISTANCE, group: 0 }
+    fn new<I: Integers>(rows: Rows) -> AskLines {
+        let group = I::ROWS * rows.stride;
+        if rows.stride >= 4 << 10 {
+            let (at, turn) = (rows.block.wrapping_add(DISTANCE), 64usize.wrapping_sub(group));
+            AskLines { at, step: rows.stride, lines: I::ROWS, turn, column: DISTANCE + 64, used: 0 }
         } else {
-            Ask { column: 0, group: DISTANCE.div_ceil(stride) * I::ROWS * stride }
+            AskLines { at: rows.block.wrapping_add(group), step: 64, lines: I::ROWS, turn: 0, column: 0, used: 0 }
         }
     }
 
-    /// Asks for the next block in every row.
+    /// Asks for as many lines as the next block of every row has.
     #[inline(always)]
     fn next<I: Integers>(&mut self, isa: I, rows: Rows, bytes: usize) {
-        prefetch(isa, rows, self.column, bytes, self.group);
-        self.column += bytes;
-        if self.column >= rows.stride {
-            self.column -= rows.stride;
-            self.group += I::ROWS * rows.stride;
+        self.used += I::ROWS * bytes;
+        while self.used >= 64 {
+            self.used -= 64;
+            isa.prefetch_line(self.at);
+            self.at = self.at.wrapping_add(self.step);
+            self.lines -= 1;
+            if self.lines == 0 {
+                self.lines = I::ROWS;
+                self.at = self.at.wrapping_add(self.turn);
+                if self.turn != 0 {
+                    if self.column >= rows.stride {
+                        // The same column of the next group.
+                        self.at = self.at.wrapping_add((I::ROWS - 1) * rows.stride);
+                        self.column -= rows.stride;
+                    }
+                    self.column += 64;
+                }
+            }
         }
+    }
+}
+
+/// Where to ask for weights of [`SuperBlocks`]: a block of a row for every sub-block, [`DISTANCE`] ahead. The whole of
+/// the next group, as of short rows of [`Blocks`], would come at 69 instead of 75 % of a plain read in Q3_K.
+struct AskBlocks {
+    /// The block to ask for next.
+    at: *const u8,
+    /// Bytes from a row to the next.
+    stride: usize,
+}
+
+impl AskBlocks {
+    /// At block `b` of the `blocks` of a row.
+    #[inline(always)]
+    fn at<I: Integers, F: SuperBlocks>(rows: Rows, b: usize, blocks: usize) -> AskBlocks {
+        // What is beyond the row is in the next group, or, of short rows, behind its first rows.
+        let ahead = b + DISTANCE.div_ceil(F::BYTES);
+        let beyond = if ahead < blocks { 0 } else { (I::ROWS - 1) * rows.stride };
+        AskBlocks { at: rows.block.wrapping_add(ahead * F::BYTES + beyond), stride: rows.stride }
+    }
+
+    /// Asks for the next row's, before sub-block `j`.
+    #[inline(always)]
+    fn next<I: Integers, F: SuperBlocks>(&mut self, isa: I, j: usize) {
+        const { assert!(I::ROWS == 16 || I::ROWS == 8, "a row for every sub-block or two") };
+        if !j.is_multiple_of(16 / I::ROWS) {
+            return;
+        }
+        // Places up to 66 bytes apart reach all lines, or all but few, which wait for the arithmetic to need them.
+        let lines = (F::BYTES - 2).div_ceil(64);
+        for line in 0..lines {
+            isa.prefetch_line(self.at.wrapping_add(line * F::BYTES / lines));
+        }
+        self.at = self.at.wrapping_add(self.stride);
     }
 }
 
@@ -244,7 +347,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
-    let mut ask = Ask::new::<I>(rows);
+    let mut ask = AskLines::new::<I>(rows);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
@@ -314,7 +417,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
-    let mut ask = Ask::new::<I>(rows);
     let mut acc = [isa.splat_float(0.0); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
@@ -324,7 +426,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
         let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
-        ask.next(isa, rows, F::BYTES);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
@@ -339,11 +440,17 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     };
                     let total = if F::MINIMA { &mut msum } else { &mut isum };
                     for t in 0..T {
-                        total[t] = isa.pair_dot(total[t], pairs, isa.splat_at(x[t].add(sums + 32 * b + 4 * p)));
+                        total[t] = isa.pair_dot_at(total[t], pairs, x[t].add(sums + 32 * b + 4 * p));
                     }
                 }
             }
-            let mut dot = ScaledDot::<I, F, T> { isum, x, scales: factors, format: PhantomData };
+            let mut dot = ScaledDot::<I, F, T> {
+                isum,
+                x,
+                scales: &factors,
+                ask: AskBlocks::at::<I, F>(rows, b, blocks),
+                format: PhantomData,
+            };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
                 dot.x[t] = x[t].add(256 * b);

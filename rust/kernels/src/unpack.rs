@@ -53,6 +53,22 @@ impl Rows {
     pub(crate) fn at(self, bytes: usize) -> Rows {
         Rows { block: self.block.wrapping_add(bytes), stride: self.stride }
     }
+
+    /// The block in rows 0 and 8, from each of which eight rows are few multiples of the stride away. Where they come from is
+    /// hidden from the compiler: it would keep a pointer to every row, more than there are registers, and count all of them up in
+    /// memory from block to block.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the values only pass through")]
+    #[inline(always)]
+    pub(crate) fn eighths(self) -> [*const u8; 2] {
+        let mut first = self.block;
+        let mut upper = self.block.wrapping_add(8 * self.stride);
+        // SAFETY: no instruction.
+        unsafe {
+            core::arch::asm!("/* {} {} */", inout(reg) first, inout(reg) upper, options(pure, nomem, nostack, preserves_flags));
+        }
+        [first, upper]
+    }
 }
 
 /// Takes unpacked weights. A trait, not a closure: what a closure holds is compiled with the features of the level only if it
@@ -61,6 +77,12 @@ pub(crate) trait Sink<I: Integers> {
     /// Sub-block `j` of 16 weights: byte `b` of lane `r` of `bytes[i]` is weight `16 j + 4 i + b` of row `r`. Implementations are
     /// `#[inline(always)]`.
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]);
+
+    /// As [`take`](Sink::take), of the weights `(packed >> SHIFT) & MASK` of each byte.
+    #[inline(always)]
+    fn take_fields<const SHIFT: u32, const MASK: u8>(&mut self, isa: I, j: usize, packed: [I::Words; 4]) {
+        self.take(isa, j, isa.fields::<SHIFT, MASK>(packed));
+    }
 }
 
 /// Formats with a scale for 32 or more weights, `weight = d * (byte - OFFSET)`, or `d * byte + m` with a minimum, or with two
@@ -109,10 +131,10 @@ pub(crate) trait SuperBlocks: Weights {
     /// The largest byte of [`unpack`](SuperBlocks::unpack), or [`SIGNED`] when the bytes are signed, with scales within ±64 and
     /// no minima.
     const PEAK: u32;
+    /// Whether sub-blocks `2 i` and `2 i + 1` have the same scale and minimum.
+    const WIDE: bool = false;
     /// Whether there are minima.
     const MINIMA: bool;
-    /// Whether sub-blocks `2 i` and `2 i + 1` have the same minimum.
-    const WIDE_MINIMA: bool = false;
     /// The largest magnitude of the scales of sub-blocks; that of all signed bytes where nothing smaller helps.
     const SCALE_PEAK: u32 = 128;
 

@@ -120,6 +120,7 @@ impl Weights for IQ4_XS {
 impl SuperBlocks for IQ4_XS {
     const OFFSET: i32 = 0;
     const PEAK: u32 = SIGNED;
+    const WIDE: bool = true;
     const MINIMA: bool = false;
     const SCALE_PEAK: u32 = 32;
 

@@ -99,6 +99,6 @@ impl Blocks for Q4_0 {
         // SAFETY: the nibbles are 16 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs))) };
         sink.take(isa, 0, isa.low_nibbles(packed));
-        sink.take(isa, 1, isa.high_nibbles(packed));
+        sink.take_fields::<4, 0x0f>(isa, 1, packed);
     }
 }

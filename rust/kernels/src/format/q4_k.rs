@@ -92,8 +92,8 @@ impl Weights for Q4_K {
 impl SuperBlocks for Q4_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 15;
+    const WIDE: bool = true;
     const MINIMA: bool = true;
-    const WIDE_MINIMA: bool = true;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);
@@ -122,7 +122,7 @@ impl SuperBlocks for Q4_K {
                 // SAFETY: the nibbles are 128 bytes of each block.
                 let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
                 sink.take(isa, 4 * c + l, isa.low_nibbles(packed));
-                sink.take(isa, 4 * c + 2 + l, isa.high_nibbles(packed));
+                sink.take_fields::<4, 0x0f>(isa, 4 * c + 2 + l, packed);
             }
         }
     }

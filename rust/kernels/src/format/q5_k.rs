@@ -99,8 +99,8 @@ impl Weights for Q5_K {
 impl SuperBlocks for Q5_K {
     const OFFSET: i32 = 0;
     const PEAK: u32 = 31;
+    const WIDE: bool = true;
     const MINIMA: bool = true;
-    const WIDE_MINIMA: bool = true;
 
     fn decode(block: &[u8]) -> PlainSuperBlock {
         let block = Block::of(block);

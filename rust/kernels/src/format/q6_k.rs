@@ -148,7 +148,9 @@ impl SuperBlocks for Q6_K {
                 sink.take(isa, 8 * h + l, isa.or_each(isa.low_nibbles(a), isa.fields_up::<4, 0x30>(high)));
                 sink.take(isa, 8 * h + 2 + l, isa.or_each(isa.low_nibbles(b), isa.fields_up::<2, 0x30>(high)));
                 sink.take(isa, 8 * h + 4 + l, isa.or_each(isa.high_nibbles(a), isa.fields::<0, 0x30>(high)));
-                sink.take(isa, 8 * h + 6 + l, isa.or_each(isa.high_nibbles(b), isa.fields::<2, 0x30>(high)));
+                // The upper bits stay where they are.
+                let shifted = isa.or_each(isa.fields::<2, 0x3c>(b), isa.fields_in_place::<6, 0x03>(high));
+                sink.take_fields::<2, 0x3f>(isa, 8 * h + 6 + l, shifted);
             }
         }
     }

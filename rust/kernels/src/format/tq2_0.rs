@@ -96,10 +96,10 @@ impl SuperBlocks for TQ2_0 {
             let (h, l) = (i / 2, i % 2);
             // SAFETY: the crumbs are 64 bytes of each block.
             let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * i)) };
-            sink.take(isa, 8 * h + l, isa.fields::<0, 0x03>(packed));
-            sink.take(isa, 8 * h + 2 + l, isa.fields::<2, 0x03>(packed));
-            sink.take(isa, 8 * h + 4 + l, isa.fields::<4, 0x03>(packed));
-            sink.take(isa, 8 * h + 6 + l, isa.fields::<6, 0x03>(packed));
+            sink.take_fields::<0, 0x03>(isa, 8 * h + l, packed);
+            sink.take_fields::<2, 0x03>(isa, 8 * h + 2 + l, packed);
+            sink.take_fields::<4, 0x03>(isa, 8 * h + 4 + l, packed);
+            sink.take_fields::<6, 0x03>(isa, 8 * h + 6 + l, packed);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Operations on vectors with one matrix row per lane, for the integer matrix products.
 
+use core::ops::Range;
+
 use crate::format::grid::Grid;
 use crate::unpack::Rows;
 
@@ -12,6 +14,9 @@ pub(crate) trait Integers: Copy {
     const ROWS: usize;
     /// Tokens per tile of the GEMM.
     const TILE: usize;
+    /// Whether dot products have room for weights that are shifted up within their bytes, and are shifted down as a whole:
+    /// one operation for sixteen weights where each four would take one.
+    const SHIFTS_SUMS: bool;
     /// What [`signed_bytes`](Integers::signed_bytes) adds to the bytes.
     const SIGNED_OFFSET: i32;
 
@@ -71,11 +76,17 @@ pub(crate) trait Integers: Copy {
     /// Asks for the cache line of the block in every row, for the second-level cache.
     fn prefetch(self, rows: Rows);
 
+    /// Asks for the cache line at `p`, for the second-level cache.
+    fn prefetch_line(self, p: *const u8);
+
     /// Bitwise or.
     fn or(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
     /// Per byte `(w >> SHIFT) & MASK`; `MASK < 256 >> SHIFT`.
     fn field<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
+
+    /// Per byte `w & (MASK << SHIFT)`.
+    fn field_in_place<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
 
     /// Per byte `(w << SHIFT) & MASK`; the lower `SHIFT` bits of `MASK` are zero.
     fn field_up<const SHIFT: u32, const MASK: u8>(self, w: Self::Words) -> Self::Words;
@@ -144,6 +155,16 @@ pub(crate) trait Integers: Copy {
     /// `a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_product(self, a: Self::Words, b: Self::Words) -> Self::Words;
 
+    /// [`pair_dot`](Integers::pair_dot) with the pair at `p`.
+    ///
+    /// # Safety
+    /// Four bytes are readable.
+    #[inline(always)]
+    unsafe fn pair_dot_at(self, acc: Self::Words, a: Self::Words, p: *const u8) -> Self::Words {
+        // SAFETY: by the contract.
+        self.pair_dot(acc, a, unsafe { self.splat_at(p) })
+    }
+
     /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane.
     fn pair_dot(self, acc: Self::Words, a: Self::Words, b: Self::Words) -> Self::Words;
 
@@ -169,6 +190,13 @@ pub(crate) trait Integers: Copy {
 
     /// `acc` plus the dot product; `acc` is what [`begin`](Integers::begin) was given.
     fn end(self, dot: Self::Dot, acc: Self::Words, peak: u32) -> Self::Words;
+
+    /// The dot product divided by `2^SHIFT`, which leaves no rest; with [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
+    fn shift_down<const SHIFT: u32>(self, dot: Self::Dot) -> Self::Dot;
+
+    /// `acc + dot`, of a dot product from [`begin_scaled`](Integers::begin_scaled), with
+    /// [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
+    fn end_apart(self, dot: Self::Dot, acc: Self::Words) -> Self::Words;
 
     /// `acc + scale * dot`, with a scale from [`sub_scale`](Integers::sub_scale). The dot product has
     /// at most [`scaled_steps`](Integers::scaled_steps).
@@ -213,24 +241,32 @@ pub(crate) trait Integers: Copy {
     /// `q = round_ties_even(x * factor)`, and the sum of `q`. The products are within ±127.5.
     fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32;
 
-    /// [`begin`](Integers::begin), [`step`](Integers::step)s over 16 weights, [`end`](Integers::end).
+    /// [`begin`](Integers::begin), [`step`](Integers::step)s over 16 weights, [`end`](Integers::end); of weights times
+    /// `2^SHIFT`, which is 0 without [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
     ///
     /// # Safety
     /// 16 bytes are readable at `x`.
     #[inline(always)]
-    unsafe fn dot16(self, acc: Self::Words, w: &[Self::Words; 4], x: *const u8, peak: u32) -> Self::Words {
+    unsafe fn dot16<const SHIFT: u32>(
+        self,
+        acc: Self::Words,
+        w: &[Self::Words; 4],
+        x: *const u8,
+        peak: u32,
+    ) -> Self::Words {
+        if SHIFT > 0 {
+            // SAFETY: by the contract.
+            let dot = unsafe { self.steps4(self.begin_scaled(), w, x, 0..4, peak) };
+            return self.end_apart(self.shift_down::<SHIFT>(dot), acc);
+        }
         let mut acc = acc;
         let steps = self.steps(peak).min(4);
         let mut i = 0;
         while i < 4 {
-            let mut dot = self.begin(acc);
-            let end = i + steps;
-            while i < end {
-                // SAFETY: i < 4.
-                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
-                i += 1;
-            }
+            // SAFETY: by the contract.
+            let dot = unsafe { self.steps4(self.begin(acc), w, x, i..i + steps, peak) };
             acc = self.end(dot, acc, peak);
+            i += steps;
         }
         acc
     }
@@ -240,7 +276,7 @@ pub(crate) trait Integers: Copy {
     /// # Safety
     /// 16 bytes are readable at `x`.
     #[inline(always)]
-    unsafe fn dot16_scaled(
+    unsafe fn dot16_scaled<const SHIFT: u32>(
         self,
         acc: Self::Words,
         w: &[Self::Words; 4],
@@ -252,16 +288,34 @@ pub(crate) trait Integers: Copy {
         let steps = self.scaled_steps(peak);
         let mut i = 0;
         while i < 4 {
-            let mut dot = self.begin_scaled();
-            let end = i + steps;
-            while i < end {
-                // SAFETY: i < 4.
-                dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
-                i += 1;
-            }
+            // SAFETY: by the contract.
+            let dot = unsafe { self.steps4(self.begin_scaled(), w, x, i..i + steps, peak) };
+            let dot = if SHIFT > 0 { self.shift_down::<SHIFT>(dot) } else { dot };
             acc = self.end_scaled(dot, acc, scale, peak);
+            i += steps;
         }
         acc
+    }
+
+    /// The [`step`](Integers::step)s `range` of four.
+    ///
+    /// # Safety
+    /// 16 bytes are readable at `x`.
+    #[inline(always)]
+    unsafe fn steps4(
+        self,
+        dot: Self::Dot,
+        w: &[Self::Words; 4],
+        x: *const u8,
+        range: Range<usize>,
+        peak: u32,
+    ) -> Self::Dot {
+        let mut dot = dot;
+        for i in range {
+            // SAFETY: i < 4.
+            dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+        }
+        dot
     }
 
     /// The lower nibbles of each byte.
@@ -295,6 +349,17 @@ pub(crate) trait Integers: Copy {
             self.field::<SHIFT, MASK>(b),
             self.field::<SHIFT, MASK>(c),
             self.field::<SHIFT, MASK>(d),
+        ]
+    }
+
+    /// [`field_in_place`](Integers::field_in_place) of four words.
+    #[inline(always)]
+    fn fields_in_place<const SHIFT: u32, const MASK: u8>(self, [a, b, c, d]: [Self::Words; 4]) -> [Self::Words; 4] {
+        [
+            self.field_in_place::<SHIFT, MASK>(a),
+            self.field_in_place::<SHIFT, MASK>(b),
+            self.field_in_place::<SHIFT, MASK>(c),
+            self.field_in_place::<SHIFT, MASK>(d),
         ]
     }
 

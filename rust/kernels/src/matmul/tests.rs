@@ -131,6 +131,34 @@ fn many_tokens_equal_the_scalar_level() {
     }
 }
 
+/// The lengths that [`lengths`] leaves out, of one shape: with a group that overlaps another, few tokens and many, and of tiles.
+#[test]
+fn every_number_of_super_blocks() {
+    const ROWS: usize = 17;
+    const TOKENS: usize = 33;
+    let levels = levels();
+    let mut rng = Rng::new(7);
+    for &format in Format::ALL.iter().filter(|format| format.info().block == 256) {
+        for blocks in 7..=40 {
+            let k = 256 * blocks;
+            let (data, x) = random(&mut rng, format, ROWS, k, TOKENS, Bits::Sensible);
+            let matrix = Matrix { format, rows: ROWS, k, data: &data };
+            let expected = product(scalar(), matrix, 0..ROWS, &x, TOKENS);
+            for &cpu in &levels {
+                for tokens in [1, 9, TOKENS] {
+                    let found = product(cpu, matrix, 0..ROWS, &x[..tokens * format.activation().row_bytes(k)], tokens);
+                    assert!(
+                        found.iter().zip(&expected).all(|(&found, &expected)| same(found, expected)),
+                        "{} {} k={k}, {tokens} tokens",
+                        cpu.level().name(),
+                        format.name(),
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn any_split_of_rows_gives_the_same_and_writes_nothing_else() {
     const ROWS: usize = 40;

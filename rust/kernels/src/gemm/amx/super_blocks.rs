@@ -26,7 +26,7 @@ pub(super) const fn passes<F: SuperBlocks>() -> usize {
 
 /// What the columns have to hold of the sums.
 pub(super) const fn sums<F: SuperBlocks>() -> Sums {
-    match (F::MINIMA, F::WIDE_MINIMA) {
+    match (F::MINIMA, F::WIDE) {
         (false, _) => Sums::No,
         (true, false) => Sums::Pairs,
         (true, true) => Sums::WidePairs,
@@ -86,7 +86,7 @@ impl<F: SuperBlocks> Only for UnpackSuperBlocks<'_, '_, F> {
                     if F::MINIMA {
                         isa.store_floats(at.add(VECTOR).cast(), dmin);
                         for p in 0..sums::<F>().words() {
-                            let pair = if F::WIDE_MINIMA {
+                            let pair = if F::WIDE {
                                 // Bytes 0 and 2.
                                 _mm512_and_si512(minima[p], _mm512_set1_epi32(0x00ff_00ff))
                             } else {

@@ -107,6 +107,7 @@ const fn narrow(peak: u32) -> bool {
 impl<const VNNI: bool> Integers for Avx2<VNNI> {
     const ROWS: usize = 8;
     const TILE: usize = 3;
+    const SHIFTS_SUMS: bool = VNNI;
     // Without VNNI, products of pairs are added in i16, where 255 * 127 * 2 has no room.
     const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
 
@@ -144,8 +145,9 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
         unsafe {
             // The upper half of `x[i]` is row 4 + i, so that the transposition below leaves the rows in order.
             let mut x = [_mm256_setzero_si256(); 4];
+            let [first, _] = rows.eighths();
             for (i, x) in x.iter_mut().enumerate() {
-                let row = rows.block.add(i * rows.stride);
+                let row = first.add(i * rows.stride);
                 let lower = _mm256_castsi128_si256(_mm_loadu_si128(row.cast()));
                 *x = _mm256_inserti128_si256::<1>(lower, _mm_loadu_si128(row.add(4 * rows.stride).cast()));
             }
@@ -204,9 +206,15 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch_line(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+
+    #[inline(always)]
     fn prefetch(self, rows: Rows) {
+        let [first, _] = rows.eighths();
         for r in 0..8 {
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(rows.block.wrapping_add(r * rows.stride).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(r * rows.stride).cast()) };
         }
     }
 
@@ -218,6 +226,11 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     fn field<const SHIFT: u32, const MASK: u8>(self, w: __m256i) -> __m256i {
         unsafe { _mm256_and_si256(_mm256_srl_epi32(w, _mm_cvtsi32_si128(SHIFT as i32)), _mm256_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn field_in_place<const SHIFT: u32, const MASK: u8>(self, w: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(w, _mm256_set1_epi8((MASK << SHIFT) as i8)) }
     }
 
     #[inline(always)]
@@ -480,6 +493,16 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     #[inline(always)]
     fn end(self, dot: __m256i, acc: __m256i, _peak: u32) -> __m256i {
         if VNNI { dot } else { unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(dot, _mm256_set1_epi16(1))) } }
+    }
+
+    #[inline(always)]
+    fn shift_down<const SHIFT: u32>(self, dot: __m256i) -> __m256i {
+        unsafe { _mm256_sra_epi32(dot, _mm_cvtsi32_si128(SHIFT as i32)) }
+    }
+
+    #[inline(always)]
+    fn end_apart(self, dot: __m256i, acc: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, dot) }
     }
 
     #[inline(always)]

@@ -45,6 +45,24 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
+/// As [`dpwssd`] with the pair at `p` in every lane, which the compiler would load early, into a scalar register.
+///
+/// # Safety
+/// Four bytes are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn dpwssd_at(mut acc: __m512i, a: __m512i, p: *const u8) -> __m512i {
+    // SAFETY: the features are enabled, and the bytes are readable.
+    unsafe {
+        core::arch::asm!(
+            "vpdpwssd {acc}, {a}, dword ptr [{p}]{{1to16}}",
+            acc = inout(zmm_reg) acc, a = in(zmm_reg) a, p = in(reg) p,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
 impl Avx512 {
     /// Shuffles the bytes of each dword.
     #[inline(always)]
@@ -202,6 +220,7 @@ fn places(bits: [i32; 4]) -> __m512i {
 impl Integers for Avx512 {
     const ROWS: usize = 16;
     const TILE: usize = 6;
+    const SHIFTS_SUMS: bool = true;
     const SIGNED_OFFSET: i32 = 128;
 
     type Words = __m512i;
@@ -237,13 +256,14 @@ impl Integers for Avx512 {
         unsafe {
             // The 128-bit lane g of `x[i]` is row 4 g + i, so that the transposition below leaves the rows in order.
             let mut x = [_mm512_setzero_si512(); 4];
+            let [first, upper] = rows.eighths();
             for (i, x) in x.iter_mut().enumerate() {
-                let row = rows.block.add(i * rows.stride);
-                let four = 4 * rows.stride;
-                *x = _mm512_castsi128_si512(_mm_loadu_si128(row.cast()));
-                *x = _mm512_mask_broadcast_i32x4(*x, 0x00f0, _mm_loadu_si128(row.add(four).cast()));
-                *x = _mm512_mask_broadcast_i32x4(*x, 0x0f00, _mm_loadu_si128(row.add(2 * four).cast()));
-                *x = _mm512_mask_broadcast_i32x4(*x, 0xf000, _mm_loadu_si128(row.add(3 * four).cast()));
+                let (row, four) = (i * rows.stride, (i + 4) * rows.stride);
+                let lower = _mm256_castsi128_si256(_mm_loadu_si128(first.add(row).cast()));
+                let lower = _mm256_inserti128_si256::<1>(lower, _mm_loadu_si128(first.add(four).cast()));
+                let higher = _mm256_castsi128_si256(_mm_loadu_si128(upper.add(row).cast()));
+                let higher = _mm256_inserti128_si256::<1>(higher, _mm_loadu_si128(upper.add(four).cast()));
+                *x = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(lower), higher);
             }
             let (a, b) = (_mm512_unpacklo_epi32(x[0], x[1]), _mm512_unpacklo_epi32(x[2], x[3]));
             let (c, d) = (_mm512_unpackhi_epi32(x[0], x[1]), _mm512_unpackhi_epi32(x[2], x[3]));
@@ -295,9 +315,16 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch_line(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+
+    #[inline(always)]
     fn prefetch(self, rows: Rows) {
-        for r in 0..16 {
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(rows.block.wrapping_add(r * rows.stride).cast()) };
+        for eight in rows.eighths() {
+            for r in 0..8 {
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(eight.wrapping_add(r * rows.stride).cast()) };
+            }
         }
     }
 
@@ -309,6 +336,11 @@ impl Integers for Avx512 {
     #[inline(always)]
     fn field<const SHIFT: u32, const MASK: u8>(self, w: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(_mm512_srli_epi32::<SHIFT>(w), _mm512_set1_epi8(MASK as i8)) }
+    }
+
+    #[inline(always)]
+    fn field_in_place<const SHIFT: u32, const MASK: u8>(self, w: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(w, _mm512_set1_epi8((MASK << SHIFT) as i8)) }
     }
 
     #[inline(always)]
@@ -519,6 +551,11 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn pair_dot_at(self, acc: __m512i, a: __m512i, p: *const u8) -> __m512i {
+        unsafe { dpwssd_at(acc, a, p) }
+    }
+
+    #[inline(always)]
     fn steps(self, _peak: u32) -> usize {
         // Dot products are i32 all along.
         64
@@ -553,6 +590,16 @@ impl Integers for Avx512 {
     #[inline(always)]
     fn end(self, dot: __m512i, _acc: __m512i, _peak: u32) -> __m512i {
         dot
+    }
+
+    #[inline(always)]
+    fn shift_down<const SHIFT: u32>(self, dot: __m512i) -> __m512i {
+        unsafe { _mm512_srai_epi32::<SHIFT>(dot) }
+    }
+
+    #[inline(always)]
+    fn end_apart(self, dot: __m512i, acc: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(acc, dot) }
     }
 
     #[inline(always)]
