@@ -14,6 +14,9 @@ pub mod bytes;
 pub mod floats;
 pub mod integers;
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod shuffles;
+pub mod unpacking;
 
 use crate::level::{Cpu, Level};
 

@@ -6,7 +6,7 @@
 //!
 //! # Lanes are rows
 //!
-//! `unpack` sees the same block of `I::ROWS` rows at once. A [`Integers::Words`] holds four bytes of each row, so the shifts
+//! `unpack` sees the same block of `I::ROWS` rows at once. A [`Unpacking::Words`](crate::isa::unpacking::Unpacking::Words) holds four bytes of each row, so the shifts
 //! and masks that take a block apart are the same in every lane, and the dot product of four weights per lane with four
 //! broadcast activations adds up one output per lane: sums need no reduction across lanes, and GEMV, small batches and the
 //! panels of GEMM share one unpacking.

@@ -1,6 +1,6 @@
 //! The grids of the I-quants: lists of points, of which a block stores numbers.
 //!
-//! A grid has entries of [`Grid::WEIGHTS`] weights, each weight a code of [`Grid::BITS`] bits: eight of two bits, or four of three.
+//! A grid has entries of `WIDTH` weights, each weight a code of [`Grid::BITS`] bits: eight of two bits, or four of three.
 //! What a code means is a table of the format, in which the sign counts too. The lists are facts of the file format; they are
 //! checked against the grids of the `gguf` package.
 

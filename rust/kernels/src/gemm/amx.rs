@@ -22,7 +22,7 @@ use core::marker::PhantomData;
 use super::panel::UnpackBlocks;
 use super::{PANEL, run};
 use crate::isa::avx512::{Avx512, Only, run_only};
-use crate::isa::integers::Integers;
+use crate::isa::unpacking::Unpacking;
 use crate::matmul::{Job, MatmulScratch};
 use crate::unpack::{Blocks, SuperBlocks};
 use crate::{Cpu, Level};
@@ -55,7 +55,7 @@ pub(super) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScr
     }
 }
 
-/// As [`blocks`].
+/// As [`blocks()`].
 pub(super) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
     let MatmulScratch { panel, columns, .. } = scratch;
     run_here(cpu, Columns { job, kind: F::ACTIVATION, sums: super_blocks::sums::<F>(), out: columns });

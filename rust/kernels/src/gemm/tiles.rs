@@ -6,6 +6,7 @@ use crate::activation::Activation;
 use crate::gemv::{Group, offset, offset_pairs, splat_pair};
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
+use crate::isa::unpacking::Unpacking;
 use crate::matmul::{Job, Line};
 
 use super::panel::{
@@ -15,7 +16,7 @@ use super::panel::{
 use super::{PANEL, groups};
 
 /// A tile: the outputs of `T` tokens for the rows of a panel.
-type Tile<I, const T: usize> = [[<I as Integers>::Floats; PANEL]; T];
+type Tile<I, const T: usize> = [[<I as Unpacking>::Floats; PANEL]; T];
 
 /// Calls `tile` for all tokens, 6 (where there are 32 registers) or 3 or 1 at a time, through the given function.
 macro_rules! each_tile {
@@ -122,7 +123,7 @@ unsafe fn dots<I: Integers, const T: usize, const PEAK: u32>(
     }
 }
 
-/// Multiplies a panel of [`Blocks`] with bytes up to `PEAK`.
+/// Multiplies a panel of [`Blocks`](crate::unpack::Blocks) with bytes up to `PEAK`.
 pub(super) struct BlockTiles<'j, 'a, const PEAK: u32, const MIN: bool, const SPLIT: bool> {
     pub(super) job: &'j Job<'a>,
     pub(super) row: usize,
@@ -190,7 +191,7 @@ impl<const PEAK: u32, const MIN: bool, const SPLIT: bool> BlockTiles<'_, '_, PEA
     }
 }
 
-/// Multiplies a panel of [`SuperBlocks`] with bytes up to `PEAK`.
+/// Multiplies a panel of [`SuperBlocks`](crate::unpack::SuperBlocks) with bytes up to `PEAK`.
 pub(super) struct SuperTiles<'j, 'a, const PEAK: u32, const MIN: bool> {
     pub(super) job: &'j Job<'a>,
     pub(super) row: usize,

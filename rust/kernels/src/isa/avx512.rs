@@ -2,6 +2,7 @@
 mod bytes;
 mod floats;
 mod integers;
+mod unpacking;
 
 use super::{Isa, Kernel, SimdKernel};
 

@@ -6,6 +6,7 @@ use super::unit::{Tokens, Unit};
 use super::{ROWS, TOKENS, Tile, VECTOR, tiles};
 use crate::isa::avx512::{Avx512, Only};
 use crate::isa::integers::Integers;
+use crate::isa::unpacking::Unpacking;
 use crate::matmul::{Job, Line};
 
 /// Multiplies a panel of signed bytes.
@@ -64,7 +65,7 @@ unsafe fn scale(
     panel: *const u8,
     columns: *const u8,
     sums: &Tile<i32>,
-    acc: &mut [<Avx512 as Integers>::Floats; TOKENS],
+    acc: &mut [<Avx512 as Unpacking>::Floats; TOKENS],
 ) {
     // SAFETY: by the contract.
     unsafe {

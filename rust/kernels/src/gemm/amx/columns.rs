@@ -10,6 +10,7 @@ use crate::activation::Activation;
 use crate::gemv::splat_pair;
 use crate::isa::avx512::{Avx512, Only};
 use crate::isa::integers::Integers;
+use crate::isa::unpacking::Unpacking;
 use crate::matmul::{Job, Line};
 use crate::unpack::Rows;
 

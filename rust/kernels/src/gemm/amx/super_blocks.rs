@@ -12,6 +12,7 @@ use crate::ahead::{Ahead, CHUNK};
 use crate::gemv::{offset, prefetch};
 use crate::isa::avx512::{Avx512, Only};
 use crate::isa::integers::Integers;
+use crate::isa::unpacking::Unpacking;
 use crate::matmul::{Job, Line};
 use crate::unpack::{Sink, SuperBlocks, SuperScales};
 
