@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -37,6 +38,8 @@ def work(phase: str, path: str, model: fastq.Model) -> None:
 
 def main() -> None:
     phase, path = sys.argv[1:]
+    # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model = fastq.Model(path, context=CONTEXT, threads=2)
     wanted = model.generate(SHORT, max_tokens=8, **GREEDY).tokens
     interrupted = None
