@@ -32,9 +32,7 @@ impl Pass<'_, '_> {
         let mut start = 0;
         while start < n {
             let count = run(&self.rows, start);
-            let Row { item, logits: Some(first), .. } = self.rows[start] else {
-                return Err(Error::Internal("a row without logits reached the output".into()));
-            };
+            let (item, first) = (self.rows[start].item, logits_row(&self.rows[start])?);
             if count >= DIRECT_ROWS || count == n {
                 let rows = start..start + count;
                 let out = self.batch[item].grown(first + count, vocabulary);
@@ -63,18 +61,24 @@ impl Pass<'_, '_> {
             self.regions.products(&[product], rows.len(), workers)?;
             start = rows.end;
             let rows = &self.rows[rows];
-            let mut outs = [Disjoint::new(&mut []); LOGIT_ROWS];
+            // The logits of the row's item, and where its own begin.
+            let mut outs = [(Disjoint::new(&mut []), 0); LOGIT_ROWS];
             for (index, item) in self.batch.iter_mut().enumerate() {
                 let own = || (0..rows.len()).filter(|&row| rows[row].item == index);
-                let end = own().filter_map(|row| rows[row].logits).max().map_or(0, |last| last + 1);
+                let mut end = 0;
+                for row in own() {
+                    end = end.max(logits_row(&rows[row])? + 1);
+                }
                 let out = Disjoint::new(item.grown(end, vocabulary));
-                own().for_each(|row| outs[row] = out);
+                for row in own() {
+                    outs[row] = (out, logits_row(&rows[row])? * vocabulary);
+                }
             }
             let logits = &*logits;
             self.context.finish_logits(&mut self.regions, rows, |row, part| {
-                let place = rows[row].logits.unwrap_or(0) * vocabulary;
+                let (out, place) = &outs[row];
                 // SAFETY: the parts of the rows are disjoint.
-                let out = unsafe { outs[row].slice(place + part.start..place + part.end) };
+                let out = unsafe { out.slice(place + part.start..place + part.end) };
                 out.copy_from_slice(&logits[row * vocabulary + part.start..row * vocabulary + part.end]);
                 out
             })?;
@@ -96,6 +100,11 @@ impl Pass<'_, '_> {
             None => Ok(()),
         }
     }
+}
+
+/// Which row of the logits of its item a row is.
+fn logits_row(row: &Row) -> Result<usize> {
+    row.logits.ok_or_else(|| Error::Internal("a row without logits reached the output".into()))
 }
 
 /// How many rows from `start` on are of one sequence.

@@ -48,7 +48,7 @@ pub(super) fn takes(cpu: Cpu, job: &Job<'_>) -> bool {
 /// The job's rows, panel by panel. The level is [`Level::Amx`], and [`takes`] was true.
 pub(super) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
     let MatmulScratch { panel, columns, .. } = scratch;
-    run_here(cpu, Columns { job, kind: F::ACTIVATION, sums: Sums::No, out: columns });
+    run_here(cpu, Columns { job, sums: Sums::No, out: columns });
     for row in job.rows.clone().step_by(PANEL * ROWS) {
         run(cpu, UnpackBlocks::<F> { job, row, panel, signed: true, format: PhantomData });
         run_here(cpu, BlockTiles { job, row, panel, columns });
@@ -58,7 +58,7 @@ pub(super) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScr
 /// As [`blocks()`].
 pub(super) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
     let MatmulScratch { panel, columns, .. } = scratch;
-    run_here(cpu, Columns { job, kind: F::ACTIVATION, sums: super_blocks::sums::<F>(), out: columns });
+    run_here(cpu, Columns { job, sums: super_blocks::sums::<F>(), out: columns });
     for row in job.rows.clone().step_by(PANEL * ROWS) {
         run_here(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
         macro_rules! tiles {

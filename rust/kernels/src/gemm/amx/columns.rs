@@ -6,7 +6,6 @@
 use core::arch::x86_64::*;
 
 use super::{TOKENS, VECTOR, tiles};
-use crate::activation::Activation;
 use crate::gemv::splat_pair;
 use crate::isa::avx512::{Avx512, Only};
 use crate::isa::integers::Integers;
@@ -39,14 +38,8 @@ impl Sums {
 /// Lays out the columns of a job: tile after tile, in each block after block, of each the scale and the words of `sums`.
 pub(super) struct Columns<'j, 'a> {
     pub(super) job: &'j Job<'a>,
-    pub(super) kind: Activation,
     pub(super) sums: Sums,
     pub(super) out: &'j mut Vec<Line>,
-}
-
-/// Vectors of a block.
-pub(super) const fn vectors(sums: Sums) -> usize {
-    1 + sums.words()
 }
 
 impl Only for Columns<'_, '_> {
@@ -54,8 +47,9 @@ impl Only for Columns<'_, '_> {
     fn run(self, isa: Avx512) {
         const { assert!(size_of::<Line>() == VECTOR, "a line is a vector") };
         let (k, tokens) = (self.job.weights.k, self.job.tokens);
-        let blocks = k / self.kind.block();
-        let vectors = vectors(self.sums);
+        let kind = self.job.weights.format.activation();
+        let blocks = k / kind.block();
+        let vectors = 1 + self.sums.words();
         let lines = tokens.div_ceil(TOKENS) * blocks * vectors;
         if self.out.len() < lines {
             self.out.resize(lines, Line::default());
@@ -69,12 +63,12 @@ impl Only for Columns<'_, '_> {
             unsafe {
                 let at = |b: usize, i: usize| out.add((b * vectors + i) * VECTOR);
                 for first in (0..blocks).step_by(4) {
-                    let scales = isa.chunk(record.at(self.kind.scales_at(k) + 4 * first));
+                    let scales = isa.chunk(record.at(kind.scales_at(k) + 4 * first));
                     for (i, &scale) in scales[..(blocks - first).min(4)].iter().enumerate() {
                         isa.store(at(first + i, 0), scale);
                     }
                 }
-                let sums = record.at(self.kind.sums_at(k));
+                let sums = record.at(kind.sums_at(k));
                 match self.sums {
                     Sums::No => {}
                     Sums::Pairs => {

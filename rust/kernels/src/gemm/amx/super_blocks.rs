@@ -40,11 +40,12 @@ struct Places;
 
 impl Places {
     const PASS: usize = 64;
+    const MINIMA: usize = 8;
     const fn pairs(passes: usize) -> usize {
         passes * Places::PASS
     }
     const fn scales(passes: usize) -> usize {
-        Places::pairs(passes) + 8
+        Places::pairs(passes) + Places::MINIMA
     }
     const fn vectors(passes: usize) -> usize {
         Places::scales(passes) + 2
@@ -261,8 +262,8 @@ unsafe fn scale<const PASSES: usize, const MINIMA: usize>(
 ) {
     // SAFETY: by the contract.
     unsafe {
-        let d = isa.load_floats(panel.add(8 * VECTOR).cast());
-        let dmin = isa.load_floats(panel.add(9 * VECTOR).cast());
+        let d = isa.load_floats(panel.add(Places::MINIMA * VECTOR).cast());
+        let dmin = isa.load_floats(panel.add((Places::MINIMA + 1) * VECTOR).cast());
         let mut pairs = [isa.splat(0); MINIMA];
         for (p, pair) in pairs.iter_mut().enumerate() {
             *pair = isa.load(panel.add(p * VECTOR));
