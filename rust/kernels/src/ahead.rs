@@ -2,8 +2,8 @@
 //!
 //! A scale is a few bytes of each row. Copied by scalar instructions and loaded as one vector at once, it would wait until
 //! all its parts have left the store buffer, a stall of some tens of cycles per block that nothing overlaps. Read a
-//! chunk ahead, the copies are long done and cost only free slots of the scalar units; gathers are no faster on any CPU and far
-//! slower on many.
+//! chunk ahead, the copies are long done and cost only free slots of the scalar units; gathers of x86 are no faster on any CPU and
+//! far slower on many. Levels that load single lanes well ([`AHEAD`](crate::isa::unpacking::Unpacking::AHEAD) is false) do so instead.
 
 use crate::isa::integers::Integers;
 use crate::unpack::{Rows, Weights};
@@ -21,13 +21,24 @@ pub(crate) struct Ahead([[u32; CHUNK * MOST * LANES]; 2]);
 
 /// The words of a block, by [`Weights::WORDS`].
 #[derive(Clone, Copy)]
-pub(crate) struct Head<'a>(&'a [u32]);
+pub(crate) struct Head<'a> {
+    /// The words that were read, without which they are read now.
+    words: &'a [u32],
+    /// The block.
+    rows: Rows,
+    /// Where in the block the words are.
+    at: &'static [usize],
+}
 
 impl Head<'_> {
     /// The bytes at `WORDS[i]..WORDS[i] + 4` of the block in every row.
     #[inline(always)]
     pub(crate) fn word<I: Integers>(self, isa: I, i: usize) -> I::Words {
-        let words = &self.0[i * I::ROWS..(i + 1) * I::ROWS];
+        if !I::AHEAD {
+            // SAFETY: whoever made this has rows with a block each, and the words are inside the block.
+            return unsafe { isa.scattered(self.rows.at(self.at[i])) };
+        }
+        let words = &self.words[i * I::ROWS..(i + 1) * I::ROWS];
         // SAFETY: the slice has `ROWS` words.
         unsafe { isa.load(words.as_ptr().cast()) }
     }
@@ -46,7 +57,7 @@ impl Ahead {
     #[inline(always)]
     pub(crate) unsafe fn read<I: Integers, F: Weights>(&mut self, rows: Rows, first: usize, blocks: usize) {
         const { assert!(F::WORDS.len() <= MOST && I::ROWS <= LANES, "room for the words") };
-        if F::WORDS.is_empty() || first >= blocks {
+        if !I::AHEAD || F::WORDS.is_empty() || first >= blocks {
             return;
         }
         let out = &mut self.0[first / CHUNK % 2];
@@ -56,10 +67,13 @@ impl Ahead {
     }
 
     /// The words of block `b`, of the chunk that was read last or the one before.
+    ///
+    /// # Safety
+    /// `rows` are `I::ROWS` readable rows, at block `b`.
     #[inline(always)]
-    pub(crate) fn head<I: Integers, F: Weights>(&self, b: usize) -> Head<'_> {
+    pub(crate) unsafe fn head<I: Integers, F: Weights>(&self, rows: Rows, b: usize) -> Head<'_> {
         let words = F::WORDS.len() * I::ROWS;
-        Head(&self.0[b / CHUNK % 2][b % CHUNK * words..][..words])
+        Head { words: &self.0[b / CHUNK % 2][b % CHUNK * words..][..words], rows, at: F::WORDS }
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 mod panel;
 mod tiles;
 
@@ -28,6 +30,10 @@ pub(crate) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScr
     // Not where the vectors have more to scale: two scales for a part (its halves would leave the unit apart), or minima.
     if !F::SPLIT && !F::MINIMUM && amx::takes(cpu, job) {
         return amx::blocks::<F>(cpu, job, scratch);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if i8mm::takes(cpu, job) {
+        return i8mm::blocks::<F>(cpu, job, scratch);
     }
     let panel = &mut scratch.panel;
     for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {
@@ -56,6 +62,10 @@ pub(crate) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, scratch: &mu
     #[cfg(target_arch = "x86_64")]
     if amx::takes(cpu, job) {
         return amx::super_blocks::<F>(cpu, job, scratch);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if i8mm::takes(cpu, job) {
+        return i8mm::super_blocks::<F>(cpu, job, scratch);
     }
     let panel = &mut scratch.panel;
     for row in job.rows.clone().step_by(PANEL * lanes(cpu)) {

@@ -62,8 +62,8 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (where there are 32 registers),
-/// four or one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
+/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (see [`most_tokens`]), four or
+/// one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
 /// time, and every further number of tokens would be compiled for every format and level.
 macro_rules! each_group {
     ($isa:ident, $job:expr, $multiply:ident) => {{
@@ -80,7 +80,7 @@ macro_rules! each_group {
                             $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
                             token += 1;
                         }
-                        5.. if I::TILE >= 6 => {
+                        5.. if I::ROWS >= 16 => {
                             $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
                             token += 8;
                         }
@@ -123,7 +123,7 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
 /// would be looked up again and again where the compiler does not unroll the loops around.
 struct Dot<I: Integers, F, const T: usize> {
     /// Of the halves where they are apart, else the first of both.
-    isum: [[I::Words; 2]; T],
+    isum: [[I::Sum; 2]; T],
     /// The activations of the part.
     x: [*const u8; T],
     format: PhantomData<F>,
@@ -160,7 +160,7 @@ impl<I: Integers, F: Blocks, const T: usize> Dot<I, F, T> {
 
 /// As [`Dot`], for the sub-blocks of a super-block.
 struct ScaledDot<'a, I: Integers, F, const T: usize> {
-    isum: [I::Words; T],
+    isum: [I::Sum; T],
     /// The activations of the block.
     x: [*const u8; T],
     /// Behind a reference, so that the sums are in registers even where the scales are looked up in memory.
@@ -244,6 +244,9 @@ impl AskLines {
     /// Asks for as many lines as the next block of every row has.
     #[inline(always)]
     fn next<I: Integers>(&mut self, isa: I, rows: Rows, bytes: usize) {
+        if !I::AHEAD {
+            return;
+        }
         self.used += I::ROWS * bytes;
         while self.used >= 64 {
             self.used -= 64;
@@ -288,8 +291,8 @@ impl AskBlocks {
     /// Asks for the next row's, before sub-block `j`.
     #[inline(always)]
     fn next<I: Integers, F: SuperBlocks>(&mut self, isa: I, j: usize) {
-        const { assert!(I::ROWS == 16 || I::ROWS == 8, "a row for every sub-block or two") };
-        if !j.is_multiple_of(16 / I::ROWS) {
+        const { assert!(16 % I::ROWS == 0, "a row for some sub-blocks") };
+        if !I::AHEAD || !j.is_multiple_of(16 / I::ROWS) {
             return;
         }
         // Places up to 66 bytes apart reach all lines, or all but few, which wait for the arithmetic to need them.
@@ -304,6 +307,9 @@ impl AskBlocks {
 /// Asks for what lies `distance` bytes behind the block at `at`, in every row.
 #[inline(always)]
 pub(crate) fn prefetch<I: Integers>(isa: I, rows: Rows, at: usize, bytes: usize, distance: usize) {
+    if !I::AHEAD {
+        return;
+    }
     let mut line = at.next_multiple_of(64);
     while line < at + bytes {
         isa.prefetch(rows.at(distance + line));
@@ -356,7 +362,9 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+        let block = rows.at(b * F::BYTES);
+        // SAFETY: as above.
+        let head = unsafe { ahead.head::<I, F>(block, b) };
         ask.next(isa, rows, F::BYTES);
         for part in 0..parts {
             let at = b * parts + part;
@@ -364,13 +372,14 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             unsafe {
                 // Loops, not `map`: see `Sink`.
                 let mut sum = [zero; T];
-                let mut dot = Dot::<I, F, T> { isum: [[zero; 2]; T], x, format: PhantomData };
+                let mut start = [[zero; 2]; T];
+                let mut dot = Dot::<I, F, T> { isum: [[isa.sum(zero); 2]; T], x, format: PhantomData };
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
                     sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
                     if offset != 0 {
-                        dot.isum[t][0] = isa.pair_product(minus[0], sum[t]);
-                        dot.isum[t][1] = isa.pair_product(minus[1], sum[t]);
+                        start[t] = [isa.pair_product(minus[0], sum[t]), isa.pair_product(minus[1], sum[t])];
+                        dot.isum[t] = [isa.sum(start[t][0]), isa.sum(start[t][1])];
                     }
                     dot.x[t] = x[t].add(32 * at);
                     d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
@@ -379,11 +388,13 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
                 let isum = dot.isum;
                 let (d, m) = F::scales(isa, head, part);
                 for t in 0..T {
-                    acc[t] = isa.fma(isa.to_floats(isum[t][0]), isa.mul(d, d_a[t]), acc[t]);
+                    let isum = isa.total(isum[t][0], start[t][0]);
+                    acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
                 }
                 if F::SPLIT {
                     for t in 0..T {
-                        acc[t] = isa.fma(isa.to_floats(isum[t][1]), isa.mul(m, d_a[t]), acc[t]);
+                        let isum = isa.total(isum[t][1], start[t][1]);
+                        acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), acc[t]);
                     }
                 }
                 if F::MINIMUM {
@@ -425,12 +436,13 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+        let block = rows.at(b * F::BYTES);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
+            let head = ahead.head::<I, F>(block, b);
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
-            let mut isum = [isa.splat(0); T];
-            let mut msum = isum;
+            let mut start = [isa.splat(0); T];
+            let mut msum = start;
             if offset != 0 || F::MINIMA {
                 for p in 0..8 {
                     let pairs = if F::MINIMA {
@@ -438,14 +450,14 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
                     } else {
                         isa.scale_pair(factors[p / 2], p % 2, true, -offset)
                     };
-                    let total = if F::MINIMA { &mut msum } else { &mut isum };
+                    let total = if F::MINIMA { &mut msum } else { &mut start };
                     for t in 0..T {
                         total[t] = isa.pair_dot_at(total[t], pairs, x[t].add(sums + 32 * b + 4 * p));
                     }
                 }
             }
             let mut dot = ScaledDot::<I, F, T> {
-                isum,
+                isum: [isa.sum(isa.splat(0)); T],
                 x,
                 scales: &factors,
                 ask: AskBlocks::at::<I, F>(rows, b, blocks),
@@ -453,13 +465,15 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
+                dot.isum[t] = isa.sum(start[t]);
                 dot.x[t] = x[t].add(256 * b);
                 d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
             }
             F::unpack(isa, block, head, &mut dot);
             let isum = dot.isum;
             for t in 0..T {
-                acc[t] = isa.fma(isa.to_floats(isum[t]), isa.mul(d, d_a[t]), acc[t]);
+                let isum = isa.total(isum[t], start[t]);
+                acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {
                 for t in 0..T {

@@ -13,10 +13,14 @@ pub mod avx512;
 pub mod bytes;
 pub mod floats;
 pub mod integers;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod shuffles;
 pub mod unpacking;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use crate::level::{Cpu, Level};
 
@@ -47,6 +51,12 @@ pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Amx => unsafe { avx512::run_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => unsafe { neon::run_neon(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot | Level::NeonI8mm => unsafe { neon::run_neon_dot(kernel) },
     }
 }
 
@@ -73,6 +83,12 @@ pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Out
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Amx => Ok(unsafe { avx512::simd_avx512(kernel) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => Ok(unsafe { neon::simd_neon(kernel) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot | Level::NeonI8mm => Ok(unsafe { neon::simd_neon_dot(kernel) }),
     }
 }
 
@@ -83,6 +99,9 @@ pub fn dispatch_floats<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
         // SAFETY: the level has every feature of the level `Avx2`.
         #[cfg(target_arch = "x86_64")]
         Level::AvxVnni => unsafe { avx2::run_avx2(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonDot | Level::NeonI8mm => unsafe { neon::run_neon(kernel) },
         _ => dispatch(cpu, kernel),
     }
 }

@@ -36,7 +36,20 @@ macro_rules! levels {
         }
     };
     (@detect) => { true };
-    (@detect $($feature:tt),+) => { true $(&& std::arch::is_x86_feature_detected!($feature))+ };
+    (@detect $($feature:tt),+) => { true $(&& detected!($feature))+ };
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! detected {
+    ($feature:tt) => {
+        std::arch::is_x86_feature_detected!($feature)
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! detected {
+    ($feature:tt) => {
+        std::arch::is_aarch64_feature_detected!($feature)
+    };
 }
 
 levels! {
@@ -53,6 +66,12 @@ levels! {
     Amx = "amx", #[cfg(target_arch = "x86_64")]
         ["avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512vbmi"],
         if crate::isa::amx::granted;
+    /// NEON, which every 64-bit ARM has (Cortex-A53 and later).
+    Neon = "neon", #[cfg(target_arch = "aarch64")] ["neon"];
+    /// The same with the dot product of bytes (Cortex-A55, A75, Neoverse N1, Apple A11 and later).
+    NeonDot = "neon_dot", #[cfg(target_arch = "aarch64")] ["neon", "dotprod"];
+    /// The same, with the product of byte matrices for many tokens (Cortex-A510, A710, Neoverse V1, Apple M2 and later).
+    NeonI8mm = "neon_i8mm", #[cfg(target_arch = "aarch64")] ["neon", "dotprod", "i8mm"];
 }
 
 /// Name of the environment variable that chooses a level.

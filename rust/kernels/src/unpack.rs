@@ -136,6 +136,7 @@ pub(crate) trait SuperBlocks: Weights {
     /// Whether there are minima.
     const MINIMA: bool;
     /// The largest magnitude of the scales of sub-blocks; that of all signed bytes where nothing smaller helps.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the tile unit alone asks for it"))]
     const SCALE_PEAK: u32 = 128;
 
     /// A block, plainly.

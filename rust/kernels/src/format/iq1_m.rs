@@ -103,7 +103,7 @@ impl SuperBlocks for IQ1_M {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are the last eight bytes of each block.
-        let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
+        let [_, _, a, b] = unsafe { isa.words(rows.at(offset_of!(Block, scales) - 8)) };
         let mut scales = isa.fields_up::<1, 0x0e>([
             isa.spread::<3, 0>(a),
             isa.spread::<3, 16>(a),
@@ -140,7 +140,7 @@ impl SuperBlocks for IQ1_M {
 unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
     // SAFETY: the numbers are 32 bytes of each block, `qh` 16.
     let (low, words) =
-        unsafe { (isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)), isa.chunk(rows.at(offset_of!(Block, qh)))) };
+        unsafe { (isa.words(rows.at(offset_of!(Block, qs) + 16 * H)), isa.words(rows.at(offset_of!(Block, qh)))) };
     let (first, second) = (words[2 * H], words[2 * H + 1]);
     let high = [
         isa.spread::<4, 0>(first),

@@ -107,7 +107,7 @@ impl SuperBlocks for IQ1_S {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // SAFETY: `qh` is 16 bytes of each block.
-        let mut scales = unsafe { isa.chunk(rows.at(offset_of!(Block, qh))) };
+        let mut scales = unsafe { isa.words(rows.at(offset_of!(Block, qh))) };
         for scales in &mut scales {
             let bits = isa.field::<3, 0x0e>(isa.pick(*scales, *scales, [1, 1, 3, 3]));
             *scales = isa.or(bits, isa.splat(0x0101_0101));
@@ -135,7 +135,7 @@ impl SuperBlocks for IQ1_S {
 unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
     // SAFETY: the numbers are 32 bytes of each block, `qh` 16.
     let (low, words) =
-        unsafe { (isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)), isa.chunk(rows.at(offset_of!(Block, qh)))) };
+        unsafe { (isa.words(rows.at(offset_of!(Block, qs) + 16 * H)), isa.words(rows.at(offset_of!(Block, qh)))) };
     let (first, second) = (words[2 * H], words[2 * H + 1]);
     let high = [
         isa.spread::<3, 0>(first),

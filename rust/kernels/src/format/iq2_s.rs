@@ -103,7 +103,7 @@ impl SuperBlocks for IQ2_S {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are the last eight bytes of each block.
-        let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
+        let [_, _, a, b] = unsafe { isa.words(rows.at(offset_of!(Block, scales) - 8)) };
         let scales = odd_nibble_scales(isa, [a, b]);
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
         SuperScales::without_minima(scales, d)
@@ -129,9 +129,9 @@ unsafe fn half<I: Integers, const H: usize>(isa: I, rows: Rows, sink: &mut impl 
     // SAFETY: the fields are 32 bytes of each block, and its last 16 bytes.
     let (low, signs, upper) = unsafe {
         (
-            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * H)),
-            isa.chunk(rows.at(offset_of!(Block, signs) + 16 * H)),
-            isa.chunk(rows.at(offset_of!(Block, qh)))[H],
+            isa.words(rows.at(offset_of!(Block, qs) + 16 * H)),
+            isa.words(rows.at(offset_of!(Block, signs) + 16 * H)),
+            isa.words(rows.at(offset_of!(Block, qh)))[H],
         )
     };
     let high =

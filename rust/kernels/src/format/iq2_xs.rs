@@ -103,7 +103,7 @@ impl SuperBlocks for IQ2_XS {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are the last eight bytes of each block.
-        let [_, _, a, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 8)) };
+        let [_, _, a, b] = unsafe { isa.words(rows.at(offset_of!(Block, scales) - 8)) };
         let scales = odd_nibble_scales(isa, [a, b]);
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
         SuperScales::without_minima(scales, d)
@@ -129,7 +129,7 @@ impl SuperBlocks for IQ2_XS {
 #[inline(always)]
 unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
     // SAFETY: the numbers are 64 bytes of each block.
-    let [a, b, c, d] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)) };
+    let [a, b, c, d] = unsafe { isa.words(rows.at(offset_of!(Block, qs) + 16 * C)) };
     let low = [isa.pick(a, b, [0, 2, 4, 6]), isa.pick(c, d, [0, 2, 4, 6])];
     let odd = [isa.pick(a, b, [1, 3, 5, 7]), isa.pick(c, d, [1, 3, 5, 7])];
     let [a, b] = isa.entries(GRID, low, [isa.field::<0, 0x01>(odd[0]), isa.field::<0, 0x01>(odd[1])]);

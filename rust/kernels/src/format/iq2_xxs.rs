@@ -105,7 +105,7 @@ impl SuperBlocks for IQ2_XXS {
         let mut scales = [isa.splat(0); 4];
         for (c, scales) in scales.iter_mut().enumerate() {
             // SAFETY: the groups are 64 bytes of each block.
-            let [_, a, _, b] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * c)) };
+            let [_, a, _, b] = unsafe { isa.words(rows.at(offset_of!(Block, qs) + 16 * c)) };
             *scales = odd_scales(isa, isa.pick(a, b, [3, 3, 7, 7]));
         }
         let d = isa.mul(isa.lower_halves(head.word(isa, 0)), isa.splat_float(0.125));
@@ -132,7 +132,7 @@ impl SuperBlocks for IQ2_XXS {
 #[inline(always)]
 unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
     // SAFETY: the groups are 64 bytes of each block.
-    let [a, a_signs, b, b_signs] = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)) };
+    let [a, a_signs, b, b_signs] = unsafe { isa.words(rows.at(offset_of!(Block, qs) + 16 * C)) };
     let [a, b] = isa.entries(GRID, [a, b], [isa.splat(0); 2]);
     take_eights(isa, sink, 4 * C, GRID, a, isa.with_parity(isa.spread::<7, 0>(a_signs)));
     take_eights(isa, sink, 4 * C + 2, GRID, b, isa.with_parity(isa.spread::<7, 0>(b_signs)));

@@ -135,9 +135,9 @@ unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut im
     // SAFETY: the numbers are 64 bytes of each block, the signs 32, and `qh` is not at its end.
     let (low, signs, upper) = unsafe {
         (
-            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)),
-            isa.chunk(rows.at(offset_of!(Block, signs) + 16 * (C / 2))),
-            isa.chunk(rows.at(offset_of!(Block, qh)))[C / 2],
+            isa.words(rows.at(offset_of!(Block, qs) + 16 * C)),
+            isa.words(rows.at(offset_of!(Block, signs) + 16 * (C / 2))),
+            isa.words(rows.at(offset_of!(Block, qh)))[C / 2],
         )
     };
     let high = if C.is_multiple_of(2) {

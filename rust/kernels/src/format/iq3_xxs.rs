@@ -107,7 +107,7 @@ impl SuperBlocks for IQ3_XXS {
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         let words = rows.at(offset_of!(Block, words));
         // SAFETY: the words are 32 bytes of each block.
-        let (low, high) = unsafe { (isa.chunk(words), isa.chunk(words.at(16))) };
+        let (low, high) = unsafe { (isa.words(words), isa.words(words.at(16))) };
         let scales = [
             odd_scales(isa, isa.pick(low[0], low[1], [3, 3, 7, 7])),
             odd_scales(isa, isa.pick(low[2], low[3], [3, 3, 7, 7])),
@@ -140,8 +140,8 @@ unsafe fn quarter<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut im
     // SAFETY: the numbers are 64 bytes of each block, the words 32.
     let (numbers, words) = unsafe {
         (
-            isa.chunk(rows.at(offset_of!(Block, qs) + 16 * C)),
-            isa.chunk(rows.at(offset_of!(Block, words) + 16 * (C / 2))),
+            isa.words(rows.at(offset_of!(Block, qs) + 16 * C)),
+            isa.words(rows.at(offset_of!(Block, words) + 16 * (C / 2))),
         )
     };
     let [a, b, c, d] = isa.entries(GRID, numbers, [isa.splat(0); 4]);

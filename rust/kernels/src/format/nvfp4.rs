@@ -116,9 +116,9 @@ impl Blocks for NVFP4 {
         let table = isa.table(&UNSIGNED);
         // SAFETY: the nibbles are 32 bytes of each block.
         let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * part)) };
-        let low = isa.look_up_each::<0>(table, packed);
-        let high = isa.look_up_each::<4>(table, packed);
-        sink.take(isa, 0, [low[0], low[1], high[0], high[1]]);
-        sink.take(isa, 1, [low[2], low[3], high[2], high[3]]);
+        let [first, second] =
+            isa.halves(isa.look_up_each::<0>(table, packed), isa.look_up_each::<4>(table, packed));
+        sink.take(isa, 0, first);
+        sink.take(isa, 1, second);
     }
 }

@@ -105,7 +105,7 @@ impl Blocks for Q2_0 {
                 isa.spread::<2, 16>(packed),
                 isa.spread::<2, 24>(packed),
             ];
-            sink.take(isa, half, bytes);
+            sink.take(isa, half, isa.turn(bytes));
         }
     }
 }

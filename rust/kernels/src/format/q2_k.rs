@@ -135,7 +135,7 @@ impl SuperBlocks for Q2_K {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are 16 bytes of each block.
-        let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        let packed = unsafe { isa.words(rows.at(offset_of!(Block, scales))) };
         // `d` and `dmin`.
         let halves = head.word(isa, 0);
         SuperScales {

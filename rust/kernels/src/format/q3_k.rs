@@ -147,7 +147,7 @@ impl SuperBlocks for Q3_K {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the last 16 bytes of each block: two of `qs`, the 12 of the scales, `d`.
-        let [a, b, c, end] = unsafe { isa.chunk(rows.at(offset_of!(Block, scales) - 2)) };
+        let [a, b, c, end] = unsafe { isa.words(rows.at(offset_of!(Block, scales) - 2)) };
         let (low, high, top) = (isa.between(a, b), isa.between(b, c), isa.between(c, end));
         let bits = isa.or_each(
             [

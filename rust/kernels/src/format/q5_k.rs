@@ -117,7 +117,7 @@ impl SuperBlocks for Q5_K {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, _head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the first 16 bytes of each block: `d`, `dmin`, and the scales.
-        let [halves, packed @ ..] = unsafe { isa.chunk(rows) };
+        let [halves, packed @ ..] = unsafe { isa.words(rows) };
         let (scales, minima) = unpack_scales_and_minima(isa, packed);
         SuperScales { scales, minima, d: isa.lower_halves(halves), dmin: isa.upper_halves(halves) }
     }

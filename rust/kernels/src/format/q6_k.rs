@@ -128,7 +128,7 @@ impl SuperBlocks for Q6_K {
     #[inline(always)]
     unsafe fn scales<I: Integers>(isa: I, rows: Rows, head: Head<'_>) -> SuperScales<I> {
         // SAFETY: the scales are 16 bytes of each block.
-        let scales = unsafe { isa.chunk(rows.at(offset_of!(Block, scales))) };
+        let scales = unsafe { isa.words(rows.at(offset_of!(Block, scales))) };
         let d = isa.upper_halves(head.word(isa, 0));
         SuperScales::without_minima(scales, d)
     }

@@ -138,6 +138,6 @@ impl SuperBlocks for TQ1_0 {
             }
         }
         let [a, b, c, d, _] = isa.trits(head.word(isa, 0));
-        sink.take(isa, 15, [a, b, c, d]);
+        sink.take(isa, 15, isa.turn([a, b, c, d]));
     }
 }

@@ -51,7 +51,7 @@ struct Store<I: Integers> {
 impl<I: Integers> Sink<I> for Store<I> {
     #[inline(always)]
     fn take(&mut self, isa: I, j: usize, bytes: [I::Words; 4]) {
-        for (i, bytes) in bytes.into_iter().enumerate() {
+        for (i, bytes) in isa.turn(bytes).into_iter().enumerate() {
             // SAFETY: whoever made this has room for a block.
             unsafe { isa.store(self.place.add((4 * j + i) * PANEL * 4 * I::ROWS), isa.sub_bytes(bytes, self.minus)) };
         }
@@ -87,8 +87,10 @@ impl<F: Blocks> SimdKernel for UnpackBlocks<'_, '_, F> {
                     // SAFETY: as above.
                     unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
                 }
-                let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+                let block = rows.at(b * F::BYTES);
                 prefetch(isa, rows, b * F::BYTES, F::BYTES, PANEL * I::ROWS * rows.stride);
+                // SAFETY: as above.
+                let head = unsafe { ahead.head::<I, F>(block, b) };
                 for part in 0..parts {
                     // SAFETY: as above; the panel has room for all parts.
                     unsafe {
@@ -133,11 +135,12 @@ impl<F: SuperBlocks> SimdKernel for UnpackSuperBlocks<'_, '_, F> {
                     // SAFETY: as above.
                     unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
                 }
-                let (block, head) = (rows.at(b * F::BYTES), ahead.head::<I, F>(b));
+                let block = rows.at(b * F::BYTES);
                 prefetch(isa, rows, b * F::BYTES, F::BYTES, PANEL * I::ROWS * rows.stride);
                 // SAFETY: as above; the panel has room for as many blocks.
                 unsafe {
                     let panel = panel.add((b * SUPER_VECTORS + v) * vector);
+                    let head = ahead.head::<I, F>(block, b);
                     let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
                     for j in 0..16 {
                         let scale = isa.sub_scale(factors[j / 4], j % 4, F::PEAK, !F::MINIMA);

@@ -18,7 +18,7 @@ use super::{PANEL, groups};
 /// A tile: the outputs of `T` tokens for the rows of a panel.
 type Tile<I, const T: usize> = [[<I as Unpacking>::Floats; PANEL]; T];
 
-/// Calls `tile` for all tokens, 6 (where there are 32 registers) or 3 or 1 at a time, through the given function.
+/// Calls `tile` for all tokens, [`TILE`](Integers::TILE) or fewer at a time, through the given function.
 macro_rules! each_tile {
     ($isa:ident, $self:ident, $tile:ident) => {{
         let groups = groups::<I>($self.job, $self.row);
@@ -28,9 +28,12 @@ macro_rules! each_tile {
             // SAFETY: the tile's tokens are the job's; the job is checked, and its caller promises that no other thread
             // writes the rows.
             unsafe {
-                if I::TILE >= 6 && left >= 6 {
+                if I::TILE == 6 && left >= 6 {
                     write($isa, $self.job, &groups, token, $self.$tile::<I, 6>($isa, token));
                     token += 6;
+                } else if I::TILE == 4 && left >= 4 {
+                    write($isa, $self.job, &groups, token, $self.$tile::<I, 4>($isa, token));
+                    token += 4;
                 } else if left >= 3 {
                     write($isa, $self.job, &groups, token, $self.$tile::<I, 3>($isa, token));
                     token += 3;
@@ -103,17 +106,8 @@ unsafe fn dots<I: Integers, const T: usize, const PEAK: u32>(
                 *dot = isa.begin(*isum);
             }
         }
-        for i in first..first + steps {
-            // SAFETY: by the contract.
-            let w = unsafe { self::words(isa, panel, i * PANEL) };
-            for t in 0..T {
-                // SAFETY: by the contract.
-                let x = unsafe { isa.splat_at(x[t].add(4 * i)) };
-                for v in 0..PANEL {
-                    dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
-                }
-            }
-        }
+        // SAFETY: by the contract.
+        unsafe { isa.tile(&mut dot, panel, &x, first..first + steps, PEAK) };
         for t in 0..T {
             for v in 0..PANEL {
                 isum[t][v] = isa.end(dot[t][v], isum[t][v], PEAK);
@@ -224,9 +218,10 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
         for b in 0..k / 256 {
             // SAFETY: the panel and the records have k / 256 blocks.
             unsafe {
-                let mut x_sums = x;
-                for x in &mut x_sums {
-                    *x = x.add(sums + 32 * b);
+                let (mut x_block, mut x_sums) = (x, x);
+                for t in 0..T {
+                    x_block[t] = x[t].add(256 * b);
+                    x_sums[t] = x[t].add(sums + 32 * b);
                 }
                 let mut isum =
                     if !MIN && minus { pairs::<I, T>(isa, panel, x_sums) } else { [[isa.splat(0); PANEL]; T] };
@@ -235,15 +230,8 @@ impl<const PEAK: u32, const MIN: bool> SuperTiles<'_, '_, PEAK, MIN> {
                     let mut s = 0;
                     while s < 4 {
                         let mut dot = [[isa.begin_scaled(); PANEL]; T];
-                        for i in 4 * j + s..4 * j + s + steps {
-                            let w = words(isa, panel, i * PANEL);
-                            for t in 0..T {
-                                let x = isa.splat_at(x[t].add(256 * b + 4 * i));
-                                for v in 0..PANEL {
-                                    dot[t][v] = isa.step(dot[t][v], w[v], x, PEAK);
-                                }
-                            }
-                        }
+                        let words = 4 * j + s..4 * j + s + steps;
+                        isa.tile(&mut dot, panel, &x_block, words, PEAK);
                         for t in 0..T {
                             for v in 0..PANEL {
                                 isum[t][v] = isa.end_scaled(dot[t][v], isum[t][v], scale[v], PEAK);

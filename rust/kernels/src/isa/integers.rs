@@ -8,7 +8,7 @@ use super::unpacking::Unpacking;
 ///
 /// Sums are exact, so a level is free in how it forms them.
 pub(crate) trait Integers: Unpacking {
-    /// Tokens per tile of the GEMM.
+    /// Tokens per tile of the GEMM: 3, 4 or 6.
     const TILE: usize;
 
     /// Whether dot products have room for weights that are shifted up within their bytes, and are shifted down as a whole:
@@ -17,6 +17,9 @@ pub(crate) trait Integers: Unpacking {
 
     /// Dot products under way.
     type Dot: Copy;
+
+    /// Sums of dot products under way that [`dot16`](Integers::dot16) adds to.
+    type Sum: Copy;
 
     /// The scales of sub-block `byte` of four, as [`end_scaled`](Integers::end_scaled) wants them for bytes up to `peak`.
     /// `signed` says whether the bytes are.
@@ -64,13 +67,6 @@ pub(crate) trait Integers: Unpacking {
     /// `acc` plus the dot product; `acc` is what [`begin`](Integers::begin) was given.
     fn end(self, dot: Self::Dot, acc: Self::Words, peak: u32) -> Self::Words;
 
-    /// The dot product divided by `2^SHIFT`, which leaves no rest; with [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
-    fn shift_down<const SHIFT: u32>(self, dot: Self::Dot) -> Self::Dot;
-
-    /// `acc + dot`, of a dot product from [`begin_scaled`](Integers::begin_scaled), with
-    /// [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
-    fn end_apart(self, dot: Self::Dot, acc: Self::Words) -> Self::Words;
-
     /// `acc + scale * dot`, with a scale from [`sub_scale`](Integers::sub_scale). The dot product has
     /// at most [`scaled_steps`](Integers::scaled_steps).
     fn end_scaled(self, dot: Self::Dot, acc: Self::Words, scale: Self::Words, peak: u32) -> Self::Words;
@@ -114,80 +110,61 @@ pub(crate) trait Integers: Unpacking {
     /// `q = round_ties_even(x * factor)`, and the sum of `q`. The products are within ±127.5.
     fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32;
 
-    /// [`begin`](Integers::begin), [`step`](Integers::step)s over 16 weights, [`end`](Integers::end); of weights times
-    /// `2^SHIFT`, which is 0 without [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
+    /// Starts sums that [`total`](Integers::total) will add to `start`.
+    fn sum(self, start: Self::Words) -> Self::Sum;
+
+    /// `start` plus the sums; `start` is what [`sum`](Integers::sum) was given.
+    fn total(self, sum: Self::Sum, start: Self::Words) -> Self::Words;
+
+    /// Adds the dot products of 16 weights, in the order of the level; of weights times `2^SHIFT`, which is 0 without
+    /// [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
     ///
     /// # Safety
     /// 16 bytes are readable at `x`.
-    #[inline(always)]
-    unsafe fn dot16<const SHIFT: u32>(
-        self,
-        acc: Self::Words,
-        w: &[Self::Words; 4],
-        x: *const u8,
-        peak: u32,
-    ) -> Self::Words {
-        if SHIFT > 0 {
-            // SAFETY: by the contract.
-            let dot = unsafe { self.steps4(self.begin_scaled(), w, x, 0..4, peak) };
-            return self.end_apart(self.shift_down::<SHIFT>(dot), acc);
-        }
-        let mut acc = acc;
-        let steps = self.steps(peak).min(4);
-        let mut i = 0;
-        while i < 4 {
-            // SAFETY: by the contract.
-            let dot = unsafe { self.steps4(self.begin(acc), w, x, i..i + steps, peak) };
-            acc = self.end(dot, acc, peak);
-            i += steps;
-        }
-        acc
-    }
+    unsafe fn dot16<const SHIFT: u32>(self, acc: Self::Sum, w: &[Self::Words; 4], x: *const u8, peak: u32)
+    -> Self::Sum;
 
     /// As [`dot16`](Integers::dot16), times `scale`.
     ///
     /// # Safety
     /// 16 bytes are readable at `x`.
-    #[inline(always)]
     unsafe fn dot16_scaled<const SHIFT: u32>(
         self,
-        acc: Self::Words,
+        acc: Self::Sum,
         w: &[Self::Words; 4],
         x: *const u8,
         scale: Self::Words,
         peak: u32,
-    ) -> Self::Words {
-        let mut acc = acc;
-        let steps = self.scaled_steps(peak);
-        let mut i = 0;
-        while i < 4 {
-            // SAFETY: by the contract.
-            let dot = unsafe { self.steps4(self.begin_scaled(), w, x, i..i + steps, peak) };
-            let dot = if SHIFT > 0 { self.shift_down::<SHIFT>(dot) } else { dot };
-            acc = self.end_scaled(dot, acc, scale, peak);
-            i += steps;
-        }
-        acc
-    }
+    ) -> Self::Sum;
 
-    /// The [`step`](Integers::step)s `range` of four.
+    /// Adds to `dot` the products of the words `words` of a panel with `V` vectors of rows and the activations of `T` tokens. Word
+    /// `i` of vector `v` is at `panel + (V i + v) 4 ROWS`, its activations at `x + 4 i`. `words` begins and ends at multiples of
+    /// [`scaled_steps`](Integers::scaled_steps).
     ///
     /// # Safety
-    /// 16 bytes are readable at `x`.
+    /// What is named is readable.
     #[inline(always)]
-    unsafe fn steps4(
+    unsafe fn tile<const T: usize, const V: usize>(
         self,
-        dot: Self::Dot,
-        w: &[Self::Words; 4],
-        x: *const u8,
-        range: Range<usize>,
+        dot: &mut [[Self::Dot; V]; T],
+        panel: *const u8,
+        x: &[*const u8; T],
+        words: Range<usize>,
         peak: u32,
-    ) -> Self::Dot {
-        let mut dot = dot;
-        for i in range {
-            // SAFETY: i < 4.
-            dot = self.step(dot, w[i], unsafe { self.splat_at(x.add(4 * i)) }, peak);
+    ) {
+        for i in words {
+            let mut w = [self.splat(0); V];
+            for (v, w) in w.iter_mut().enumerate() {
+                // SAFETY: by the contract.
+                *w = unsafe { self.load(panel.add((V * i + v) * 4 * Self::ROWS)) };
+            }
+            for t in 0..T {
+                // SAFETY: by the contract.
+                let x = unsafe { self.splat_at(x[t].add(4 * i)) };
+                for v in 0..V {
+                    dot[t][v] = self.step(dot[t][v], w[v], x, peak);
+                }
+            }
         }
-        dot
     }
 }

@@ -6,11 +6,20 @@ use crate::unpack::Rows;
 /// The vectors of a SIMD level that hold weights, and what unpacking does with them. A lane is a row of weights; bytes of a lane are
 /// neighbours along k.
 ///
+/// Sixteen bytes of each row are four vectors: words, of which `[i]` holds bytes `4 i..4 i + 4` of all rows, or in the order of the
+/// level. That is the same on levels that multiply lane by lane. Where dot products add up neighbours anyway, it is cheaper to leave a
+/// row in one piece and to bring the sums together in the end: then `[r]` holds all sixteen bytes of row `r`. What treats every byte
+/// alike works on both.
+///
 /// The trait is implemented by values that exist only where the CPU has the instructions; the `unsafe` operations are those
 /// that take pointers.
 pub(crate) trait Unpacking: Copy {
     /// Lanes of a vector.
     const ROWS: usize;
+
+    /// Whether words that lie scattered are copied ahead of their use, and lines of weights are asked for ahead: where there are more
+    /// rows than the hardware follows as streams, and vectors are slow to gather.
+    const AHEAD: bool;
 
     /// What [`signed_bytes`](Unpacking::signed_bytes) adds to the bytes.
     const SIGNED_OFFSET: i32;
@@ -36,6 +45,21 @@ pub(crate) trait Unpacking: Copy {
     /// Four bytes are readable.
     unsafe fn splat_at(self, p: *const u8) -> Self::Words;
 
+    /// Lane `r` from the first four bytes of row `r`.
+    ///
+    /// # Safety
+    /// Four bytes are readable in each of `ROWS` rows.
+    #[inline(always)]
+    unsafe fn scattered(self, rows: Rows) -> Self::Words {
+        let mut words = [0u32; 16];
+        for (r, word) in words[..Self::ROWS].iter_mut().enumerate() {
+            // SAFETY: by the contract.
+            *word = unsafe { rows.block.wrapping_add(r * rows.stride).cast::<u32>().read_unaligned() };
+        }
+        // SAFETY: there are `ROWS` words.
+        unsafe { self.load(words.as_ptr().cast()) }
+    }
+
     /// Lane `r` from the bytes `4 r..` at `p`.
     ///
     /// # Safety
@@ -48,11 +72,33 @@ pub(crate) trait Unpacking: Copy {
     /// `4 ROWS` bytes are writable.
     unsafe fn store(self, p: *mut u8, w: Self::Words);
 
-    /// Sixteen bytes of each row: `[i]` holds bytes `4 i..4 i + 4`.
+    /// Sixteen bytes of each row, in the order of the level.
     ///
     /// # Safety
     /// Sixteen bytes are readable in each of `ROWS` rows.
     unsafe fn chunk(self, rows: Rows) -> [Self::Words; 4];
+
+    /// From the order of the level to words, or back: `[i]` of words holds bytes `4 i..4 i + 4` of each row.
+    #[inline(always)]
+    fn turn(self, chunk: [Self::Words; 4]) -> [Self::Words; 4] {
+        chunk
+    }
+
+    /// Sixteen bytes of each row: `[i]` holds bytes `4 i..4 i + 4`.
+    ///
+    /// # Safety
+    /// As for [`chunk`](Unpacking::chunk).
+    #[inline(always)]
+    unsafe fn words(self, rows: Rows) -> [Self::Words; 4] {
+        // SAFETY: by the contract.
+        self.turn(unsafe { self.chunk(rows) })
+    }
+
+    /// The first eight bytes of each row of `a`, then those of `b`; and the other eight. All in the order of the level.
+    #[inline(always)]
+    fn halves(self, a: [Self::Words; 4], b: [Self::Words; 4]) -> [[Self::Words; 4]; 2] {
+        [[a[0], a[1], b[0], b[1]], [a[2], a[3], b[2], b[3]]]
+    }
 
     /// The f16 in the lower half of each lane, as f32.
     fn lower_halves(self, w: Self::Words) -> Self::Floats;
@@ -99,14 +145,14 @@ pub(crate) trait Unpacking: Copy {
     /// Bytes `[0, 0, 1, 1]` and `[2, 2, 3, 3]` of each lane.
     fn double_bytes(self, w: Self::Words) -> (Self::Words, Self::Words);
 
-    /// Byte `b` is `VALUE`, a power of two, where bit `4 i + b` of the lane is set, else 0 (`i < 8`).
-    fn bits<const VALUE: u8>(self, w: Self::Words, i: usize) -> Self::Words;
-
     /// The five digits of each byte as a fraction in base 3, `n` from 0: `((byte * 3^n) % 256 * 3) >> 8`.
     fn trits(self, w: Self::Words) -> [Self::Words; 5];
 
     /// Byte `i` of each lane is byte `bytes[i]` of `a`, or byte `bytes[i] - 4` of `b`.
     fn pick(self, a: Self::Words, b: Self::Words, bytes: [u8; 4]) -> Self::Words;
+
+    /// Byte `b` of a row is `VALUE`, a power of two, where bit `16 half + b` of its lane is set, else 0. In the order of the level.
+    fn sixteen_bits<const VALUE: u8>(self, w: Self::Words, half: usize) -> [Self::Words; 4];
 
     /// Byte `b` of each lane is bits `FROM + WIDTH b..` of the lane, `WIDTH` of them; all four are inside it.
     fn spread<const WIDTH: u32, const FROM: u32>(self, w: Self::Words) -> Self::Words;
@@ -129,8 +175,8 @@ pub(crate) trait Unpacking: Copy {
     ) -> [Self::Entries; M];
 
     /// Sixteen weights from `entries`: 2 and 3 for `HALF` 1 of entries of eight weights, 0 and 1 for half 0, all four of
-    /// entries of four. Byte `b` of word `i` is [`Grid::bytes`] of code `4 i + b`, with bit `16 HALF + 4 i + b` of `signs` as its
-    /// sign.
+    /// entries of four. Byte `b` of a row is [`Grid::bytes`] of code `b`, with bit `16 HALF + b` of `signs` as its sign. In the
+    /// order of the level.
     fn grid_weights<const N: usize, const WIDTH: usize, const HALF: usize>(
         self,
         grid: &'static Grid<N, WIDTH>,
@@ -201,17 +247,5 @@ pub(crate) trait Unpacking: Copy {
     #[inline(always)]
     fn or_each(self, a: [Self::Words; 4], b: [Self::Words; 4]) -> [Self::Words; 4] {
         [self.or(a[0], b[0]), self.or(a[1], b[1]), self.or(a[2], b[2]), self.or(a[3], b[3])]
-    }
-
-    /// The four words of [`bits`](Unpacking::bits) for 16 weights, `half` of 32.
-    #[inline(always)]
-    fn sixteen_bits<const VALUE: u8>(self, w: Self::Words, half: usize) -> [Self::Words; 4] {
-        let i = 4 * half;
-        [
-            self.bits::<VALUE>(w, i),
-            self.bits::<VALUE>(w, i + 1),
-            self.bits::<VALUE>(w, i + 2),
-            self.bits::<VALUE>(w, i + 3),
-        ]
     }
 }

@@ -63,7 +63,7 @@ impl Only for Columns<'_, '_> {
             unsafe {
                 let at = |b: usize, i: usize| out.add((b * vectors + i) * VECTOR);
                 for first in (0..blocks).step_by(4) {
-                    let scales = isa.chunk(record.at(kind.scales_at(k) + 4 * first));
+                    let scales = isa.words(record.at(kind.scales_at(k) + 4 * first));
                     for (i, &scale) in scales[..(blocks - first).min(4)].iter().enumerate() {
                         isa.store(at(first + i, 0), scale);
                     }
@@ -74,7 +74,7 @@ impl Only for Columns<'_, '_> {
                     Sums::Pairs => {
                         for b in 0..blocks {
                             for half in 0..2 {
-                                for (i, pair) in isa.chunk(sums.at(32 * b + 16 * half)).into_iter().enumerate() {
+                                for (i, pair) in isa.words(sums.at(32 * b + 16 * half)).into_iter().enumerate() {
                                     isa.store(at(b, 1 + 4 * half + i), pair);
                                 }
                             }
@@ -83,7 +83,7 @@ impl Only for Columns<'_, '_> {
                     Sums::WidePairs => {
                         for b in 0..blocks {
                             for half in 0..2 {
-                                let pairs = isa.chunk(sums.at(32 * b + 16 * half)).map(|p| isa.pair_product(ones, p));
+                                let pairs = isa.words(sums.at(32 * b + 16 * half)).map(|p| isa.pair_product(ones, p));
                                 for (i, pair) in pairs.as_chunks::<2>().0.iter().enumerate() {
                                     let low = _mm512_and_si512(pair[0], _mm512_set1_epi32(0xffff));
                                     let both = _mm512_or_si512(low, _mm512_slli_epi32::<16>(pair[1]));

@@ -77,11 +77,12 @@ impl<F: SuperBlocks> Only for UnpackSuperBlocks<'_, '_, F> {
                     // SAFETY: as above.
                     unsafe { ahead.read::<Avx512, F>(rows, b + CHUNK, blocks) };
                 }
-                let (block, head) = (rows.at(b * F::BYTES), ahead.head::<Avx512, F>(b));
+                let block = rows.at(b * F::BYTES);
                 prefetch(isa, rows, b * F::BYTES, F::BYTES, PANEL * ROWS * rows.stride);
                 // SAFETY: as above; the panel has room for as many blocks.
                 unsafe {
                     let place = panel.add((b * PANEL + v) * Places::vectors(passes) * VECTOR);
+                    let head = ahead.head::<Avx512, F>(block, b);
                     let SuperScales { scales, minima, d, dmin } = F::scales(isa, block, head);
                     let at = place.add(Places::scales(passes) * VECTOR);
                     isa.store_floats(at.cast(), d);

@@ -5,6 +5,7 @@ use core::arch::x86_64::*;
 use super::Avx2;
 use crate::isa::integers::Integers;
 use crate::isa::shuffles::{BYTE, choices, gather};
+use crate::isa::words::WordDots;
 use crate::unpack::SIGNED;
 
 /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane, in one instruction. The compiler takes the intrinsic apart
@@ -38,6 +39,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
 
     /// i32 with VNNI, else pairs of i16 whose sum is the dot product.
     type Dot = __m256i;
+    type Sum = __m256i;
 
     #[inline(always)]
     fn sub_scale(self, w: __m256i, byte: usize, peak: u32, signed: bool) -> __m256i {
@@ -142,16 +144,6 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn shift_down<const SHIFT: u32>(self, dot: __m256i) -> __m256i {
-        unsafe { _mm256_sra_epi32(dot, _mm_cvtsi32_si128(SHIFT as i32)) }
-    }
-
-    #[inline(always)]
-    fn end_apart(self, dot: __m256i, acc: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(acc, dot) }
-    }
-
-    #[inline(always)]
     fn end_scaled(self, dot: __m256i, acc: __m256i, scale: __m256i, peak: u32) -> __m256i {
         unsafe {
             if !VNNI {
@@ -163,6 +155,33 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
                 _mm256_add_epi32(acc, _mm256_mullo_epi32(dot, scale))
             }
         }
+    }
+
+    #[inline(always)]
+    fn sum(self, start: __m256i) -> __m256i {
+        start
+    }
+
+    #[inline(always)]
+    fn total(self, sum: __m256i, _start: __m256i) -> __m256i {
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn dot16<const SHIFT: u32>(self, acc: __m256i, w: &[__m256i; 4], x: *const u8, peak: u32) -> __m256i {
+        unsafe { self.words_dot::<SHIFT>(acc, w, x, peak) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot16_scaled<const SHIFT: u32>(
+        self,
+        acc: __m256i,
+        w: &[__m256i; 4],
+        x: *const u8,
+        scale: __m256i,
+        peak: u32,
+    ) -> __m256i {
+        unsafe { self.words_dot_scaled::<SHIFT>(acc, w, x, scale, peak) }
     }
 
     #[inline(always)]
@@ -237,5 +256,19 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
             let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum));
             _mm_cvtsi128_si32(sum)
         }
+    }
+}
+
+// SAFETY of the intrinsics: as above.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
+impl<const VNNI: bool> WordDots for Avx2<VNNI> {
+    #[inline(always)]
+    fn shift_down<const SHIFT: u32>(self, dot: __m256i) -> __m256i {
+        unsafe { _mm256_sra_epi32(dot, _mm_cvtsi32_si128(SHIFT as i32)) }
+    }
+
+    #[inline(always)]
+    fn end_apart(self, dot: __m256i, acc: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, dot) }
     }
 }

@@ -9,6 +9,18 @@ use crate::isa::unpacking::Unpacking;
 use crate::unpack::Rows;
 
 impl<const VNNI: bool> Avx2<VNNI> {
+    /// Byte `b` is `VALUE` where bit `4 i + b` of the lane is set, else 0.
+    #[inline(always)]
+    fn bits<const VALUE: u8>(self, w: __m256i, i: usize) -> __m256i {
+        let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
+        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+        // SAFETY: the level has AVX2.
+        unsafe {
+            let bits = _mm256_set1_epi32(bits);
+            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(VALUE as i8))
+        }
+    }
+
     /// Shuffles the bytes of each dword.
     #[inline(always)]
     pub(super) fn shuffle(self, w: __m256i, mask: &[i8; 16]) -> __m256i {
@@ -63,6 +75,7 @@ impl<const VNNI: bool> Avx2<VNNI> {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<const VNNI: bool> Unpacking for Avx2<VNNI> {
     const ROWS: usize = 8;
+    const AHEAD: bool = true;
 
     // Without VNNI, products of pairs are added in i16, where 255 * 127 * 2 has no room.
     const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
@@ -216,13 +229,14 @@ impl<const VNNI: bool> Unpacking for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn bits<const VALUE: u8>(self, w: __m256i, i: usize) -> __m256i {
-        let bytes = self.shuffle(w, &const { choices([BYTE; 4]) }[i / 2]);
-        let bits = if i.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
-        unsafe {
-            let bits = _mm256_set1_epi32(bits);
-            _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits), _mm256_set1_epi8(VALUE as i8))
-        }
+    fn sixteen_bits<const VALUE: u8>(self, w: __m256i, half: usize) -> [__m256i; 4] {
+        let i = 4 * half;
+        [
+            self.bits::<VALUE>(w, i),
+            self.bits::<VALUE>(w, i + 1),
+            self.bits::<VALUE>(w, i + 2),
+            self.bits::<VALUE>(w, i + 3),
+        ]
     }
 
     #[inline(always)]

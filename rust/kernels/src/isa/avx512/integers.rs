@@ -5,6 +5,7 @@ use core::arch::x86_64::*;
 use super::Avx512;
 use crate::isa::integers::Integers;
 use crate::isa::shuffles::{BYTE, choices, gather};
+use crate::isa::words::WordDots;
 
 /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane, in one instruction. The compiler takes the intrinsic apart
 /// into a multiplication and an addition for their shorter latency, which costs 15 % of a GEMM.
@@ -54,6 +55,7 @@ impl Integers for Avx512 {
     const SHIFTS_SUMS: bool = true;
 
     type Dot = __m512i;
+    type Sum = __m512i;
 
     #[inline(always)]
     fn sub_scale(self, w: __m512i, byte: usize, peak: u32, signed: bool) -> __m512i {
@@ -133,16 +135,6 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn shift_down<const SHIFT: u32>(self, dot: __m512i) -> __m512i {
-        unsafe { _mm512_srai_epi32::<SHIFT>(dot) }
-    }
-
-    #[inline(always)]
-    fn end_apart(self, dot: __m512i, acc: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(acc, dot) }
-    }
-
-    #[inline(always)]
     fn end_scaled(self, dot: __m512i, acc: __m512i, scale: __m512i, peak: u32) -> __m512i {
         unsafe {
             if narrow(peak) {
@@ -152,6 +144,33 @@ impl Integers for Avx512 {
                 _mm512_add_epi32(acc, _mm512_mullo_epi32(dot, scale))
             }
         }
+    }
+
+    #[inline(always)]
+    fn sum(self, start: __m512i) -> __m512i {
+        start
+    }
+
+    #[inline(always)]
+    fn total(self, sum: __m512i, _start: __m512i) -> __m512i {
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn dot16<const SHIFT: u32>(self, acc: __m512i, w: &[__m512i; 4], x: *const u8, peak: u32) -> __m512i {
+        unsafe { self.words_dot::<SHIFT>(acc, w, x, peak) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot16_scaled<const SHIFT: u32>(
+        self,
+        acc: __m512i,
+        w: &[__m512i; 4],
+        x: *const u8,
+        scale: __m512i,
+        peak: u32,
+    ) -> __m512i {
+        unsafe { self.words_dot_scaled::<SHIFT>(acc, w, x, scale, peak) }
     }
 
     #[inline(always)]
@@ -214,5 +233,19 @@ impl Integers for Avx512 {
             _mm_storeu_si128(q.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q32));
             _mm512_reduce_add_epi32(q32)
         }
+    }
+}
+
+// SAFETY of the intrinsics: as above.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
+impl WordDots for Avx512 {
+    #[inline(always)]
+    fn shift_down<const SHIFT: u32>(self, dot: __m512i) -> __m512i {
+        unsafe { _mm512_srai_epi32::<SHIFT>(dot) }
+    }
+
+    #[inline(always)]
+    fn end_apart(self, dot: __m512i, acc: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(acc, dot) }
     }
 }

@@ -9,6 +9,13 @@ use crate::isa::unpacking::Unpacking;
 use crate::unpack::Rows;
 
 impl Avx512 {
+    /// Byte `b` is `VALUE` where bit `4 i + b` of the lane is set, else 0.
+    #[inline(always)]
+    fn bits<const VALUE: u8>(self, w: __m512i, i: usize) -> __m512i {
+        let at = 4 * i as i32 - VALUE.trailing_zeros() as i32;
+        self.unaligned_bytes(w, [at, at + 1, at + 2, at + 3], VALUE)
+    }
+
     /// Shuffles the bytes of each dword.
     #[inline(always)]
     pub(super) fn shuffle(self, w: __m512i, mask: &[i8; 16]) -> __m512i {
@@ -158,6 +165,7 @@ fn places(bits: [i32; 4]) -> __m512i {
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl Unpacking for Avx512 {
     const ROWS: usize = 16;
+    const AHEAD: bool = true;
     const SIGNED_OFFSET: i32 = 128;
 
     type Words = __m512i;
@@ -312,9 +320,14 @@ impl Unpacking for Avx512 {
     }
 
     #[inline(always)]
-    fn bits<const VALUE: u8>(self, w: __m512i, i: usize) -> __m512i {
-        let at = 4 * i as i32 - VALUE.trailing_zeros() as i32;
-        self.unaligned_bytes(w, [at, at + 1, at + 2, at + 3], VALUE)
+    fn sixteen_bits<const VALUE: u8>(self, w: __m512i, half: usize) -> [__m512i; 4] {
+        let i = 4 * half;
+        [
+            self.bits::<VALUE>(w, i),
+            self.bits::<VALUE>(w, i + 1),
+            self.bits::<VALUE>(w, i + 2),
+            self.bits::<VALUE>(w, i + 3),
+        ]
     }
 
     #[inline(always)]
