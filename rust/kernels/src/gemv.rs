@@ -288,7 +288,7 @@ impl AskBlocks {
     /// Asks for the next row's, before sub-block `j`.
     #[inline(always)]
     fn next<I: Integers, F: SuperBlocks>(&mut self, isa: I, j: usize) {
-        const { assert!(I::ROWS == 16 || I::ROWS == 8, "a row for every sub-block or two") };
+        const { assert!(matches!(I::ROWS, 4 | 8 | 16), "a row for every sub-block, two or four") };
         if !j.is_multiple_of(16 / I::ROWS) {
             return;
         }

@@ -16,6 +16,10 @@ pub mod integers;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod shuffles;
+#[cfg(target_arch = "x86_64")]
+pub mod sse41;
+#[cfg(test)]
+mod tests;
 pub mod unpacking;
 
 use crate::level::{Cpu, Level};
@@ -39,6 +43,9 @@ pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
     match cpu.level() {
         Level::Scalar => kernel.run(scalar::Scalar),
         // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse41 => unsafe { sse41::run_sse41(kernel) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::run_avx2(kernel) },
         // SAFETY: as above.
@@ -65,6 +72,9 @@ pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Out
     match cpu.level() {
         Level::Scalar => Err(kernel),
         // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse41 => Ok(unsafe { sse41::simd_sse41(kernel) }),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => Ok(unsafe { avx2::simd_avx2(kernel) }),
         // SAFETY: as above.
