@@ -18,8 +18,7 @@ import tiny
 from conftest import SMALL, Make
 
 THREADS, CHUNKS, BATCHES = (1, 2, 3), (1, 17, 512), (1, 2, 7)
-# SSE4.1 has no fused multiply-add, so the contract leaves it out.
-LEVELS = [level for level in fastq.cpu_info().available_levels if level != "sse41"]
+LEVELS = fastq.cpu_info().available_levels
 
 
 def digest(logits: npt.NDArray[np.float32]) -> str:

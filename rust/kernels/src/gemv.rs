@@ -291,7 +291,7 @@ impl AskBlocks {
     /// Asks for the next row's, before sub-block `j`.
     #[inline(always)]
     fn next<I: Integers, F: SuperBlocks>(&mut self, isa: I, j: usize) {
-        const { assert!(16 % I::ROWS == 0, "a row for some sub-blocks") };
+        const { assert!(matches!(I::ROWS, 4 | 8 | 16), "a row for every sub-block, two or four") };
         if !I::AHEAD || !j.is_multiple_of(16 / I::ROWS) {
             return;
         }

@@ -18,6 +18,10 @@ pub mod neon;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod shuffles;
+#[cfg(target_arch = "x86_64")]
+pub mod sse41;
+#[cfg(test)]
+mod tests;
 pub mod unpacking;
 #[cfg(target_arch = "x86_64")]
 mod words;
@@ -43,6 +47,9 @@ pub fn dispatch<K: Kernel>(cpu: Cpu, kernel: K) -> K::Output {
     match cpu.level() {
         Level::Scalar => kernel.run(scalar::Scalar),
         // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse41 => unsafe { sse41::run_sse41(kernel) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::run_avx2(kernel) },
         // SAFETY: as above.
@@ -75,6 +82,9 @@ pub(crate) fn dispatch_simd<K: SimdKernel>(cpu: Cpu, kernel: K) -> Result<K::Out
     match cpu.level() {
         Level::Scalar => Err(kernel),
         // SAFETY: a `Cpu` of a level exists only when detection found the level's features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse41 => Ok(unsafe { sse41::simd_sse41(kernel) }),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => Ok(unsafe { avx2::simd_avx2(kernel) }),
         // SAFETY: as above.

@@ -55,6 +55,8 @@ macro_rules! detected {
 levels! {
     /// Plain Rust; the oracle that every other level equals bit for bit.
     Scalar = "scalar", [];
+    /// SSE4.1, without fused multiply-add and f16 (Penryn, Bulldozer, Silvermont and later).
+    Sse41 = "sse41", #[cfg(target_arch = "x86_64")] ["ssse3", "sse4.1"];
     /// AVX2 with FMA and F16C (Haswell, Zen 1 and later).
     Avx2 = "avx2", #[cfg(target_arch = "x86_64")] ["avx2", "fma", "f16c", "bmi2"];
     /// AVX2 with the 256-bit VNNI dot product (Alder Lake, Zen 5 and later).

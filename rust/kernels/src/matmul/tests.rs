@@ -80,7 +80,7 @@ fn every_level_equals_the_scalar_one() {
                     "{} {k}: nothing computed",
                     format.name()
                 );
-                for rows in [1, 2, 7, 8, 9, 16, 17, 33] {
+                for rows in [1, 2, 4, 5, 7, 8, 9, 16, 17, 33] {
                     let matrix = Matrix { rows, data: &data[..rows * row_bytes], ..whole };
                     for tokens in [1, 2, 3, 4, 5, 7, 8, 17] {
                         let found = product(cpu, matrix, 0..rows, &x[..tokens * record], tokens);
@@ -284,7 +284,9 @@ fn nothing_outside_the_slices_is_touched() {
         for &format in Format::ALL {
             let block = format.info().block;
             for k in if block == 1 { vec![1, 5, 15, 16, 17, 33] } else { vec![block, 2 * block, 3 * block] } {
-                for (rows, tokens) in [(8, 1), (16, 1), (17, 2), (33, 4), (9, 9), (35, 7), (3, 1), (33, 33)] {
+                for (rows, tokens) in
+                    [(4, 1), (5, 3), (8, 1), (16, 1), (17, 2), (33, 4), (9, 9), (35, 7), (3, 1), (33, 33)]
+                {
                     let (data, x) = random(&mut rng, format, rows, k, tokens, Bits::Sensible);
                     for side in Side::ALL {
                         let (data, x) = (Guarded::new(&data, side), Guarded::new(&x, side));
