@@ -6,7 +6,7 @@ that start and end do not count.
 
     python benches/instructions.py PRODUCTS [--ggml PROGRAM] [--cpu max] [--root FOLDER]
 
-PRODUCTS is `rust/kernels/examples/products.rs` built for aarch64 in release; PROGRAM is `benches/instructions_ggml.c` linked to
+PRODUCTS is `rust/kernels/examples/products.rs` built for aarch64 in release; PROGRAM is `benches/instructions_ggml.cpp` linked to
 the static libraries of ggml, built for aarch64 with `-march=armv8.2-a+dotprod+i8mm`. Both take FORMAT TOKENS ROWS K TIMES.
 """
 

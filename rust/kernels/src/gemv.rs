@@ -36,7 +36,7 @@ impl Group {
     /// The rows, at their first block.
     #[inline(always)]
     pub(crate) fn rows(&self, job: &Job<'_>) -> Rows {
-        Rows { block: job.weights.data.as_ptr().wrapping_add(self.start * job.row_bytes), stride: job.row_bytes }
+        Rows::new(job.weights.data.as_ptr().wrapping_add(self.start * job.row_bytes), job.row_bytes)
     }
 
     /// Writes the outputs of a token.
@@ -181,6 +181,20 @@ impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<'_, I, F
             self.dot::<SHIFT>(isa, j, isa.fields_in_place::<SHIFT, MASK>(packed));
         } else {
             self.dot::<0>(isa, j, isa.fields::<SHIFT, MASK>(packed));
+        }
+    }
+
+    #[inline(always)]
+    fn take_two(&mut self, isa: I, j: usize, bytes: [[I::Words; 4]; 2]) {
+        if !(I::JOINS && F::WIDE) {
+            self.take(isa, j, bytes[0]);
+            self.take(isa, j + 1, bytes[1]);
+            return;
+        }
+        let scale = isa.sub_scale(self.scales[j / 4], j % 4, F::PEAK, !F::MINIMA);
+        for t in 0..T {
+            // SAFETY: whoever made this has whole blocks of activations.
+            self.isum[t] = unsafe { isa.dot32_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, F::PEAK) };
         }
     }
 }
@@ -355,6 +369,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     let rows = group.rows(job);
     let mut ask = AskLines::new::<I>(rows);
     let mut acc = [isa.splat_float(0.0); T];
+    let mut block = rows;
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
     for b in 0..blocks {
@@ -362,7 +377,7 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        let block = rows.at(b * F::BYTES);
+        block = block.next(rows, b, F::BYTES);
         // SAFETY: as above.
         let head = unsafe { ahead.head::<I, F>(block, b) };
         ask.next(isa, rows, F::BYTES);
@@ -372,14 +387,13 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
             unsafe {
                 // Loops, not `map`: see `Sink`.
                 let mut sum = [zero; T];
-                let mut start = [[zero; 2]; T];
                 let mut dot = Dot::<I, F, T> { isum: [[isa.sum(zero); 2]; T], x, format: PhantomData };
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
                     sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
                     if offset != 0 {
-                        start[t] = [isa.pair_product(minus[0], sum[t]), isa.pair_product(minus[1], sum[t])];
-                        dot.isum[t] = [isa.sum(start[t][0]), isa.sum(start[t][1])];
+                        let p = x[t].add(sums + 4 * at);
+                        dot.isum[t] = [isa.sum_of_pair(minus[0], p), isa.sum_of_pair(minus[1], p)];
                     }
                     dot.x[t] = x[t].add(32 * at);
                     d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
@@ -388,12 +402,12 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
                 let isum = dot.isum;
                 let (d, m) = F::scales(isa, head, part);
                 for t in 0..T {
-                    let isum = isa.total(isum[t][0], start[t][0]);
+                    let isum = isa.total(isum[t][0]);
                     acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
                 }
                 if F::SPLIT {
                     for t in 0..T {
-                        let isum = isa.total(isum[t][1], start[t][1]);
+                        let isum = isa.total(isum[t][1]);
                         acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), acc[t]);
                     }
                 }
@@ -429,6 +443,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
+    let mut block = rows;
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
     for b in 0..blocks {
@@ -436,25 +451,21 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        let block = rows.at(b * F::BYTES);
+        block = block.next(rows, b, F::BYTES);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
             let head = ahead.head::<I, F>(block, b);
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
             let mut start = [isa.splat(0); T];
             let mut msum = start;
-            if offset != 0 || F::MINIMA {
-                for p in 0..8 {
-                    let pairs = if F::MINIMA {
-                        isa.scale_pair(minima[p / 2], p % 2, false, 1)
-                    } else {
-                        isa.scale_pair(factors[p / 2], p % 2, true, -offset)
-                    };
-                    let total = if F::MINIMA { &mut msum } else { &mut start };
-                    for t in 0..T {
-                        total[t] = isa.pair_dot_at(total[t], pairs, x[t].add(sums + 32 * b + 4 * p));
-                    }
-                }
+            let mut x_sums = x;
+            for t in 0..T {
+                x_sums[t] = x[t].add(sums + 32 * b);
+            }
+            if F::MINIMA {
+                isa.add_sums(&mut msum, &minima, false, 1, &x_sums);
+            } else if offset != 0 {
+                isa.add_sums(&mut start, &factors, true, -offset, &x_sums);
             }
             let mut dot = ScaledDot::<I, F, T> {
                 isum: [isa.sum(isa.splat(0)); T],
@@ -472,7 +483,7 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             F::unpack(isa, block, head, &mut dot);
             let isum = dot.isum;
             for t in 0..T {
-                let isum = isa.total(isum[t], start[t]);
+                let isum = isa.total(isum[t]);
                 acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {

@@ -78,8 +78,8 @@ pub struct MatmulScratch {
     sums: Vec<f32>,
     /// The unpacked rows (more than a few tokens).
     pub(crate) panel: Vec<Line>,
-    /// Scales of the activations as the tile unit wants them.
-    #[cfg(target_arch = "x86_64")]
+    /// The activations, or their scales, as products of matrices want them.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(crate) columns: Vec<Line>,
 }
 

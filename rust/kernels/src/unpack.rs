@@ -45,13 +45,57 @@ pub(crate) struct Rows {
     pub(crate) block: *const u8,
     /// Bytes from a row to the next.
     pub(crate) stride: usize,
+    /// The block in the second to fourth row.
+    #[cfg(target_arch = "aarch64")]
+    pub(crate) others: [*const u8; 3],
 }
 
 impl Rows {
+    /// Rows that begin at `block`, `stride` bytes apart.
+    #[inline(always)]
+    pub(crate) fn new(block: *const u8, stride: usize) -> Rows {
+        Rows {
+            block,
+            stride,
+            #[cfg(target_arch = "aarch64")]
+            others: [1, 2, 3].map(|r| block.wrapping_add(r * stride)),
+        }
+    }
+
     /// The same rows, `bytes` further on.
     #[inline(always)]
     pub(crate) fn at(self, bytes: usize) -> Rows {
-        Rows { block: self.block.wrapping_add(bytes), stride: self.stride }
+        Rows {
+            block: self.block.wrapping_add(bytes),
+            stride: self.stride,
+            #[cfg(target_arch = "aarch64")]
+            others: self.others.map(|row| row.wrapping_add(bytes)),
+        }
+    }
+
+    /// From block `b - 1` of rows that begin at `first` to block `b`, `bytes` further on.
+    #[cfg(not(target_arch = "aarch64"))]
+    #[inline(always)]
+    pub(crate) fn next(self, first: Rows, b: usize, bytes: usize) -> Rows {
+        first.at(b * bytes)
+    }
+
+    /// From block `b - 1` of rows that begin at `first` to block `b`, `bytes` further on. That the rows are at equal distances is
+    /// hidden from the compiler: it would add up every address from one pointer, where a pointer per row moves on as it is used.
+    #[cfg(target_arch = "aarch64")]
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the values only pass through")]
+    #[inline(always)]
+    pub(crate) fn next(self, _first: Rows, b: usize, bytes: usize) -> Rows {
+        let mut rows = if b == 0 { self } else { self.at(bytes) };
+        let [second, third, fourth] = &mut rows.others;
+        // SAFETY: no instruction.
+        unsafe {
+            core::arch::asm!(
+                "/* {} {} {} {} */", inout(reg) rows.block, inout(reg) *second, inout(reg) *third, inout(reg) *fourth,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        rows
     }
 
     /// The block in rows 0 and 8, from each of which eight rows are few multiples of the stride away. Where they come from is
@@ -82,6 +126,13 @@ pub(crate) trait Sink<I: Integers> {
     #[inline(always)]
     fn take_fields<const SHIFT: u32, const MASK: u8>(&mut self, isa: I, j: usize, packed: [I::Words; 4]) {
         self.take(isa, j, isa.fields::<SHIFT, MASK>(packed));
+    }
+
+    /// As [`take`](Sink::take), of sub-blocks `j` and `j + 1`, which have the same scale.
+    #[inline(always)]
+    fn take_two(&mut self, isa: I, j: usize, bytes: [[I::Words; 4]; 2]) {
+        self.take(isa, j, bytes[0]);
+        self.take(isa, j + 1, bytes[1]);
     }
 }
 

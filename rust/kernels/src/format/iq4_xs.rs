@@ -165,8 +165,7 @@ impl SuperBlocks for IQ4_XS {
         for j in 0..8 {
             // SAFETY: the nibbles are 128 bytes of each block.
             let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 16 * j)) };
-            sink.take(isa, 2 * j, isa.look_up_each::<0>(table, packed));
-            sink.take(isa, 2 * j + 1, isa.look_up_each::<4>(table, packed));
+            sink.take_two(isa, 2 * j, [isa.look_up_each::<0>(table, packed), isa.look_up_each::<4>(table, packed)]);
         }
     }
 }

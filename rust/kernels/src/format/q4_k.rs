@@ -118,6 +118,14 @@ impl SuperBlocks for Q4_K {
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
         for c in 0..4 {
+            if I::JOINS {
+                let qs = rows.at(offset_of!(Block, qs) + 32 * c);
+                // SAFETY: as below.
+                let (a, b) = unsafe { (isa.chunk(qs), isa.chunk(qs.at(16))) };
+                sink.take_two(isa, 4 * c, [isa.low_nibbles(a), isa.low_nibbles(b)]);
+                sink.take_two(isa, 4 * c + 2, [isa.high_nibbles(a), isa.high_nibbles(b)]);
+                continue;
+            }
             for l in 0..2 {
                 // SAFETY: the nibbles are 128 bytes of each block.
                 let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };

@@ -124,6 +124,10 @@ impl SuperBlocks for Q5_K {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
+        if I::JOINS {
+            // SAFETY: by the contract.
+            return unsafe { unpack_joined(isa, rows, sink) };
+        }
         for l in 0..2 {
             // SAFETY: the fields are 32 and 128 bytes of each block.
             let (high, packed) = unsafe {
@@ -141,5 +145,34 @@ impl SuperBlocks for Q5_K {
             sink.take(isa, 12 + l, isa.or_each(isa.low_nibbles(packed[3]), isa.fields::<2, 0x10>(high)));
             sink.take(isa, 14 + l, isa.or_each(isa.high_nibbles(packed[3]), isa.fields::<3, 0x10>(high)));
         }
+    }
+}
+
+/// Gives `sink` sub-blocks of 32 weights.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn unpack_joined<I: Integers>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    let high = rows.at(offset_of!(Block, qh));
+    // SAFETY: the fields are 32 and 128 bytes of each block.
+    let mut high = unsafe { [isa.chunk(high), isa.chunk(high.at(16))] };
+    for c in 0..4 {
+        let qs = rows.at(offset_of!(Block, qs) + 32 * c);
+        // SAFETY: as above.
+        let (a, b) = unsafe { (isa.chunk(qs), isa.chunk(qs.at(16))) };
+        // Bits 0 and 1 of what is left of the upper bits become bit 4 of the weights.
+        let join = |low: [I::Words; 4], top: [I::Words; 4]| isa.or_each(low, top);
+        let low = [
+            join(isa.low_nibbles(a), isa.fields_up::<4, 0x10>(high[0])),
+            join(isa.low_nibbles(b), isa.fields_up::<4, 0x10>(high[1])),
+        ];
+        sink.take_two(isa, 4 * c, low);
+        let upper = [
+            join(isa.high_nibbles(a), isa.fields_up::<3, 0x10>(high[0])),
+            join(isa.high_nibbles(b), isa.fields_up::<3, 0x10>(high[1])),
+        ];
+        sink.take_two(isa, 4 * c + 2, upper);
+        high = [isa.fields::<2, 0x3f>(high[0]), isa.fields::<2, 0x3f>(high[1])];
     }
 }

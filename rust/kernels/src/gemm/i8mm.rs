@@ -13,6 +13,13 @@
 //! Minima are bytes, one for each sub-block, and multiply the sums of its activations; those have up to 12 bits with their sign and
 //! are taken as two signed bytes, `128 * high + low`.
 //!
+//! The activations of [`AT_ONCE`] tokens are laid out by tiles too, once for all panels: per block of a tile
+//!
+//! ```text
+//! Block32      octets [4][2]     scales [2]   sums [2]
+//! Super256     octets [32][2]    scales [2]   upper bytes of the sums [2][2]   lower bytes [2][2]
+//! ```
+//!
 //! Source of the instruction: Arm Architecture Reference Manual for A-profile, SMMLA (vector). It is written in assembly because the
 //! intrinsic is not stable in Rust.
 
@@ -24,9 +31,11 @@
 
 use core::arch::aarch64::*;
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use super::panel::room;
 use super::{PANEL, groups};
+use crate::activation::Activation;
 use crate::ahead::Ahead;
 use crate::gemv::{Group, offset};
 use crate::isa::integers::Integers;
@@ -38,6 +47,8 @@ use crate::{Cpu, Level};
 
 /// Tokens of a tile.
 const TOKENS: usize = 4;
+/// Most tokens whose activations are laid out at once, so that the room for them stays small.
+const AT_ONCE: usize = 128;
 /// Lanes of a vector.
 const ROWS: usize = <Neon<true> as Unpacking>::ROWS;
 /// Pairs of rows in a panel.
@@ -55,6 +66,20 @@ const SUPER_SCALES: usize = SUPER_SUB_MINIMA + 2 * PAIRS;
 const SUPER_MINIMA: usize = SUPER_SCALES + PAIRS;
 const SUPER_VECTORS: usize = SUPER_MINIMA + PAIRS;
 
+/// Pairs of tokens in a tile.
+const COLUMNS: usize = TOKENS / 2;
+
+/// Places in a block of the activations of a tile, in vectors.
+const fn x_scales(kind: Activation) -> usize {
+    kind.block() / 8 * COLUMNS
+}
+const fn x_sums(kind: Activation) -> usize {
+    x_scales(kind) + COLUMNS
+}
+const fn x_vectors(kind: Activation) -> usize {
+    x_sums(kind) + if matches!(kind, Activation::Super256) { 4 * COLUMNS } else { COLUMNS }
+}
+
 /// Whether a job is for this driver. It has more tokens than the driver of few.
 pub(super) fn takes(cpu: Cpu, job: &Job<'_>) -> bool {
     cpu.level() == Level::NeonI8mm && job.tokens >= TOKENS
@@ -62,29 +87,50 @@ pub(super) fn takes(cpu: Cpu, job: &Job<'_>) -> bool {
 
 /// The job's rows, panel by panel; [`takes`] was true.
 pub(super) fn blocks<F: Blocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
-    let panel = &mut scratch.panel;
-    for row in job.rows.clone().step_by(PANEL * ROWS) {
-        run_here(cpu, UnpackBlocks::<F> { job, row, panel, format: PhantomData });
-        match (F::MINIMUM, F::SPLIT) {
-            (false, false) => run_here(cpu, BlockTiles::<false, false> { job, row, panel }),
-            (true, _) => run_here(cpu, BlockTiles::<true, false> { job, row, panel }),
-            (false, true) => run_here(cpu, BlockTiles::<false, true> { job, row, panel }),
+    let MatmulScratch { panel, columns, .. } = scratch;
+    for tokens in parts(job.tokens) {
+        run_here(cpu, Columns { job, tokens: tokens.clone(), out: columns });
+        for row in job.rows.clone().step_by(PANEL * ROWS) {
+            run_here(cpu, UnpackBlocks::<F> { job, row, panel, format: PhantomData });
+            macro_rules! tiles {
+                ($min:literal, $split:literal) => {
+                    run_here(cpu, BlockTiles::<$min, $split> { job, row, tokens: tokens.clone(), panel, columns })
+                };
+            }
+            match (F::MINIMUM, F::SPLIT) {
+                (false, false) => tiles!(false, false),
+                (true, _) => tiles!(true, false),
+                (false, true) => tiles!(false, true),
+            }
         }
     }
 }
 
 /// As [`blocks()`].
 pub(super) fn super_blocks<F: SuperBlocks>(cpu: Cpu, job: &Job<'_>, scratch: &mut MatmulScratch) {
-    let panel = &mut scratch.panel;
-    for row in job.rows.clone().step_by(PANEL * ROWS) {
-        run_here(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
-        match (F::MINIMA, F::WIDE) {
-            (false, false) => run_here(cpu, SuperTiles::<false, false> { job, row, panel }),
-            (false, true) => run_here(cpu, SuperTiles::<false, true> { job, row, panel }),
-            (true, false) => run_here(cpu, SuperTiles::<true, false> { job, row, panel }),
-            (true, true) => run_here(cpu, SuperTiles::<true, true> { job, row, panel }),
+    let MatmulScratch { panel, columns, .. } = scratch;
+    for tokens in parts(job.tokens) {
+        run_here(cpu, Columns { job, tokens: tokens.clone(), out: columns });
+        for row in job.rows.clone().step_by(PANEL * ROWS) {
+            run_here(cpu, UnpackSuperBlocks::<F> { job, row, panel, format: PhantomData });
+            macro_rules! tiles {
+                ($min:literal, $wide:literal) => {
+                    run_here(cpu, SuperTiles::<$min, $wide> { job, row, tokens: tokens.clone(), panel, columns })
+                };
+            }
+            match (F::MINIMA, F::WIDE) {
+                (false, false) => tiles!(false, false),
+                (false, true) => tiles!(false, true),
+                (true, false) => tiles!(true, false),
+                (true, true) => tiles!(true, true),
+            }
         }
     }
+}
+
+/// The tokens in parts of [`AT_ONCE`]; the last one overlaps the one before where it would have less than a tile.
+fn parts(tokens: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tokens).step_by(AT_ONCE).map(move |first| first.min(tokens - TOKENS)..(first + AT_ONCE).min(tokens))
 }
 
 fn run_here(cpu: Cpu, kernel: impl Only) {
@@ -229,7 +275,7 @@ impl<F: SuperBlocks> Only for UnpackSuperBlocks<'_, '_, F> {
 }
 
 /// Sums, or outputs, of a tile: by pairs of rows and of tokens.
-type Tile<T> = [[T; TOKENS / 2]; PAIRS];
+type Tile<T> = [[T; COLUMNS]; PAIRS];
 
 /// The records of the tokens of a tile.
 #[derive(Clone, Copy)]
@@ -247,7 +293,7 @@ impl Tokens {
     /// # Safety
     /// Sixteen bytes are readable of each token.
     #[inline(always)]
-    unsafe fn sixteen(self) -> [[uint8x16_t; 2]; TOKENS / 2] {
+    unsafe fn sixteen(self) -> [[uint8x16_t; 2]; COLUMNS] {
         unsafe {
             let x = self.0.map(|x| vld1q_u8(x));
             [octets(x[0], x[1]), octets(x[2], x[3])]
@@ -259,7 +305,7 @@ impl Tokens {
     /// # Safety
     /// Four bytes are readable of each token.
     #[inline(always)]
-    unsafe fn floats(self) -> [float32x4_t; TOKENS / 2] {
+    unsafe fn floats(self) -> [float32x4_t; COLUMNS] {
         unsafe {
             let pair = |a: *const u8, b: *const u8| {
                 let (a, b) = (vld1q_dup_f32(a.cast()), vld1q_dup_f32(b.cast()));
@@ -274,16 +320,16 @@ impl Tokens {
     /// # Safety
     /// Four bytes are readable of each token.
     #[inline(always)]
-    unsafe fn pair_sums(self) -> [float32x4_t; TOKENS / 2] {
+    unsafe fn pair_sums(self) -> [float32x4_t; COLUMNS] {
         unsafe { self.floats().map(|pairs| vcvtq_f32_s32(vpaddlq_s16(vreinterpretq_s16_f32(pairs)))) }
     }
 
-    /// The sixteen i16 at each token, as octets of the lower seven bits and of the upper nine.
+    /// The sixteen i16 at each token, as octets of the upper nine bits and of the lower seven.
     ///
     /// # Safety
     /// 32 bytes are readable of each token.
     #[inline(always)]
-    unsafe fn sums(self) -> [[[uint8x16_t; 2]; TOKENS / 2]; 2] {
+    unsafe fn sums(self) -> [[[uint8x16_t; 2]; COLUMNS]; 2] {
         unsafe {
             let mut low = [vdupq_n_u8(0); TOKENS];
             let mut high = low;
@@ -293,27 +339,100 @@ impl Tokens {
                 low[t] = vandq_u8(bytes, vdupq_n_u8(127));
                 high[t] = vcombine_u8(vshrn_n_u16::<7>(a), vshrn_n_u16::<7>(b));
             }
-            [low, high].map(|x| [octets(x[0], x[1]), octets(x[2], x[3])])
+            [high, low].map(|x| [octets(x[0], x[1]), octets(x[2], x[3])])
         }
     }
 }
 
-/// Adds the products of the octets `first` and `first + 1` of a panel with sixteen activations of each token.
-///
-/// # Safety
-/// `panel` is a block of a panel that has these octets.
-#[inline(always)]
-unsafe fn sixteen(sums: &mut Tile<int32x4_t>, panel: *const u8, first: usize, x: [[uint8x16_t; 2]; TOKENS / 2]) {
-    unsafe {
-        for half in 0..2 {
-            for (pair, sums) in sums.iter_mut().enumerate() {
-                let w = vld1q_s8(panel.add(((first + half) * PAIRS + pair) * VECTOR).cast());
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum = smmla(*sum, w, vreinterpretq_s8_u8(x[half]));
+/// Lays out the activations of `tokens`: tile after tile, in each block after block.
+struct Columns<'j, 'a> {
+    job: &'j Job<'a>,
+    tokens: Range<usize>,
+    out: &'j mut Vec<Line>,
+}
+
+impl Only for Columns<'_, '_> {
+    #[inline(always)]
+    fn run(self, isa: Neon<true>) {
+        let (job, k) = (self.job, self.job.weights.k);
+        let kind = job.weights.format.activation();
+        let (blocks, vectors) = (k / kind.block(), x_vectors(kind));
+        let mut out = room::<Neon<true>>(self.out, self.tokens.len().div_ceil(TOKENS) * blocks, vectors);
+        for token in tiles(self.tokens) {
+            let x = Tokens(core::array::from_fn(|t| job.record(token + t).as_ptr()));
+            for b in 0..blocks {
+                // SAFETY: the records have the blocks, and there is room for `vectors` vectors of each.
+                unsafe {
+                    for (i, place) in (0..kind.block()).step_by(16).zip((0..).step_by(2 * COLUMNS)) {
+                        let octets = x.at(kind.block() * b + i).sixteen();
+                        store_octets(isa, out.add(place * VECTOR), octets);
+                    }
+                    let scales = x.at(kind.scales_at(k) + 4 * b).floats();
+                    let at = out.add(x_scales(kind) * VECTOR);
+                    for (pair, scales) in scales.into_iter().enumerate() {
+                        isa.store_floats(at.add(pair * VECTOR).cast(), scales);
+                    }
+                    let at = out.add(x_sums(kind) * VECTOR);
+                    let sums = x.at(kind.sums_at(k) + kind.block() / 8 * b);
+                    if kind == Activation::Super256 {
+                        let [high, low] = sums.sums();
+                        store_octets(isa, at, high);
+                        store_octets(isa, at.add(2 * COLUMNS * VECTOR), low);
+                    } else {
+                        for (pair, sums) in sums.pair_sums().into_iter().enumerate() {
+                            isa.store_floats(at.add(pair * VECTOR).cast(), sums);
+                        }
+                    }
+                    out = out.add(vectors * VECTOR);
                 }
             }
         }
     }
+}
+
+/// Stores octets of pairs of tokens, both pairs of the first ones before the others.
+///
+/// # Safety
+/// Four vectors are writable.
+#[inline(always)]
+unsafe fn store_octets(isa: Neon<true>, p: *mut u8, octets: [[uint8x16_t; 2]; COLUMNS]) {
+    for (pair, octets) in octets.into_iter().enumerate() {
+        for (half, octet) in octets.into_iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { isa.store(p.add((half * COLUMNS + pair) * VECTOR), octet) };
+        }
+    }
+}
+
+/// Adds the products of two octets of the weights at `panel` with those of the activations at `x`.
+///
+/// # Safety
+/// Both have two octets.
+#[inline(always)]
+unsafe fn sixteen(sums: &mut Tile<int32x4_t>, panel: *const u8, x: *const u8) {
+    unsafe {
+        for half in 0..2 {
+            let mut octets = [vdupq_n_s8(0); COLUMNS];
+            for (pair, octet) in octets.iter_mut().enumerate() {
+                *octet = vld1q_s8(x.add((half * COLUMNS + pair) * VECTOR).cast());
+            }
+            for (pair, sums) in sums.iter_mut().enumerate() {
+                let w = vld1q_s8(panel.add((half * PAIRS + pair) * VECTOR).cast());
+                for (sum, octet) in sums.iter_mut().zip(octets) {
+                    *sum = smmla(*sum, w, octet);
+                }
+            }
+        }
+    }
+}
+
+/// The values of the pairs of tokens at place `at` of a block of activations.
+///
+/// # Safety
+/// The block has them.
+#[inline(always)]
+unsafe fn of_tokens(x: *const u8, at: usize) -> [float32x4_t; COLUMNS] {
+    unsafe { [vld1q_f32(x.add(at * VECTOR).cast()), vld1q_f32(x.add((at + 1) * VECTOR).cast())] }
 }
 
 /// `acc + sums * (scale * x)`, or minus, with the scales of rows at place `at` of a block of a panel.
@@ -326,7 +445,7 @@ unsafe fn scale<const MINUS: bool>(
     sums: &Tile<float32x4_t>,
     panel: *const u8,
     at: usize,
-    x: [float32x4_t; TOKENS / 2],
+    x: [float32x4_t; COLUMNS],
 ) {
     unsafe {
         for (pair, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
@@ -342,7 +461,7 @@ unsafe fn scale<const MINUS: bool>(
 /// Zeros, or what else a tile begins with.
 #[inline(always)]
 fn all<T: Copy>(x: T) -> Tile<T> {
-    [[x; TOKENS / 2]; PAIRS]
+    [[x; COLUMNS]; PAIRS]
 }
 
 #[inline(always)]
@@ -364,7 +483,7 @@ fn floats(sums: &Tile<int32x4_t>) -> Tile<float32x4_t> {
 unsafe fn write(isa: Neon<true>, job: &Job<'_>, groups: &[Group; PANEL], token: usize, acc: &Tile<float32x4_t>) {
     unsafe {
         for (v, group) in groups.iter().enumerate() {
-            for pair in 0..TOKENS / 2 {
+            for pair in 0..COLUMNS {
                 let (a, b) = (acc[2 * v][pair], acc[2 * v + 1][pair]);
                 group.store(isa, job.out, token + 2 * pair, vuzp1q_f32(a, b));
                 group.store(isa, job.out, token + 2 * pair + 1, vuzp2q_f32(a, b));
@@ -374,52 +493,49 @@ unsafe fn write(isa: Neon<true>, job: &Job<'_>, groups: &[Group; PANEL], token: 
 }
 
 /// The first token of every tile: the last one overlaps the one before, whose outputs it writes again with the same bits.
-fn tiles(tokens: usize) -> impl Iterator<Item = usize> {
-    (0..tokens).step_by(TOKENS).map(move |token| token.min(tokens - TOKENS))
-}
-
-/// The records of the tile that begins at `token`.
-#[inline(always)]
-fn records(job: &Job<'_>, token: usize) -> Tokens {
-    Tokens(core::array::from_fn(|t| job.record(token + t).as_ptr()))
+fn tiles(tokens: Range<usize>) -> impl Iterator<Item = usize> {
+    tokens.clone().step_by(TOKENS).map(move |token| token.min(tokens.end - TOKENS))
 }
 
 /// Multiplies a panel of [`Blocks`].
 struct BlockTiles<'j, 'a, const MIN: bool, const SPLIT: bool> {
     job: &'j Job<'a>,
     row: usize,
+    tokens: Range<usize>,
     panel: &'j [Line],
+    columns: &'j [Line],
 }
 
 impl<const MIN: bool, const SPLIT: bool> Only for BlockTiles<'_, '_, MIN, SPLIT> {
     #[inline(always)]
     fn run(self, isa: Neon<true>) {
-        let (job, k) = (self.job, self.job.weights.k);
-        let kind = job.weights.format.activation();
+        const KIND: Activation = Activation::Block32;
+        let (job, blocks) = (self.job, self.job.weights.k / 32);
         let groups = groups::<Neon<true>>(job, self.row);
-        for token in tiles(job.tokens) {
-            let x = records(job, token);
+        let mut x = self.columns.as_ptr().cast::<u8>();
+        for token in tiles(self.tokens) {
             let mut panel = self.panel.as_ptr().cast::<u8>();
-            // SAFETY: the panel and the records have k / 32 blocks; the tokens are the job's.
+            // SAFETY: the panel and the columns have as many blocks; the tokens are the job's.
             unsafe {
                 let zero = all(vdupq_n_s32(0));
                 let mut acc = all(vdupq_n_f32(0.0));
-                for b in 0..k / 32 {
-                    let d_a = x.at(kind.scales_at(k) + 4 * b).floats();
+                for _ in 0..blocks {
+                    let d_a = of_tokens(x, x_scales(KIND));
                     let mut sums = zero;
-                    sixteen(&mut sums, panel, 0, x.at(32 * b).sixteen());
+                    sixteen(&mut sums, panel, x);
                     if SPLIT {
                         scale::<false>(&mut acc, &floats(&sums), panel, BLOCK_SCALES, d_a);
                         sums = zero;
                     }
-                    sixteen(&mut sums, panel, 2, x.at(32 * b + 16).sixteen());
+                    sixteen(&mut sums, panel.add(2 * PAIRS * VECTOR), x.add(2 * COLUMNS * VECTOR));
                     let at = if SPLIT { BLOCK_MINIMA } else { BLOCK_SCALES };
                     scale::<false>(&mut acc, &floats(&sums), panel, at, d_a);
                     if MIN {
-                        let msum = [x.at(kind.sums_at(k) + 4 * b).pair_sums(); PAIRS];
+                        let msum = [of_tokens(x, x_sums(KIND)); PAIRS];
                         scale::<false>(&mut acc, &msum, panel, BLOCK_MINIMA, d_a);
                     }
                     panel = panel.add(BLOCK_VECTORS * VECTOR);
+                    x = x.add(x_vectors(KIND) * VECTOR);
                 }
                 write(isa, job, &groups, token, &acc);
             }
@@ -431,30 +547,31 @@ impl<const MIN: bool, const SPLIT: bool> Only for BlockTiles<'_, '_, MIN, SPLIT>
 struct SuperTiles<'j, 'a, const MIN: bool, const WIDE: bool> {
     job: &'j Job<'a>,
     row: usize,
+    tokens: Range<usize>,
     panel: &'j [Line],
+    columns: &'j [Line],
 }
 
 impl<const MIN: bool, const WIDE: bool> Only for SuperTiles<'_, '_, MIN, WIDE> {
     #[inline(always)]
     fn run(self, isa: Neon<true>) {
-        let (job, k) = (self.job, self.job.weights.k);
-        let kind = job.weights.format.activation();
+        const KIND: Activation = Activation::Super256;
+        let (job, blocks) = (self.job, self.job.weights.k / 256);
         let groups = groups::<Neon<true>>(job, self.row);
-        for token in tiles(job.tokens) {
-            let x = records(job, token);
+        let mut x = self.columns.as_ptr().cast::<u8>();
+        for token in tiles(self.tokens) {
             let mut panel = self.panel.as_ptr().cast::<u8>();
-            // SAFETY: the panel and the records have k / 256 blocks; the tokens are the job's.
+            // SAFETY: the panel and the columns have as many blocks; the tokens are the job's.
             unsafe {
                 let zero = all(vdupq_n_s32(0));
                 let mut acc = all(vdupq_n_f32(0.0));
-                for b in 0..k / 256 {
-                    let x_block = x.at(256 * b);
+                for _ in 0..blocks {
                     let mut isum = zero;
                     for j in (0..16).step_by(if WIDE { 2 } else { 1 }) {
                         let mut sums = zero;
-                        sixteen(&mut sums, panel, 2 * j, x_block.at(16 * j).sixteen());
-                        if WIDE {
-                            sixteen(&mut sums, panel, 2 * j + 2, x_block.at(16 * j + 16).sixteen());
+                        for j in j..j + if WIDE { 2 } else { 1 } {
+                            let (w, x) = (panel.add(2 * j * PAIRS * VECTOR), x.add(2 * j * COLUMNS * VECTOR));
+                            sixteen(&mut sums, w, x);
                         }
                         for (pair, (isum, sums)) in isum.iter_mut().zip(sums).enumerate() {
                             let factor = vld1q_s32(panel.add((SUPER_SUB_SCALES + j * PAIRS + pair) * VECTOR).cast());
@@ -463,19 +580,20 @@ impl<const MIN: bool, const WIDE: bool> Only for SuperTiles<'_, '_, MIN, WIDE> {
                             }
                         }
                     }
-                    let d_a = x.at(kind.scales_at(k) + 4 * b).floats();
+                    let d_a = of_tokens(x, x_scales(KIND));
                     scale::<false>(&mut acc, &floats(&isum), panel, SUPER_SCALES, d_a);
                     if MIN {
-                        let [low, high] = x.at(kind.sums_at(k) + 32 * b).sums();
+                        let minima = panel.add(SUPER_SUB_MINIMA * VECTOR);
                         let mut msum = zero;
-                        sixteen(&mut msum, panel, SUPER_SUB_MINIMA / PAIRS, high);
+                        sixteen(&mut msum, minima, x.add(x_sums(KIND) * VECTOR));
                         for msum in msum.as_flattened_mut() {
                             *msum = vshlq_n_s32::<7>(*msum);
                         }
-                        sixteen(&mut msum, panel, SUPER_SUB_MINIMA / PAIRS, low);
+                        sixteen(&mut msum, minima, x.add((x_sums(KIND) + 2 * COLUMNS) * VECTOR));
                         scale::<true>(&mut acc, &floats(&msum), panel, SUPER_MINIMA, d_a);
                     }
                     panel = panel.add(SUPER_VECTORS * VECTOR);
+                    x = x.add(x_vectors(KIND) * VECTOR);
                 }
                 write(isa, job, &groups, token, &acc);
             }

@@ -15,6 +15,9 @@ pub(crate) trait Integers: Unpacking {
     /// one operation for sixteen weights where each four would take one.
     const SHIFTS_SUMS: bool;
 
+    /// Whether sub-blocks of a super-block with the same scale are multiplied together.
+    const JOINS: bool = false;
+
     /// Dot products under way.
     type Dot: Copy;
 
@@ -110,11 +113,44 @@ pub(crate) trait Integers: Unpacking {
     /// `q = round_ties_even(x * factor)`, and the sum of `q`. The products are within ±127.5.
     fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32;
 
-    /// Starts sums that [`total`](Integers::total) will add to `start`.
+    /// Starts sums with `start`.
     fn sum(self, start: Self::Words) -> Self::Sum;
 
-    /// `start` plus the sums; `start` is what [`sum`](Integers::sum) was given.
-    fn total(self, sum: Self::Sum, start: Self::Words) -> Self::Words;
+    /// Starts sums with the products of `pairs` and the pair of i16 at `p`, where all lanes of `pairs` are equal.
+    ///
+    /// # Safety
+    /// Four bytes are readable.
+    #[inline(always)]
+    unsafe fn sum_of_pair(self, pairs: Self::Words, p: *const u8) -> Self::Sum {
+        // SAFETY: by the contract.
+        self.sum(self.pair_product(pairs, unsafe { self.splat_at(p) }))
+    }
+
+    /// The sums.
+    fn total(self, sum: Self::Sum) -> Self::Words;
+
+    /// Adds `factor * Σ bytes[j] * sums[j]` over the 16 sub-blocks of a super-block: byte `j % 4` of word `j / 4` with i16 `j` at the
+    /// sums of each token. Unsigned bytes are below 128; a product of a byte and the factor fits i16.
+    ///
+    /// # Safety
+    /// 32 bytes are readable at each of `sums`.
+    #[inline(always)]
+    unsafe fn add_sums<const T: usize>(
+        self,
+        total: &mut [Self::Words; T],
+        bytes: &[Self::Words; 4],
+        signed: bool,
+        factor: i32,
+        sums: &[*const u8; T],
+    ) {
+        for p in 0..8 {
+            let pairs = self.scale_pair(bytes[p / 2], p % 2, signed, factor);
+            for t in 0..T {
+                // SAFETY: by the contract.
+                total[t] = unsafe { self.pair_dot_at(total[t], pairs, sums[t].add(4 * p)) };
+            }
+        }
+    }
 
     /// Adds the dot products of 16 weights, in the order of the level; of weights times `2^SHIFT`, which is 0 without
     /// [`SHIFTS_SUMS`](Integers::SHIFTS_SUMS).
@@ -136,6 +172,26 @@ pub(crate) trait Integers: Unpacking {
         scale: Self::Words,
         peak: u32,
     ) -> Self::Sum;
+
+    /// As [`dot16_scaled`](Integers::dot16_scaled), of 32 weights with the same scale.
+    ///
+    /// # Safety
+    /// 32 bytes are readable at `x`.
+    #[inline(always)]
+    unsafe fn dot32_scaled(
+        self,
+        acc: Self::Sum,
+        w: &[[Self::Words; 4]; 2],
+        x: *const u8,
+        scale: Self::Words,
+        peak: u32,
+    ) -> Self::Sum {
+        // SAFETY: by the contract.
+        unsafe {
+            let acc = self.dot16_scaled::<0>(acc, &w[0], x, scale, peak);
+            self.dot16_scaled::<0>(acc, &w[1], x.add(16), scale, peak)
+        }
+    }
 
     /// Adds to `dot` the products of the words `words` of a panel with `V` vectors of rows and the activations of `T` tokens. Word
     /// `i` of vector `v` is at `panel + (V i + v) 4 ROWS`, its activations at `x + 4 i`. `words` begins and ends at multiples of

@@ -57,7 +57,7 @@ impl Only for Columns<'_, '_> {
         let ones = splat_pair(isa, 1, 1);
         for (tile, token) in tiles(tokens).enumerate() {
             let out = self.out[tile * blocks * vectors..][..blocks * vectors].as_mut_ptr().cast::<u8>();
-            let record = Rows { block: self.job.record(token).as_ptr(), stride: self.job.record };
+            let record = Rows::new(self.job.record(token).as_ptr(), self.job.record);
             // SAFETY: sixteen bytes from every fourth scale, and from every fourth word of sums, are inside the records, whose
             // length is a multiple of 64; there is room for `vectors` vectors of every block.
             unsafe {

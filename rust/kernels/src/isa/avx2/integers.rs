@@ -163,7 +163,7 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn total(self, sum: __m256i, _start: __m256i) -> __m256i {
+    fn total(self, sum: __m256i) -> __m256i {
         sum
     }
 

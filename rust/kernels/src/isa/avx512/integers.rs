@@ -152,7 +152,7 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn total(self, sum: __m512i, _start: __m512i) -> __m512i {
+    fn total(self, sum: __m512i) -> __m512i {
         sum
     }
 

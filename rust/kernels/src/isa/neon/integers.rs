@@ -55,6 +55,21 @@ impl Dot {
 }
 
 impl<const DOT: bool> Neon<DOT> {
+    /// As [`sums_dot`], by pairs.
+    ///
+    /// # Safety
+    /// 32 bytes are readable at `sums`.
+    #[inline(always)]
+    unsafe fn sums_product(self, bytes: &[uint8x16_t; 4], signed: bool, sums: *const u8) -> int32x4_t {
+        let mut total = self.splat(0);
+        for p in 0..8 {
+            let pairs = self.scale_pair(bytes[p / 2], p % 2, signed, 1);
+            // SAFETY: by the contract.
+            total = unsafe { self.pair_dot_at(total, pairs, sums.add(4 * p)) };
+        }
+        unsafe { vreinterpretq_s32_u8(total) }
+    }
+
     /// The sums of each lane of a dot product.
     #[inline(always)]
     fn lanes(self, dot: Dot) -> int32x4_t {
@@ -107,6 +122,26 @@ unsafe fn tile<const T: usize, const V: usize>(
     }
 }
 
+/// `Σ bytes[j] * sums[j]` over 16 sub-blocks: the sums, of up to 12 bits with their sign, are two signed bytes, `128 * high + low`.
+///
+/// # Safety
+/// 32 bytes are readable at `sums`; the CPU has the dot product.
+#[inline(always)]
+unsafe fn sums_dot(bytes: &[uint8x16_t; 4], sums: *const u8) -> int32x4_t {
+    unsafe {
+        let (a, b) = (vld1q_s16(sums.cast()), vld1q_s16(sums.add(16).cast()));
+        let low = vuzp1q_s8(vreinterpretq_s8_s16(a), vreinterpretq_s8_s16(b));
+        let low = vandq_s8(low, vdupq_n_s8(127));
+        let high = vshrn_high_n_s16::<7>(vshrn_n_s16::<7>(a), b);
+        let [w0, w1, w2, w3] = bytes.map(|w| vreinterpretq_s8_u8(w));
+        let dot = |acc, x| {
+            let acc = sdot_word::<1>(sdot_word::<0>(acc, w0, x), w1, x);
+            sdot_word::<3>(sdot_word::<2>(acc, w2, x), w3, x)
+        };
+        dot(vshlq_n_s32::<7>(dot(vdupq_n_s32(0), high)), low)
+    }
+}
+
 /// The words of a lane from bytes, moved by `vqtbl1q_u8`, which clears where the table has 255.
 const fn bytes_of_lanes(bytes: [u8; 4]) -> [u8; 16] {
     let mut table = [0; 16];
@@ -126,6 +161,7 @@ impl<const DOT: bool> Integers for Neon<DOT> {
 
     // Bytes are signed: a weight of 15 in the upper nibble has no room.
     const SHIFTS_SUMS: bool = false;
+    const JOINS: bool = true;
 
     type Dot = Dot;
 
@@ -252,15 +288,47 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn sum(self, _start: uint8x16_t) -> [int32x4_t; 4] {
-        unsafe { [vdupq_n_s32(0); 4] }
+    fn sum(self, start: uint8x16_t) -> [int32x4_t; 4] {
+        unsafe {
+            let (zero, start) = (vdupq_n_s32(0), vreinterpretq_s32_u8(start));
+            [
+                vcopyq_laneq_s32::<0, 0>(zero, start),
+                vcopyq_laneq_s32::<0, 1>(zero, start),
+                vcopyq_laneq_s32::<0, 2>(zero, start),
+                vcopyq_laneq_s32::<0, 3>(zero, start),
+            ]
+        }
     }
 
     #[inline(always)]
-    fn total(self, [a, b, c, d]: [int32x4_t; 4], start: uint8x16_t) -> uint8x16_t {
+    unsafe fn sum_of_pair(self, pairs: uint8x16_t, p: *const u8) -> [int32x4_t; 4] {
         unsafe {
-            let sums = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-            vreinterpretq_u8_s32(vaddq_s32(sums, vreinterpretq_s32_u8(start)))
+            // The other lanes are zero.
+            let sums = vreinterpret_s16_u32(vld1_lane_u32::<0>(p.cast(), vdup_n_u32(0)));
+            [vmull_s16(sums, vget_low_s16(vreinterpretq_s16_u8(pairs))); 4]
+        }
+    }
+
+    #[inline(always)]
+    fn total(self, [a, b, c, d]: [int32x4_t; 4]) -> uint8x16_t {
+        unsafe { vreinterpretq_u8_s32(vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_sums<const T: usize>(
+        self,
+        total: &mut [uint8x16_t; T],
+        bytes: &[uint8x16_t; 4],
+        signed: bool,
+        factor: i32,
+        sums: &[*const u8; T],
+    ) {
+        unsafe {
+            for t in 0..T {
+                let sum = if DOT { sums_dot(bytes, sums[t]) } else { self.sums_product(bytes, signed, sums[t]) };
+                let sum = if factor == 1 { sum } else { vmulq_n_s32(sum, factor) };
+                total[t] = vreinterpretq_u8_s32(vaddq_s32(vreinterpretq_s32_u8(total[t]), sum));
+            }
         }
     }
 
@@ -305,6 +373,36 @@ impl<const DOT: bool> Integers for Neon<DOT> {
                 vmlaq_laneq_s32::<1>(b, dot(w[1]), scale),
                 vmlaq_laneq_s32::<2>(c, dot(w[2]), scale),
                 vmlaq_laneq_s32::<3>(d, dot(w[3]), scale),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot32_scaled(
+        self,
+        mut acc: [int32x4_t; 4],
+        w: &[[uint8x16_t; 4]; 2],
+        x: *const u8,
+        scale: uint8x16_t,
+        peak: u32,
+    ) -> [int32x4_t; 4] {
+        unsafe {
+            if !DOT {
+                acc = self.dot16_scaled::<0>(acc, &w[0], x, scale, peak);
+                return self.dot16_scaled::<0>(acc, &w[1], x.add(16), scale, peak);
+            }
+            let (low, high) = (vld1q_s8(x.cast()), vld1q_s8(x.add(16).cast()));
+            let mut dot = [vdupq_n_s32(0); 4];
+            for r in 0..4 {
+                dot[r] = sdot(dot[r], vreinterpretq_s8_u8(w[0][r]), low);
+                dot[r] = sdot(dot[r], vreinterpretq_s8_u8(w[1][r]), high);
+            }
+            let scale = vreinterpretq_s32_u8(scale);
+            [
+                vmlaq_laneq_s32::<0>(acc[0], dot[0], scale),
+                vmlaq_laneq_s32::<1>(acc[1], dot[1], scale),
+                vmlaq_laneq_s32::<2>(acc[2], dot[2], scale),
+                vmlaq_laneq_s32::<3>(acc[3], dot[3], scale),
             ]
         }
     }

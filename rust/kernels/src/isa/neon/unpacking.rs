@@ -90,11 +90,10 @@ impl<const DOT: bool> Unpacking for Neon<DOT> {
     #[inline(always)]
     unsafe fn scattered(self, rows: Rows) -> uint8x16_t {
         unsafe {
-            let row = |r: usize| rows.block.add(r * rows.stride).cast::<u32>();
-            let words = vld1q_lane_u32::<0>(row(0), vdupq_n_u32(0));
-            let words = vld1q_lane_u32::<1>(row(1), words);
-            let words = vld1q_lane_u32::<2>(row(2), words);
-            vreinterpretq_u8_u32(vld1q_lane_u32::<3>(row(3), words))
+            let words = vld1q_lane_u32::<0>(rows.block.cast(), vdupq_n_u32(0));
+            let words = vld1q_lane_u32::<1>(rows.others[0].cast(), words);
+            let words = vld1q_lane_u32::<2>(rows.others[1].cast(), words);
+            vreinterpretq_u8_u32(vld1q_lane_u32::<3>(rows.others[2].cast(), words))
         }
     }
 
@@ -111,8 +110,8 @@ impl<const DOT: bool> Unpacking for Neon<DOT> {
     #[inline(always)]
     unsafe fn chunk(self, rows: Rows) -> [uint8x16_t; 4] {
         unsafe {
-            let row = |r: usize| vld1q_u8(rows.block.add(r * rows.stride));
-            [row(0), row(1), row(2), row(3)]
+            let [b, c, d] = rows.others;
+            [vld1q_u8(rows.block), vld1q_u8(b), vld1q_u8(c), vld1q_u8(d)]
         }
     }
 

@@ -113,7 +113,7 @@ impl Integers for Sse41 {
     }
 
     #[inline(always)]
-    fn total(self, sum: __m128i, _start: __m128i) -> __m128i {
+    fn total(self, sum: __m128i) -> __m128i {
         sum
     }
 

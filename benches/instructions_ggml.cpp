@@ -5,15 +5,15 @@
 //
 // Compile beside ggml/src and ggml/src/ggml-cpu in the include path and link its static libraries.
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "ggml-cpu.h"
 #include "ggml.h"
 #include "repack.h"
 
-typedef void product(int n, float *s, size_t bs, const void *vx, const void *vy, int nr, int nc);
+using product = void(int n, float *s, size_t bs, const void *vx, const void *vy, int nr, int nc);
 
 static const struct {
     const char *name;
@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     const int tokens = atoi(argv[2]), rows = atoi(argv[3]), k = atoi(argv[4]), times = atoi(argv[5]);
     // Zeros are weights and activations as good as any others: no kernel looks at them.
     void *x = calloc((size_t)tokens * k, 8), *w = calloc((size_t)rows * k, 8);
-    float *out = calloc((size_t)rows * tokens, sizeof(float));
+    float *out = (float *)calloc((size_t)rows * tokens, sizeof(float));
     ggml_cpu_init();
     for (size_t i = 0; i < sizeof repacked / sizeof *repacked; i++) {
         if (strcmp(argv[1], repacked[i].name) != 0) continue;
