@@ -82,6 +82,17 @@ impl Default for LoadOptions {
     }
 }
 
+/// The format of the KV cache with this name.
+///
+/// # Errors
+/// [`Error::Argument`] that lists the names.
+pub fn kv_format(name: &str) -> Result<KvFormat> {
+    KvFormat::from_name(name).ok_or_else(|| {
+        let names = KvFormat::ALL.iter().map(|format| format!("{:?}", format.name())).collect::<Vec<_>>().join(" or ");
+        Error::Argument(format!("kv must be {names}, found {name:?}"))
+    })
+}
+
 /// A model. Cheap to clone, usable from any thread; concurrent calls take turns.
 #[derive(Clone, Debug)]
 pub struct Model {
