@@ -3,18 +3,22 @@
 #
 #     bash rust/c/install.sh /usr/local
 #
-# TARGET=aarch64-unknown-linux-gnu builds for another machine, with cargo-zigbuild, which also understands the glibc to link
-# with: TARGET=aarch64-unknown-linux-gnu.2.17.
+# CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu builds for another machine, with cargo-zigbuild, which also understands the glibc
+# to link with: aarch64-unknown-linux-gnu.2.17.
 set -euo pipefail
 prefix=$(realpath -m "${1:?usage: install.sh FOLDER}")
 cd "$(dirname "$0")/../.."
 built=${CARGO_TARGET_DIR:-target}
-if [ -n "${TARGET:-}" ]; then
-    command -v cargo-zigbuild >/dev/null || { echo "TARGET=$TARGET needs cargo-zigbuild" >&2; exit 1; }
-    build=(cargo-zigbuild rustc --target "$TARGET")
-    built+=/${TARGET%%.*}
-else
-    build=(cargo rustc)
+build=(cargo rustc)
+target=${CARGO_BUILD_TARGET:-}
+unset CARGO_BUILD_TARGET
+if [ -n "$target" ]; then
+    if [ "$target" != "$("${RUSTC:-rustc}" -vV | sed -n 's/^host: //p')" ]; then
+        command -v cargo-zigbuild >/dev/null || { echo "building for $target needs cargo-zigbuild" >&2; exit 1; }
+        build=(cargo-zigbuild rustc)
+    fi
+    build+=(--target "$target")
+    built+=/${target%%.*}
 fi
 # The debug information of the shared library is left out; that of the static one ends with the program.
 "${build[@]}" --quiet --release --package fastq-c --lib -- -C strip=symbols

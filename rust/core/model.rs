@@ -28,7 +28,7 @@ use crate::gguf::{Gguf, OpenOptions};
 use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
-use crate::pool::Pool;
+use crate::pool::{Pool, check_threads};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
@@ -162,6 +162,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .collect();
     let machine = Machine::this();
     let threads = options.threads.unwrap_or_else(|| machine.threads());
+    check_threads(threads)?;
     let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
     let needs = Needs {
         weights_bytes: file.tensors().iter().map(|tensor| tensor.bytes).sum(),

@@ -3,16 +3,17 @@
 #
 #     FASTQ=.venv/bin/fastq FASTQ_MODELS=FOLDER bash tests/c/run.sh
 #
-#   FASTQ         the command that the answers are compared with
-#   FASTQ_MODELS  folder of the real models; without it only made-up ones are used
-#   PYTHON        an interpreter with numpy, which makes those
-#   CC            the C compiler; words behind it are its options
-#   TARGET        another machine, as rust/c/install.sh takes it, and then
-#   RUNNER        what runs its programs here
+#   FASTQ               the command that the answers are compared with
+#   FASTQ_MODELS        folder of the real models; without it only made-up ones are used
+#   PYTHON              an interpreter with numpy, which makes those
+#   CC                  the C compiler; words behind it are its options
+#   CARGO_BUILD_TARGET  another machine, as rust/c/install.sh takes it, and then
+#   RUNNER              what runs its programs here
+#   TOKENS              how many a real model answers with
 #
 # For aarch64, with cargo-zigbuild, ziglang and qemu, ROOT holding the libraries of a Debian for it:
 #
-#     TARGET=aarch64-unknown-linux-gnu.2.17 CC="python -m ziglang cc -target aarch64-linux-gnu.2.17" \
+#     CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu.2.17 CC="python -m ziglang cc -target aarch64-linux-gnu.2.17" \
 #         RUNNER="qemu-aarch64-static -cpu cortex-a76 -L ROOT" bash tests/c/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -46,11 +47,11 @@ for program in test answer; do
     [ $program = test ] || source=$work/$program.c
     "${cc[@]}" -std=c99 -O1 -g "${strict[@]}" "$source" -o "$work/$program-shared" "-L$library" "-Wl,-rpath,$library" -lfastq -lpthread
     "${cc[@]}" -std=c99 -O1 -g "${strict[@]}" "$source" -o "$work/$program-static" \
-        "$library/libfastq.a" -lpthread -ldl -lm ${LIBRARIES:-}
+        "$library/libfastq.a" -lpthread -ldl -lm
 done
 run() { "${runner[@]}" "$@"; }
 
-if [ -z "${TARGET:-}" ] && command -v pkg-config >/dev/null; then
+if [ -z "${CARGO_BUILD_TARGET:-}" ] && command -v pkg-config >/dev/null; then
     read -ra flags <<<"$(PKG_CONFIG_PATH=$library/pkgconfig pkg-config --cflags --libs fastq)"
     "${cc[@]}" -std=c99 "$work/answer.c" -o "$work/answer-pkg" "${flags[@]}"
 fi

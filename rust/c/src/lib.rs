@@ -8,12 +8,10 @@
     reason = "what a caller must grant is told once, at the top of the header, and would be repeated in it for every function"
 )]
 
-// In the order of the header.
+// In the order of the header; the empty lines keep rustfmt from sorting them.
 mod version;
 
 mod status;
-
-mod arguments;
 
 mod memory;
 
@@ -26,3 +24,13 @@ mod session;
 mod generate;
 
 mod tokens;
+
+mod arguments;
+
+/// What the header promises of threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<model::fastq_model>();
+    shared::<session::fastq_session>();
+    shared::<cancel::fastq_cancel>();
+};
