@@ -497,8 +497,8 @@ void fastq_free(void *memory);
 struct fastq_cancel *fastq_cancel_new(void);
 
 /**
- * Sets the flag: calls that have it end with FASTQ_STATUS_CANCELLED within 100 ms, those that are still to begin at once,
- * until it is cleared. May be called from any thread and from a signal handler. NULL does nothing.
+ * Sets the flag: calls that have it end with FASTQ_STATUS_CANCELLED, normally within 100 ms, and those that are still to begin end
+ * at once, until it is cleared. May be called from any thread and from a signal handler. NULL does nothing.
  */
 void fastq_cancel_set(struct fastq_cancel *cancel);
 

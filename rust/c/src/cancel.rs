@@ -15,8 +15,8 @@ pub extern "C" fn fastq_cancel_new() -> *mut fastq_cancel {
     Box::into_raw(Box::new(fastq_cancel { flag: AtomicBool::new(false) }))
 }
 
-/// Sets the flag: calls that have it end with FASTQ_STATUS_CANCELLED within 100 ms, those that are still to begin at once,
-/// until it is cleared. May be called from any thread and from a signal handler. NULL does nothing.
+/// Sets the flag: calls that have it end with FASTQ_STATUS_CANCELLED, normally within 100 ms, and those that are still to begin end
+/// at once, until it is cleared. May be called from any thread and from a signal handler. NULL does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fastq_cancel_set(cancel: *mut fastq_cancel) {
     // SAFETY: null, or a flag that is not freed, as the caller grants.
