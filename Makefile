@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PREFIX ?= /usr/local
 MODEL_CACHE ?= $(CURDIR)/.cache
 export FASTQ_CACHE ?= $(MODEL_CACHE)/fastq
 export FASTQ_MODELS ?= $(MODEL_CACHE)/models
@@ -10,7 +11,7 @@ export FASTQ_PYTHON ?= $(CURDIR)/$(BIN)/python
 export RUSTDOCFLAGS := -D warnings
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test build models test-rust lint test-python test-docs test-sdist asan fuzz clean help
+.PHONY: demo test build models test-rust lint test-python test-docs test-c test-sdist install-c asan fuzz clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -18,7 +19,7 @@ help: ## Show the targets
 demo: build ## Build, fetch the default model and answer a prompt
 	$(BIN)/fastq run "What is gravity?"
 
-test: lint test-rust test-python test-docs test-sdist ## Everything that CI checks
+test: lint test-rust test-python test-docs test-c test-sdist ## Everything that CI checks
 	@echo "all tests passed"
 
 $(BIN)/python:
@@ -55,8 +56,14 @@ test-docs: build models ## Run the examples of README and docstrings
 	$(BIN)/python -m pytest -q --doctest-modules --pyargs fastq --doctest-continue-on-failure
 	$(BIN)/python -m pytest -q --doctest-glob='*.md' README.md
 
+test-c: build models ## Use the C library from C, as programs do (needs a C compiler)
+	FASTQ=$(BIN)/fastq PYTHON=$(BIN)/python bash tests/c/run.sh
+
 test-sdist: build ## Build the wheel from the source distribution, install it in a clean venv and use it
 	bash tests/sdist.sh $(BIN)/python
+
+install-c: ## Install libfastq, fastq.h and fastq.pc below PREFIX (/usr/local)
+	bash rust/c/install.sh $(PREFIX)
 
 asan: ## Kernel and parser tests under AddressSanitizer
 	bash tests/asan.sh

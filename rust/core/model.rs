@@ -28,7 +28,7 @@ use crate::gguf::{Gguf, OpenOptions};
 use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
-use crate::pool::Pool;
+use crate::pool::{Pool, check_threads};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
@@ -80,6 +80,17 @@ impl Default for LoadOptions {
             kv_limit: None,
         }
     }
+}
+
+/// The format of the KV cache with this name.
+///
+/// # Errors
+/// [`Error::Argument`] that lists the names.
+pub fn kv_format(name: &str) -> Result<KvFormat> {
+    KvFormat::from_name(name).ok_or_else(|| {
+        let names = KvFormat::ALL.iter().map(|format| format!("{:?}", format.name())).collect::<Vec<_>>().join(" or ");
+        Error::Argument(format!("kv must be {names}, found {name:?}"))
+    })
 }
 
 /// A model. Cheap to clone, usable from any thread; concurrent calls take turns.
@@ -151,6 +162,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .collect();
     let machine = Machine::this();
     let threads = options.threads.unwrap_or_else(|| machine.threads());
+    check_threads(threads)?;
     let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
     let needs = Needs {
         weights_bytes: file.tensors().iter().map(|tensor| tensor.bytes).sum(),

@@ -20,6 +20,20 @@ use crew::{Crew, MOST_PIECES};
 pub use disjoint::Disjoint;
 pub(crate) use forks::forks;
 
+/// The most threads of a pool, the caller included.
+const MAX_THREADS: usize = 1024;
+
+/// Checks a number of threads before anything is sized by it.
+///
+/// # Errors
+/// [`Error::Argument`] unless it is 1 to 1024.
+pub fn check_threads(threads: usize) -> Result<()> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!("threads must be between 1 and {MAX_THREADS}, found {threads}")))
+}
+
 /// Persistent workers of one model. The calling thread is worker 0.
 #[derive(Debug)]
 pub struct Pool {
@@ -32,11 +46,9 @@ impl Pool {
     /// A pool of `threads` threads, the caller included; the others start with the first parallel run.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `threads` is 1 to 1024.
+    /// As [`check_threads`].
     pub fn new(threads: usize) -> Result<Pool> {
-        if !(1..=1024).contains(&threads) {
-            return Err(Error::Argument(format!("threads must be between 1 and 1024, found {threads}")));
-        }
+        check_threads(threads)?;
         Ok(Pool { threads, crew: None, clock: Clock::new() })
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastq_core::generate::chat_tokens;
-use fastq_core::model::{BatchItem, Logits};
+use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
 use fastq_kernels::{Level, LevelError};
@@ -15,9 +15,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
+use crate::error::to_python;
 use crate::interrupt::detached;
 use crate::json;
-use crate::options::{Options, kv_format, natural, optional};
+use crate::options::{Options, natural, optional};
 
 /// Token ids: a sequence of integers, but no `bytes`, of which one is surely meant as text.
 pub(crate) struct Tokens(Vec<u32>);
@@ -126,7 +127,7 @@ impl Engine {
             mmap,
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
-            kv: kv_format(kv)?,
+            kv: kv_format(kv).map_err(|error| to_python(py, error))?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;

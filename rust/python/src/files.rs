@@ -11,8 +11,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString};
 
+use crate::error::to_python;
 use crate::interrupt::detached;
-use crate::options::{kv_format, natural, optional};
+use crate::options::{natural, optional};
 
 /// Level, available levels and default threads.
 #[pyfunction]
@@ -64,7 +65,7 @@ pub(crate) fn plan<'py>(
     kv: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
-    let kv = kv_format(kv)?;
+    let kv = model::kv_format(kv).map_err(|error| to_python(py, error))?;
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
         model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, ..LoadOptions::default() })

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use fastq_core::GenerationOptions;
 use fastq_core::sampler::SamplerOptions;
-use fastq_core::{GenerationOptions, KvFormat};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -38,14 +38,6 @@ where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
     value.map(|value| natural(value, name)).transpose()
-}
-
-/// The format of the KV cache with this name.
-pub(crate) fn kv_format(name: &str) -> PyResult<KvFormat> {
-    KvFormat::from_name(name).ok_or_else(|| {
-        let names = KvFormat::ALL.iter().map(|format| format!("{:?}", format.name())).collect::<Vec<_>>().join(" or ");
-        PyValueError::new_err(format!("kv must be {names}, found {name:?}"))
-    })
 }
 
 /// One stop string or several.
