@@ -11,7 +11,7 @@ export FASTQ_PYTHON ?= $(CURDIR)/$(BIN)/python
 export RUSTDOCFLAGS := -D warnings
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test build models test-rust lint test-python test-docs test-c test-sdist install-c asan fuzz clean help
+.PHONY: demo test build models test-rust lint test-python test-docs test-c test-sdist test-arm wheels install-c asan fuzz clean help
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -64,6 +64,12 @@ test-sdist: build ## Build the wheel from the source distribution, install it in
 
 install-c: ## Install libfastq, fastq.h and fastq.pc below PREFIX (/usr/local)
 	bash rust/c/install.sh $(PREFIX)
+
+test-arm: build models ## Tests on emulated ARM and older x86 processors (on x86-64 with Debian's apt; sets everything up)
+	bash tests/cross/test_arm.sh $(BIN)/python
+
+wheels: build models ## Wheels, programs and sdist of a release into dist (the same machine; NAMES="..." for some)
+	PYTHON=$(BIN)/python bash tests/cross/wheels.sh $(NAMES)
 
 asan: ## Kernel and parser tests under AddressSanitizer
 	bash tests/asan.sh

@@ -29,6 +29,13 @@ def note() -> Callable[[str], None]:
     return NOTES.append
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a real model, so that it can be left out where those take too long."""
+    for item in items:
+        if {"smollm2", "gemma3", "real"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("real_model")
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     skipped = Counter(str(r.longrepr[2]) for r in terminalreporter.stats.get("skipped", []))
     for reason, times in skipped.items():

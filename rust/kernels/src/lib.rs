@@ -17,6 +17,10 @@
 //! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
 //!
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "what only the levels with vectors use")
+)]
 
 pub mod activation;
 mod ahead;

@@ -97,6 +97,49 @@ pub fn special_values() -> Vec<(&'static str, Vec<f32>)> {
     rows
 }
 
+/// Name of the environment variable that makes long tests try fewer cases.
+pub const SHARE_VARIABLE: &str = "FASTQ_TEST_SHARE";
+
+/// Chooses the cases that a long test tries: all, or with `FASTQ_TEST_SHARE=n` every n-th, because an emulated processor takes
+/// minutes for what others do in seconds. Loops within each other count through, so that every combination has its turn in
+/// some round of the outer one.
+#[derive(Debug)]
+pub struct Cases {
+    share: usize,
+    seen: usize,
+}
+
+impl Cases {
+    /// Begins with a case that is tried.
+    ///
+    /// # Panics
+    /// When the variable is set, but not to a number from 1.
+    #[allow(clippy::new_without_default, reason = "it reads the environment")]
+    pub fn new() -> Cases {
+        let share = match std::env::var(SHARE_VARIABLE) {
+            Ok(value) => value.parse().ok().filter(|&share| share > 0).expect("FASTQ_TEST_SHARE is a number from 1"),
+            Err(_) => 1,
+        };
+        Cases { share, seen: 0 }
+    }
+
+    /// Whether the next case is to be tried.
+    pub fn take(&mut self) -> bool {
+        self.seen += 1;
+        (self.seen - 1).is_multiple_of(self.share)
+    }
+
+    /// Of how many cases one is tried.
+    pub fn share(&self) -> usize {
+        self.share
+    }
+
+    /// The size to take for a random sample of `n`.
+    pub fn part_of(&self, n: usize) -> usize {
+        n.div_ceil(self.share)
+    }
+}
+
 /// Which bits [`blocks`] may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bits {
@@ -166,6 +209,19 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Level;
+
+    /// Tests run on every level that is available, so this makes one that did not run a failure.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "the log of CI names the levels")]
+    fn required_levels_are_available() {
+        let available: Vec<_> = Level::available().into_iter().map(Level::name).collect();
+        println!("levels tested: {}", available.join(","));
+        let required = std::env::var("FASTQ_REQUIRE_LEVELS").unwrap_or_default();
+        for name in required.split(',').filter(|name| !name.is_empty()) {
+            assert!(available.contains(&name), "FASTQ_REQUIRE_LEVELS names {name}, available are {available:?}");
+        }
+    }
 
     #[test]
     fn splitmix_and_fnv_are_the_published_functions() {
@@ -189,17 +245,18 @@ mod tests {
 
     #[test]
     fn blocks_keep_to_their_bits() {
+        let count = Cases::new().part_of(20_000);
         for &format in Format::ALL {
             let info = format.info();
             for (bits, limit) in [(Bits::Sensible, 6.0), (Bits::Finite, f32::MAX)] {
-                let data = blocks(&mut Rng::new(9), format, 20_000, bits);
-                let mut out = vec![0.0; 20_000 * info.block];
+                let data = blocks(&mut Rng::new(9), format, count, bits);
+                let mut out = vec![0.0; count * info.block];
                 format.dequantize(&data, &mut out);
                 let largest = out.iter().fold(0.0f32, |top, x| if x.abs() <= top { top } else { x.abs() });
                 assert!(largest <= limit && largest > 0.25, "{} {bits:?}: {largest}", info.name);
             }
-            let data = blocks(&mut Rng::new(9), format, 20_000, Bits::Any);
-            let mut out = vec![0.0; 20_000 * info.block];
+            let data = blocks(&mut Rng::new(9), format, count, Bits::Any);
+            let mut out = vec![0.0; count * info.block];
             format.dequantize(&data, &mut out);
             let always_finite = matches!(info.scales, [Scale::SmallFloat(_), ..]);
             assert_eq!(out.iter().all(|x| x.is_finite()), always_finite, "{}", info.name);

@@ -2,7 +2,7 @@
 
 use super::layout::*;
 use super::*;
-use crate::testing::{Bits, Rng, blocks, fnv1a, special_values, values};
+use crate::testing::{Bits, Cases, Rng, blocks, fnv1a, special_values, values};
 
 #[test]
 fn facts_are_those_of_ggml() {
@@ -118,16 +118,17 @@ const LOSSES: &[(Format, f32, f64)] = &[
 #[test]
 fn decoding_what_was_encoded_loses_little() {
     assert_eq!(LOSSES.len(), quantizing().count());
+    let count = 256 * Cases::new().part_of(512);
     for &(format, worst_bound, mean_bound) in LOSSES {
         let info = format.info();
         for (seed, sigma) in [(1, 1.0), (2, 0.02), (3, 100.0)] {
             let mut rng = Rng::new(seed);
-            let bell: Vec<f32> = (0..256 * 512).map(|_| rng.bell() * sigma).collect();
+            let bell: Vec<f32> = (0..count).map(|_| rng.bell() * sigma).collect();
             let mean = relative_error(&bell, &round_trip(format, &bell));
             assert!(mean <= mean_bound, "{}: root mean square error {mean}", info.name);
             assert!(mean >= mean_bound * 0.8, "{}: the bound {mean_bound} is far above {mean}", info.name);
 
-            let rows = [values(&mut rng, 256 * 512, sigma), bell];
+            let rows = [values(&mut rng, count, sigma), bell];
             let group = info.block.max(32);
             let mut worst = 0.0f32;
             for x in rows {
