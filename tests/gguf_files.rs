@@ -196,3 +196,26 @@ fn incomplete_or_mixed_split_models_are_refused() {
     message(Gguf::open(&put(&folder, "n.gguf", &part(0, 65_535, 3, "a")), &MAPPED), "at most 4096");
     assert_eq!(open(&put(&folder, "one.gguf", &part(0, 1, 1, "a"))).tensors().len(), 1);
 }
+
+/// A file of more bytes than a process can address is named as that: 2 GiB for a slice of a 32-bit process.
+#[test]
+fn files_larger_than_32_bits() {
+    let folder = folder();
+    for size in [5u64 << 30, 5 << 29] {
+        let path = put(&folder, "sparse.gguf", &sample().bytes());
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        if file.set_len(size).is_err() {
+            println!("NOT TESTED: this file system has no files of {size} bytes");
+            return;
+        }
+        match Gguf::open(&path, &MAPPED) {
+            Ok(file) => assert!(usize::BITS > 32 && file.file_bytes() == size),
+            Err(Error::Memory(text)) => {
+                let expected = format!("the file has {size} bytes, more than the 2147483647 that a 32-bit process");
+                assert!(usize::BITS == 32 && text.contains(&expected) && text.contains("sparse.gguf"), "{text}");
+                assert!(matches!(Gguf::open(&path, &READ), Err(Error::Memory(same)) if same == text));
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}

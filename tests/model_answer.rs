@@ -4,6 +4,8 @@
 #[path = "model/tiny.rs"]
 mod tiny;
 
+use std::collections::BTreeSet;
+
 use fastq_core::{BatchItem, KvFormat, LoadOptions, Logits, Model, Never};
 use fastq_kernels::{Format, Level};
 use tiny::{Tiny, tokens};
@@ -194,5 +196,30 @@ fn real_models_have_one_answer() {
             }
         }
         check(Level::Scalar, 2, 17, &[7]);
+    }
+}
+
+/// Files may lay tensors at any byte: nothing relies on where the data of a tensor begins, nor on the size of a page.
+#[test]
+fn tensors_at_odd_places_give_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let texts = [tokens(11, 40), tokens(12, 1)];
+    for tiny in [tiny::llama(), tiny::gemma()] {
+        let aligned = alone(&tiny.load(&options(None, 1, 64)).expect("loads"), &texts);
+        let mut places = BTreeSet::new();
+        for (shift, alignment) in [(0, 1u32), (1, 1), (2, 1), (3, 1), (0, 2), (0, 8), (0, 65_536)] {
+            let mut tiny = tiny.clone();
+            tiny.keys.push(("general.alignment".into(), alignment.into()));
+            tiny.keys.push(("general.description".into(), "x".repeat(shift).as_str().into()));
+            let path = folder.path().join(format!("{}-{shift}-{alignment}.gguf", tiny.architecture));
+            tiny.write(&path);
+            for &level in &Level::available() {
+                let model = Model::load(&path, &options(Some(level), 1, 64), &Never).expect("loads");
+                let file = model.gguf();
+                places.insert(file.tensor_data(&file.tensors()[0]).as_ptr().addr() % 4);
+                assert!(alone(&model, &texts) == aligned, "{} {shift} {alignment} {level:?}", tiny.architecture);
+            }
+        }
+        assert_eq!(places.len(), 4, "data began at every place in a word");
     }
 }

@@ -131,7 +131,7 @@ fn a_plan_that_does_not_fit_says_what_would() {
         chunk: 512,
         trained_context: 131_072,
     };
-    let free = |mib: u64| Some(FreeMemory { bytes: mib << 20, bound: "free memory" });
+    let free = |mib: u64| Some(FreeMemory::new(mib << 20, "free memory"));
     let all = needs.plan(None, None).expect("nothing is known, nothing refused");
     assert_eq!(all.context, 131_072);
     // 4 layers × 8 heads × 256 values × 2 bytes per position; 20 layers keep pages for the window, the chunk and a rollback.
@@ -161,6 +161,45 @@ fn a_plan_that_does_not_fit_says_what_would() {
     needs.plan(Some(advice + 64), free(1000)).expect_err("and no more");
     let error = needs.plan(Some(64), free(1)).expect_err("nothing fits").to_string();
     assert!(error.contains("no context fits"), "{error}");
+}
+
+#[test]
+fn a_plan_warns_when_the_file_does_not_fit_beside_it() {
+    let layer = LayerKv { kv_heads: 8, key_dim: 64, value_dim: 64, format: KvFormat::F16 };
+    let groups = [GroupLayout::new(None, [layer; 8])];
+    let needs = Needs {
+        weights_bytes: 1 << 30,
+        weights_mapped: true,
+        kv_format: KvFormat::F16,
+        groups: &groups,
+        scratch_bytes: 1 << 20,
+        chunk: 512,
+        trained_context: 16_384,
+    };
+    let warning = |needs: &Needs<'_>, context, free: Option<FreeMemory>| {
+        needs.plan(context, free).expect("possible").warning.unwrap_or_default()
+    };
+    let mib = |mib: u64| Some(FreeMemory::new(mib << 20, "free memory"));
+    // The cache takes 16 KiB per position.
+    assert_eq!(warning(&needs, Some(16_384), None), "");
+    assert_eq!(warning(&needs, Some(16_384), mib(1281)), "");
+    let text = warning(&needs, Some(16_384), mib(1200));
+    assert!(
+        text.starts_with("with a full context the weights (1.0 GiB) and 257.0 MiB beside them exceed the 1.2 GiB"),
+        "{text}"
+    );
+    assert!(text.contains("a shorter context"), "{text}");
+    // A context that is chosen to fit leads to no warning, unless the weights alone are too many.
+    assert_eq!(warning(&needs, None, mib(1200)), "");
+    let text = warning(&needs, None, mib(800));
+    assert!(text.starts_with("the weights (1.0 GiB)") && text.contains("read again for every token"), "{text}");
+    // The address space has them mapped already; what counts is memory.
+    let space =
+        FreeMemory { with_cache: Some(2 << 30), ..FreeMemory::new(300 << 20, "address space limit (ulimit -v)") };
+    assert_eq!(warning(&needs, Some(16_384), Some(space)), "");
+    let space = FreeMemory { with_cache: None, ..space };
+    assert_eq!(warning(&needs, Some(16_384), Some(space)), "");
+    assert_eq!(warning(&Needs { weights_mapped: false, ..needs }, Some(64), mib(1200)), "");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The thread pool: every piece once, no piece waits for another, panics and cancellation leave it usable, forks rebuild it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -156,4 +157,32 @@ fn a_forked_child_starts_its_own_workers() {
             each_piece_once(&mut pool, 100);
         }
     }
+}
+
+/// The processors that the calling thread may use.
+#[cfg(target_os = "linux")]
+fn mask() -> BTreeSet<usize> {
+    fastq_core::machine::Machine::this().processors().clone()
+}
+
+/// Workers keep to their processors, the caller is left alone, and what it may not use its workers do not use either.
+#[cfg(target_os = "linux")]
+#[test]
+fn workers_stay_on_their_processors() {
+    let before = mask();
+    let last = *before.last().expect("a processor");
+    let masks = |processors: BTreeSet<usize>| {
+        let mut pool = Pool::new(3).expect("a pool").on(processors);
+        let masks: [std::sync::Mutex<Option<BTreeSet<usize>>>; 3] = Default::default();
+        // Until both workers have come.
+        while masks.iter().any(|seen| seen.lock().expect("whole").is_none()) {
+            pool.run(64, &Never, |_, worker| *masks[worker].lock().expect("whole") = Some(mask())).expect("runs");
+        }
+        masks.map(|mask| mask.into_inner().expect("whole").expect("seen"))
+    };
+    assert_eq!(masks([last].into()), [before.clone(), [last].into(), [last].into()]);
+    assert_eq!(masks([last, 90_000].into()), [before.clone(), [last].into(), [last].into()]);
+    assert_eq!(masks([90_000].into()), [before.clone(), before.clone(), before.clone()]);
+    assert_eq!(masks(BTreeSet::new()), [before.clone(), before.clone(), before.clone()]);
+    assert_eq!(mask(), before);
 }

@@ -17,7 +17,7 @@ from fastq.errors import (
     TokenizerError,
     UnsupportedModelError,
 )
-from fastq.files import cpu_info, default_model, inspect, plan
+from fastq.files import cpu_info, default_model, doctor, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
 from fastq.model import Model, Stream
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Completion,
         CpuInfo,
         FileInfo,
+        Finding,
         FormatInfo,
         MemoryPlan,
         ModelInfo,
@@ -45,6 +46,7 @@ __all__ = [
     "CpuInfo",
     "FastqError",
     "FileInfo",
+    "Finding",
     "FormatInfo",
     "MemoryPlan",
     "Model",
@@ -61,6 +63,7 @@ __all__ = [
     "cpu_info",
     "default_model",
     "dequantize_array",
+    "doctor",
     "formats",
     "inspect",
     "plan",

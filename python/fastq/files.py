@@ -11,9 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    from fastq.results import CpuInfo, FileInfo, MemoryPlan
+    from fastq.results import CpuInfo, FileInfo, Finding, MemoryPlan
 
-__all__ = ["cpu_info", "default_model", "inspect", "plan"]
+__all__ = ["cpu_info", "default_model", "doctor", "inspect", "plan"]
 
 
 def cpu_info() -> CpuInfo:
@@ -31,6 +31,28 @@ def cpu_info() -> CpuInfo:
     from fastq.results import CpuInfo
 
     return CpuInfo(**_fastq.cpu_info())
+
+
+def doctor() -> dict[str, Finding]:
+    """What this machine offers and what fastq makes of it; the same as the command ``fastq doctor``.
+
+    Takes about half a second, in which the speed of the memory is measured.
+
+    Returns:
+        Findings by name: ``processor``, ``level``, ``threads``, ``cgroup``, ``memory``, ``temperature`` (where there are
+        sensors), ``bandwidth`` and ``default model``.
+
+    Example:
+        >>> import fastq
+        >>> report = fastq.doctor()
+        >>> report["threads"].data["granted"] == fastq.cpu_info().threads
+        True
+    """
+    import json
+
+    from fastq.results import Finding
+
+    return {name: Finding(**finding) for name, finding in json.loads(_fastq.doctor()).items()}
 
 
 def inspect(path: str | os.PathLike[str]) -> FileInfo:

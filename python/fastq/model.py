@@ -125,6 +125,9 @@ class Model:
                 "loaded %s (%s, %d parameters) in %.1f ms: level %s, %d threads, context %d",
                 i.path, i.architecture, i.parameters, 1000 * i.load_seconds, i.level, i.threads, i.context,
             )  # fmt: skip
+        # Without a handler, logging itself would print a warning.
+        if logging and log.hasHandlers() and (warning := self._engine.warning()):
+            log.warning("%s: %s", self.info.path, warning)
 
     if TYPE_CHECKING:
 

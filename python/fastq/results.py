@@ -11,6 +11,7 @@ __all__ = [
     "Completion",
     "CpuInfo",
     "FileInfo",
+    "Finding",
     "FinishReason",
     "FormatInfo",
     "MemoryPlan",
@@ -180,6 +181,8 @@ class MemoryPlan:
         scratch_bytes: Activations and working memory.
         total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
         available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
+        warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside the
+            rest, so that parts of the file are read again for every token. ``None`` when nothing is.
     """
 
     context: int
@@ -191,6 +194,25 @@ class MemoryPlan:
     scratch_bytes: int
     total_bytes: int
     available_bytes: int | None
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that :func:`fastq.doctor` looked at. ``str(finding)`` is the text.
+
+    Attributes:
+        status: ``"ok"``, ``"warning"`` (it works, but could be better) or ``"problem"`` (it keeps fastq from running).
+        text: What was found, and why, in one line.
+        data: The same as figures: bytes, MHz, bytes per second.
+    """
+
+    status: Literal["ok", "warning", "problem"]
+    text: str
+    data: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,7 @@ impl Gguf {
     /// When `tensor` is not of this file.
     pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
         let range = self.tensor_range(tensor);
+        // Every tensor was found to lie inside the bytes of its file, so its ends are lengths in memory.
         &self.shards[tensor.shard].bytes[range.start as usize..range.end as usize]
     }
 

@@ -40,9 +40,10 @@ impl LayerKv {
         HeadLayout { format: self.format, key_dim: self.key_dim, value_dim: self.value_dim }
     }
 
-    /// Length of a page in units of two bytes.
+    /// Length of a page in units of two bytes; the largest number when it does not fit the address space, which no allocation
+    /// grants.
     fn page_len(self) -> usize {
-        self.kv_heads * self.head().page_len()
+        self.kv_heads.saturating_mul(self.head().page_len())
     }
 }
 
@@ -58,12 +59,12 @@ pub struct GroupLayout {
 impl GroupLayout {
     /// A group of `layers` that see `window` positions.
     pub fn new(window: Option<usize>, layers: impl IntoIterator<Item = LayerKv>) -> GroupLayout {
-        let mut page_len = 0;
+        let mut page_len = 0usize;
         let layers = layers
             .into_iter()
             .map(|layer| {
                 let start = page_len;
-                page_len += layer.page_len();
+                page_len = page_len.saturating_add(layer.page_len());
                 (layer, start)
             })
             .collect();
@@ -77,7 +78,7 @@ impl GroupLayout {
 
     /// Bytes of a page.
     pub fn page_bytes(&self) -> u64 {
-        (self.page_len * size_of::<u16>()) as u64
+        self.page_len as u64 * size_of::<u16>() as u64
     }
 
     /// The most pages that one sequence of `context` positions holds when a forward call takes chunks of `chunk` tokens: all of

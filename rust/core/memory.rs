@@ -29,6 +29,8 @@ pub struct MemoryPlan {
     pub total_bytes: u64,
     /// Bytes that are free; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
+    /// What is wrong with the plan although it is possible: the mapped weights do not fit beside the rest.
+    pub warning: Option<String>,
     /// Positions per sequence.
     pub context: usize,
     /// Positions that the model was trained for.
@@ -101,6 +103,24 @@ impl Needs<'_> {
         (low > 0).then_some(low * CONTEXT_STEP)
     }
 
+    /// What to say when mapped weights do not fit `memory` beside the `total` that is allocated, `kv` of it by and by. The system then
+    /// drops parts of the file and reads them again, in every pass.
+    fn crowded(&self, total: u64, kv: u64, memory: u64) -> Option<String> {
+        let beside = |bytes: u64| self.weights_bytes.saturating_add(bytes) > memory;
+        if !self.weights_mapped || !beside(total) {
+            return None;
+        }
+        let when = if beside(total - kv) { "" } else { "with a full context " };
+        Some(format!(
+            "{when}the weights ({}) and {} beside them exceed the {} of memory that are free: parts of the file will be read again for \
+             every token, which is slow; use a smaller model{}, or free memory",
+            human(self.weights_bytes),
+            human(total),
+            human(memory),
+            if when.is_empty() { "" } else { ", a shorter context" },
+        ))
+    }
+
     /// The plan for `context` positions, or by default for as many as the model was trained for and the memory holds (pages are
     /// only allocated when they are written, so a long context costs nothing until it is used). By default the weights
     /// should fit beside the cache even when they are mapped: dropping and reading them again is slow.
@@ -146,7 +166,9 @@ impl Needs<'_> {
                 free.bound,
             )));
         }
+        let warning = free.and_then(|free| self.crowded(total_bytes, kv_bytes, free.with_cache?));
         Ok(MemoryPlan {
+            warning,
             weights_bytes: self.weights_bytes,
             weights_mapped: self.weights_mapped,
             kv_format: self.kv_format,
@@ -243,10 +265,10 @@ impl<T: Plain> Zeroed<T> {
         Some(Zeroed { base, layout, pointer, len })
     }
 
-    /// A buffer of `len` zeros for working memory.
-    pub(crate) fn scratch(len: usize) -> Result<Zeroed<T>> {
-        Zeroed::new(len).ok_or_else(|| {
-            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    /// A buffer of `(rows, width)` zeros for working memory.
+    pub(crate) fn scratch(rows: usize, width: usize) -> Result<Zeroed<T>> {
+        rows.checked_mul(width).and_then(Zeroed::new).ok_or_else(|| {
+            let bytes = (rows as u64).saturating_mul(width as u64).saturating_mul(size_of::<T>() as u64);
             Error::Memory(format!("the system refused {} of working memory", human(bytes)))
         })
     }

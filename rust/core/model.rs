@@ -17,6 +17,7 @@ pub mod tensors;
 mod turns;
 pub mod weights;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -46,12 +47,17 @@ pub use info::ModelInfo;
 /// Most tokens that are computed at once.
 const MAX_CHUNK: usize = 1 << 16;
 
+/// Address space that a worker takes beside its buffers: its stack, and what the allocator sets apart for a thread (glibc: 64 MiB, of
+/// a 32-bit process 1 MiB).
+const THREAD_SPACE: u64 = if cfg!(target_pointer_width = "32") { 3 << 20 } else { 66 << 20 };
+
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Positions per sequence; by default what the model was trained for, or less if that does not fit the memory.
     pub context: Option<usize>,
-    /// Threads; by default what the machine grants ([`Machine::threads`]).
+    /// Threads; by default what the machine grants ([`Machine::threads`]). Where cores differ, as many as there are fast ones run
+    /// on these ([`Machine::placement`]).
     pub threads: Option<usize>,
     /// Map the file (the default) or read it into memory.
     pub mmap: bool,
@@ -129,6 +135,8 @@ struct Prepared {
     sizes: BufferSizes,
     plan: MemoryPlan,
     threads: usize,
+    /// Where they run; anywhere when it is empty.
+    processors: BTreeSet<usize>,
 }
 
 fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
@@ -142,7 +150,9 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         return Err(Error::Argument(format!("context must be from 1 to {MAX_CONTEXT}, found {context}")));
     }
     let spec = ModelSpec::read(file)?;
-    let weights = Weights::load(file, &spec)?;
+    let machine = Machine::this();
+    let mut free = if options.check_memory { machine.free_memory() } else { None };
+    let weights = Weights::load(file, &spec, free)?;
     let groups: Vec<GroupLayout> = spec
         .groups
         .iter()
@@ -160,10 +170,15 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
             )
         })
         .collect();
-    let machine = Machine::this();
     let threads = options.threads.unwrap_or_else(|| machine.threads());
     check_threads(threads)?;
     let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
+    if let (Some(free), Some((left, bound))) = (&mut free, machine.address_space()) {
+        let left = left.saturating_sub((threads as u64).saturating_sub(1).saturating_mul(THREAD_SPACE));
+        if left < free.bytes {
+            (free.bytes, free.bound) = (left, bound);
+        }
+    }
     let needs = Needs {
         weights_bytes: file.tensors().iter().map(|tensor| tensor.bytes).sum(),
         weights_mapped: options.mmap,
@@ -173,13 +188,14 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         chunk: options.prefill_chunk,
         trained_context: spec.context,
     };
-    let mut free = if options.check_memory { machine.free_memory() } else { None };
     if let (false, false, Some(free)) = (options.mmap, file.is_mapped(), &mut free) {
         // The weights of a file that was read are in memory by now, and count as needed below.
         free.bytes = free.bytes.saturating_add(needs.weights_bytes);
+        free.with_cache = free.with_cache.map(|bytes| bytes.saturating_add(needs.weights_bytes));
     }
     let plan = needs.plan(options.context, free)?;
-    Ok(Prepared { groups, sizes, plan, threads, spec, weights })
+    let processors = machine.placement(threads).unwrap_or_default();
+    Ok(Prepared { groups, sizes, plan, threads, processors, spec, weights })
 }
 
 /// What a model will need and whether that is free, without allocating it. A plan that does not fit is an error.
@@ -206,10 +222,10 @@ impl Model {
         };
         let cpu = cpu.map_err(level)?;
         let file = Gguf::open(path, &OpenOptions { mmap: options.mmap, interrupt })?;
-        let Prepared { spec, weights, groups, sizes, plan, threads } = prepare(&file, options)?;
+        let Prepared { spec, weights, groups, sizes, plan, threads, processors } = prepare(&file, options)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
         let template = ChatTemplate::from_gguf(&file, &tokenizer)?;
-        let pool = Pool::new(threads)?;
+        let pool = Pool::new(threads)?.on(processors);
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
         let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - plan.kv_bytes));

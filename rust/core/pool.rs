@@ -11,6 +11,7 @@ mod crew;
 mod disjoint;
 mod forks;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::{Error, Interrupt, Result};
@@ -38,6 +39,8 @@ pub fn check_threads(threads: usize) -> Result<()> {
 #[derive(Debug)]
 pub struct Pool {
     threads: usize,
+    /// Where the workers run; anywhere when it is empty.
+    processors: BTreeSet<usize>,
     crew: Option<Crew>,
     clock: Clock,
 }
@@ -49,7 +52,16 @@ impl Pool {
     /// As [`check_threads`].
     pub fn new(threads: usize) -> Result<Pool> {
         check_threads(threads)?;
-        Ok(Pool { threads, crew: None, clock: Clock::new() })
+        Ok(Pool { threads, processors: BTreeSet::new(), crew: None, clock: Clock::new() })
+    }
+
+    /// Restricts the workers to `processors`, as far as they may use them: an affinity that is given is never widened. The calling
+    /// thread belongs to somebody else and stays where it is; a system with slow and fast cores moves it to a fast one when it
+    /// is busy. Where there are no affinities, nothing happens.
+    #[must_use]
+    pub fn on(mut self, processors: BTreeSet<usize>) -> Pool {
+        self.processors = processors;
+        self
     }
 
     /// Number of threads, the caller included.
@@ -74,7 +86,7 @@ impl Pool {
             // After fork() the child has a copy of the pool but none of its threads.
             if self.crew.as_ref().is_none_or(Crew::is_copy) {
                 self.crew = None;
-                self.crew = Some(Crew::start(self.threads)?);
+                self.crew = Some(Crew::start(self.threads, &self.processors)?);
             }
             if let Some(crew) = &mut self.crew {
                 if crew.attended(&mut self.clock) {

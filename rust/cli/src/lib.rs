@@ -6,6 +6,7 @@
 
 mod command;
 pub mod default_model;
+pub mod doctor;
 mod options;
 mod report;
 mod signals;

@@ -1,9 +1,10 @@
 //! What commands tell about an answer and a model.
 
+use fastq_core::Model;
 use fastq_core::generate::{Completion, Timings};
 use serde_json::{Value, json};
 
-use crate::terminal::{rate, seconds};
+use crate::terminal::{self, rate, seconds};
 
 /// `12 prompt tokens in 40.1 ms (299.3 tokens/s), 30 tokens in 0.50 s (58.0 tokens/s)`.
 pub(crate) fn timings(t: &Timings) -> String {
@@ -17,6 +18,13 @@ pub(crate) fn timings(t: &Timings) -> String {
         seconds(t.decode_seconds),
         per_second(t.decode_tokens, t.decode_seconds),
     )
+}
+
+/// Says on stderr what the memory plan warns of.
+pub(crate) fn warn(model: &Model) {
+    if let Some(warning) = &model.plan().warning {
+        terminal::note(&format!("{} {}", terminal::style("1;33", "warning:"), terminal::one_line(warning)));
+    }
 }
 
 /// An answer as a JSON object.

@@ -245,10 +245,41 @@ fn bench_measures() {
 fn doctor_judges() {
     let place = Place::new();
     let json = place.json(&["doctor", "--json"]);
-    let levels = json["level"]["data"]["available"].as_array().unwrap();
+    let data = |name: &str| &json[name]["data"];
+    for (name, finding) in json.as_object().unwrap() {
+        assert!(["ok", "warning", "problem"].contains(&finding["status"].as_str().unwrap()), "{name}");
+        assert!(!finding["text"].as_str().unwrap().is_empty() && finding["data"].is_object(), "{name}");
+    }
+    let processor = data("processor");
+    assert_eq!(processor["pointer_bits"], usize::BITS);
+    assert_eq!(processor["architecture"], std::env::consts::ARCH);
+    let listed = processor["cores"].as_array().unwrap().iter().map(|kind| kind["processors"].as_array().unwrap().len());
+    let threads = data("threads");
+    assert_eq!(listed.sum::<usize>() as u64, threads["usable_processors"].as_u64().unwrap());
+    assert!((1..=threads["usable_processors"].as_u64().unwrap()).contains(&threads["granted"].as_u64().unwrap()));
+    let levels = data("level")["available"].as_array().unwrap();
     assert_eq!(levels[0], "scalar");
-    assert_eq!(json["level"]["data"]["chosen"], *levels.last().unwrap());
-    assert!(json["bandwidth"]["data"]["bytes_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(data("level")["chosen"], *levels.last().unwrap());
+    // What is not available says what it lacks.
+    let text = json["level"]["text"].as_str().unwrap();
+    for level in data("level")["unavailable"].as_array().unwrap() {
+        let name = level.as_str().unwrap();
+        let missing = data("level")["missing_features"][name].as_array().unwrap();
+        assert!(missing.iter().all(|feature| text.contains(feature.as_str().unwrap())), "{text}");
+        assert!(text.contains(&format!("{name} needs")) || text.contains(&format!("{name} is not granted")), "{text}");
+    }
+    for figure in ["bytes_per_second", "one_thread_bytes_per_second"] {
+        assert!(data("bandwidth")[figure].as_f64().unwrap() > 0.0);
+    }
+    if cfg!(target_os = "linux") {
+        assert!(processor["page_bytes"].as_u64().unwrap().is_power_of_two());
+        let (free, total) =
+            (data("memory")["free_bytes"].as_u64().unwrap(), data("memory")["total_bytes"].as_u64().unwrap());
+        assert!(0 < free && free < total);
+        assert_eq!(data("memory")["address_space_bytes"].is_null(), usize::BITS == 64);
+    }
+    let scalar = result(place.fastq(&["doctor"]).env("FASTQ_LEVEL", "scalar").output().unwrap()).1;
+    assert!(scalar.contains("scalar, asked for by FASTQ_LEVEL"), "{scalar}");
     let (code, out, _) = result(place.fastq(&["doctor"]).env("FASTQ_LEVEL", "turbo").output().unwrap());
     assert!(code == 1 && out.contains("turbo") && out.contains("problem"), "{out}");
 }
@@ -330,5 +361,74 @@ mod signals {
         std::thread::sleep(Duration::from_millis(300));
         interrupt(&child);
         assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+}
+
+/// Real limits: what does not fit is refused before it is allocated, with one line and exit code 1, not a signal.
+#[cfg(target_os = "linux")]
+mod limits {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+
+    /// A command with an address space of `mib` MiB.
+    fn limited(place: &Place, arguments: &[&str], mib: libc::rlim_t) -> (i32, String, String) {
+        let mut command = place.fastq(arguments);
+        let limit = libc::rlimit { rlim_cur: mib << 20, rlim_max: mib << 20 };
+        // SAFETY: setrlimit may be called between fork and exec, and only reads the struct.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        result(command.output().unwrap())
+    }
+
+    #[test]
+    fn a_context_that_does_not_fit_is_refused_with_one_that_does() {
+        let place = Place::new();
+        // Contexts of a power of two, until the cache has a GiB.
+        let context = (8..30).map(|bits| 1u64 << bits).find(|context| {
+            let plan = place.run(&["plan", "tiny.gguf", "--json", "--context", &context.to_string()]);
+            plan.0 != 0 || serde_json::from_str::<Value>(&plan.1).unwrap()["kv_bytes"].as_u64().unwrap() >= 1 << 30
+        });
+        let context = context.unwrap().to_string();
+        let run = |context: &str| {
+            let arguments = ["run", "tiny.gguf", "abc", "-n", "4", "--threads", "1", "--context", context];
+            limited(&place, &arguments, 512)
+        };
+        let (code, out, err) = run(&context);
+        assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+        assert!(err.contains(&format!("for context={context}")) && err.contains("address space limit"), "{err}");
+        // What the message advises works. A little is left for what moved in between.
+        let advice = err.split("context=").nth(2).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok()).unwrap();
+        let (code, _, err) = run(&(advice * 9 / 10).to_string());
+        assert_eq!(code, 0, "{err}");
+    }
+
+    #[test]
+    fn a_file_larger_than_the_address_space_is_refused() {
+        let place = Place::new();
+        let sparse = std::fs::File::options().append(true).open(place.path("tiny.gguf")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        for arguments in
+            [&["inspect", "tiny.gguf"][..], &["run", "tiny.gguf", "a"], &["run", "tiny.gguf", "a", "--no-mmap"]]
+        {
+            let (code, out, err) = limited(&place, arguments, 512);
+            assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+            assert!(err.contains("tiny.gguf: the file needs 1073741824 bytes of address space"), "{err}");
+        }
+        assert_eq!(place.run(&["inspect", "tiny.gguf"]).0, 0);
+    }
+
+    #[test]
+    fn doctor_tells_the_limit() {
+        let place = Place::new();
+        let (code, out, err) = limited(&place, &["doctor"], 512);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("bound by: address space limit (ulimit -v)"), "{out}");
+        // Next to nothing: no measurement, no abort.
+        let (code, out, err) = limited(&place, &["doctor"], 96);
+        assert!(code == 0 && out.contains("bandwidth"), "{code} {out} {err}");
     }
 }

@@ -127,23 +127,43 @@ pub(super) fn load(path: &Path, mmap: bool, interrupt: &dyn Interrupt) -> Result
     if identity.size == 0 {
         return Err(model_error(path, "expected a GGUF file, found an empty file; download it again"));
     }
-    let Ok(size) = usize::try_from(identity.size) else {
-        let what = format!("the file has {} bytes, more than this machine can address", identity.size);
-        return Err(Error::Memory(format!("{}: {what}", path.display())));
-    };
+    let size = length(path, identity.size, isize::MAX as usize)?;
+    let machine = Machine::this();
+    if let Some((left, bound)) = machine.address_space().filter(|(left, _)| *left < identity.size) {
+        let what = format!("the file needs {size} bytes of address space, {left} are left ({bound})");
+        return Err(Error::Memory(format!("{}: {what}; use a smaller file or another limit", path.display())));
+    }
     let bytes = if mmap {
         // SAFETY: the map is only read. Other processes may still change the file; the engine reads it as plain bytes whose
         // values it never trusts (lengths are checked at every use), and `Gguf::check_unchanged` looks for a change before
         // every generation. A file that shrinks under the map ends the process with SIGBUS, which `mmap: false` avoids.
-        unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?
+        unsafe { Mmap::map(&file) }.map_err(|source| match source.kind() {
+            ErrorKind::OutOfMemory => {
+                let what = format!("the system refused to map {size} bytes ({source})");
+                Error::Memory(format!("{}: {what}; close other programs or use a smaller file", path.display()))
+            }
+            _ => io_error(path, source),
+        })?
     } else {
-        read(path, &file, size, interrupt)?
+        read(path, &file, size, &machine, interrupt)?
     };
     let after = file.metadata().map_err(|source| io_error(path, source))?;
     if let Some(difference) = identity.difference(&Identity::of(&after)) {
         return Err(model_error(path, format!("the file changed while it was opened: {difference}; open it again")));
     }
     Ok((Bytes::mapped(bytes), identity))
+}
+
+/// The size of a file as a length in memory, of which there are at most `longest`: half of the address space, because a Rust slice
+/// is not longer.
+fn length(path: &Path, size: u64, longest: usize) -> Result<usize> {
+    usize::try_from(size).ok().filter(|size| *size <= longest).ok_or_else(|| {
+        let bits = usize::BITS;
+        let what =
+            format!("the file has {size} bytes, more than the {longest} that a {bits}-bit process can use at once");
+        let advice = "use a 64-bit system, a smaller file, or one that is split into several";
+        Error::Memory(format!("{}: {what}; {advice}", path.display()))
+    })
 }
 
 /// Opens a file for reading. The type is looked at first: opening a device can have effects, opening a FIFO waits for a
@@ -197,12 +217,12 @@ pub(super) fn kind(metadata: &Metadata) -> Option<&'static str> {
 }
 
 /// Reads a whole file into anonymous pages: aligned like a mapped file, and a failed allocation is an error, not an abort.
-fn read(path: &Path, mut file: &File, size: usize, interrupt: &dyn Interrupt) -> Result<Mmap> {
+fn read(path: &Path, mut file: &File, size: usize, machine: &Machine, interrupt: &dyn Interrupt) -> Result<Mmap> {
     let too_large = |available: String| {
         let what = format!("reading the file with mmap=false needs {size} bytes of memory, {available}");
         Error::Memory(format!("{}: {what}; map it instead", path.display()))
     };
-    if let Some(free) = Machine::this().free_memory().filter(|free| free.bytes < size as u64) {
+    if let Some(free) = machine.free_memory().filter(|free| free.bytes < size as u64) {
         return Err(too_large(format!("{} are free ({})", free.bytes, free.bound)));
     }
     let mut memory = MmapMut::map_anon(size).map_err(|source| too_large(format!("the system refused: {source}")))?;
@@ -236,4 +256,25 @@ pub(super) fn io_error(path: &Path, source: std::io::Error) -> Error {
 /// [`Error::ModelFile`] without a place.
 pub(super) fn model_error(path: &Path, what: impl Into<String>) -> Error {
     Error::ModelFile { path: path.into(), offset: None, what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a 32-bit machine, whatever this one is.
+    #[test]
+    fn a_file_longer_than_memory_can_be_is_refused() {
+        let longest = i32::MAX as usize;
+        let of = |size: u64| length(Path::new("m.gguf"), size, longest).map_err(|error| error.to_string());
+        assert_eq!((of(1), of(longest as u64)), (Ok(1), Ok(longest)));
+        for size in [longest as u64 + 1, 1 << 32, 5 << 30, u64::MAX] {
+            let message = of(size).expect_err("too long");
+            assert!(
+                message.starts_with(&format!("m.gguf: the file has {size} bytes, more than the 2147483647")),
+                "{message}"
+            );
+            assert!(message.contains("split"), "{message}");
+        }
+    }
 }

@@ -159,9 +159,9 @@ pub(super) struct Worker {
 impl Buffers {
     /// Allocates.
     pub(super) fn new(sizes: &BufferSizes) -> Result<Buffers> {
-        let rows = |width: usize| Zeroed::scratch(sizes.chunk * width);
+        let rows = |width: usize| Zeroed::scratch(sizes.chunk, width);
         let [a, b, c] = sizes.records;
-        let record = |bytes: usize| Zeroed::scratch(sizes.chunk * bytes);
+        let record = |bytes: usize| Zeroed::scratch(sizes.chunk, bytes);
         Ok(Buffers {
             chunk: sizes.chunk,
             x: rows(sizes.width)?,
@@ -175,8 +175,8 @@ impl Buffers {
             records: [record(a)?, record(b)?, record(c)?],
             cos: rows(sizes.pairs)?,
             sin: rows(sizes.pairs)?,
-            logits: Zeroed::scratch(sizes.logits)?,
-            parts: Zeroed::scratch(sizes.parts)?,
+            logits: Zeroed::scratch(1, sizes.logits)?,
+            parts: Zeroed::scratch(1, sizes.parts)?,
             segments: Vec::new(),
             rows: Vec::new(),
             pieces: Vec::new(),
@@ -186,7 +186,7 @@ impl Buffers {
                         matmul: MatmulScratch::default(),
                         attention: AttentionScratch::default(),
                         queries: Vec::new(),
-                        local: Zeroed::scratch(sizes.local)?,
+                        local: Zeroed::scratch(1, sizes.local)?,
                         store: StoreScratch::default(),
                         pages: Vec::new(),
                     })

@@ -151,6 +151,11 @@ impl Entry {
         self.name.contains('#')
     }
 
+    /// Whether it is converted to f32 at load.
+    pub fn is_vector(&self) -> bool {
+        self.shape.len() == 1
+    }
+
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.
     ///
     /// # Errors
@@ -192,7 +197,7 @@ impl Entry {
                 scale.name
             )));
         }
-        let vector = self.shape.len() == 1;
+        let vector = self.is_vector();
         match tensor.ty.kernel() {
             Some(format) if !vector || format.info().block == 1 => Ok(Some((index, tensor))),
             Some(_) => Err(file

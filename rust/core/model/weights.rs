@@ -5,6 +5,8 @@ use fastq_kernels::{Format, Matrix};
 use super::spec::{ModelSpec, RopeSpec, Scaling};
 use super::tensors::{Role, TENSORS};
 use crate::gguf::Gguf;
+use crate::machine::FreeMemory;
+use crate::memory::human;
 use crate::{Error, Result};
 
 /// A linear layer: a matrix in the file and perhaps a bias.
@@ -97,7 +99,11 @@ impl Loader<'_> {
         };
         self.used[index] = true;
         let data = self.file.tensor_data(tensor);
-        let mut out = vec![0.0; data.len() / format.info().bytes];
+        let len = data.len() / format.info().bytes;
+        let mut out = Vec::new();
+        let refused = |_| Error::Memory(format!("the system refused {len} values for tensor {}", tensor.name));
+        out.try_reserve_exact(len).map_err(refused)?;
+        out.resize(len, 0.0);
         format.dequantize(data, &mut out);
         self.owned_bytes += size_of_val(out.as_slice()) as u64;
         Ok(Some(out))
@@ -158,13 +164,22 @@ impl Weights {
     /// Finds and checks every tensor, and converts the vectors.
     ///
     /// # Errors
-    /// As [`Entry::find`](super::tensors::Entry::find).
-    pub fn load(file: &Gguf, spec: &ModelSpec) -> Result<Weights> {
+    /// As [`Entry::find`](super::tensors::Entry::find); [`Error::Memory`] when the vectors need more than `free`.
+    pub fn load(file: &Gguf, spec: &ModelSpec, free: Option<FreeMemory>) -> Result<Weights> {
         // All shapes before any conversion.
+        let mut vectors = 0u64;
         for entry in TENSORS {
             for layer in 0..if entry.per_layer() { spec.layers.len() } else { 1 } {
-                entry.find(file, spec, layer)?;
+                if let Some((_, tensor)) = entry.find(file, spec, layer)?
+                    && entry.is_vector()
+                {
+                    vectors = vectors.saturating_add(tensor.elements().saturating_mul(size_of::<f32>() as u64));
+                }
             }
+        }
+        if let Some(free) = free.filter(|free| free.bytes < vectors) {
+            let (needed, left) = (human(vectors), human(free.bytes));
+            return Err(Error::Memory(format!("norms and biases need {needed}, available {left} ({})", free.bound)));
         }
         let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;

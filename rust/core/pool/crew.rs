@@ -20,6 +20,7 @@
 //! comes early is kept.
 
 use std::cell::UnsafeCell;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,7 @@ use super::attendance::{Attendance, Typical, patience};
 use super::clock::Clock;
 use super::forks::forks;
 use super::{own_share, panic_message};
+use crate::machine::stay_on;
 use crate::{Error, Interrupt, Result};
 
 /// How long an idle thread spins before it parks.
@@ -288,8 +290,8 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Starts `threads - 1` workers.
-    pub(super) fn start(threads: usize) -> Result<Crew> {
+    /// Starts `threads - 1` workers, on `processors` unless there are none.
+    pub(super) fn start(threads: usize, processors: &BTreeSet<usize>) -> Result<Crew> {
         /// The closure of no run.
         unsafe fn nothing(_: *const (), _: usize, _: usize) {}
         let seat =
@@ -311,13 +313,14 @@ impl Crew {
         let (handles, seen) = (Vec::with_capacity(threads - 1), vec![0; threads - 1]);
         let mut crew = Crew { shared, handles, attendance, seen, forks: forks() };
         for worker in 1..threads {
-            let shared = Arc::clone(&crew.shared);
-            let handle = std::thread::Builder::new()
-                .name(format!("fastq-{worker}"))
-                .spawn(move || shared.work(worker, spin))
-                .map_err(|e| {
-                    Error::Memory(format!("cannot start thread {worker} of {threads}: {e}; use fewer threads"))
-                })?;
+            let (shared, processors) = (Arc::clone(&crew.shared), processors.clone());
+            let work = move || {
+                stay_on(&processors);
+                shared.work(worker, spin);
+            };
+            let handle = std::thread::Builder::new().name(format!("fastq-{worker}")).spawn(work).map_err(|e| {
+                Error::Memory(format!("cannot start thread {worker} of {threads}: {e}; use fewer threads"))
+            })?;
             crew.handles.push(handle);
         }
         Ok(crew)

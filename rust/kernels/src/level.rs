@@ -33,6 +33,16 @@ macro_rules! levels {
                     } )*
                 }
             }
+
+            /// The features of the level that this CPU lacks, or that its operating system does not let programs use.
+            pub fn missing_features(self) -> Vec<&'static str> {
+                match self {
+                    $( $(#[cfg($cfg)])? Level::$variant => {
+                        let features: &[(&'static str, bool)] = &[$(($feature, levels!(@detect $feature))),*];
+                        features.iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect()
+                    } )*
+                }
+            }
         }
     };
     (@detect) => { true };

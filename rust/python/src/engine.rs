@@ -245,6 +245,11 @@ impl Engine {
         Ok(record)
     }
 
+    /// What the memory plan warns of.
+    fn warning(&self) -> PyResult<Option<String>> {
+        Ok(self.model()?.plan().warning.clone())
+    }
+
     fn close(&self, py: Python<'_>) {
         // Dropping a model joins its threads and unmaps its file: not under the GIL.
         let model = self.model.write().unwrap_or_else(PoisonError::into_inner).take();

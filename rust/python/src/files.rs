@@ -26,6 +26,13 @@ pub(crate) fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(record)
 }
 
+/// What `fastq doctor --json` prints.
+#[pyfunction]
+pub(crate) fn doctor(py: Python<'_>) -> PyResult<String> {
+    let findings = detached(py, None, |interrupt| fastq_cli::doctor::examine(interrupt))?;
+    Ok(fastq_core::doctor::to_json(&findings).to_string())
+}
+
 /// Metadata and tensor table of a file.
 #[pyfunction]
 pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
@@ -80,6 +87,7 @@ pub(crate) fn plan<'py>(
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;
     record.set_item("available_bytes", plan.available_bytes)?;
+    record.set_item("warning", plan.warning)?;
     Ok(record)
 }
 

@@ -18,7 +18,7 @@ mod _fastq {
     #[pymodule_export]
     use super::engine::{Engine, Stream};
     #[pymodule_export]
-    use super::files::{cpu_info, default_model, inspect, plan};
+    use super::files::{cpu_info, default_model, doctor, inspect, plan};
     #[pymodule_export]
     use super::formats::{dequantize_array, formats, quantize_array};
     #[pymodule_export]

@@ -9,7 +9,7 @@ use fastq_core::{BatchItem, Interrupt, KvFormat, LoadOptions, Logits, Model, Seq
 use serde_json::{Value, json};
 
 use crate::options::{kv_formats, model_path, usage};
-use crate::report::{Statistics, table};
+use crate::report::{Statistics, table, warn};
 use crate::signals::Computing;
 use crate::terminal::{self, Outcome, bytes, seconds};
 
@@ -122,6 +122,9 @@ fn measure(
     };
     let mut load_times = Vec::new();
     let mut model = load(&mut load_times)?;
+    if !arguments.json {
+        warn(&model);
+    }
     for _ in 1..rounds {
         drop(model);
         model = load(&mut load_times)?;

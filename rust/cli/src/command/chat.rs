@@ -242,6 +242,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
             model.gguf().path().display()
         )));
     }
+    report::warn(&model);
     let options = arguments.sampling.options(None);
     let mut conversation = Conversation { model: &model, options, messages: Vec::new(), kept: None };
     conversation.reset(arguments.system);

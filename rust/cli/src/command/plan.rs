@@ -67,6 +67,9 @@ fn to_text(path: &Path, plan: &MemoryPlan) -> String {
     if let Some(available) = plan.available_bytes {
         rows.push(vec!["is free".to_owned(), bytes(available), String::new()]);
     }
+    if let Some(warning) = &plan.warning {
+        rows.push(vec!["warning".to_owned(), String::new(), warning.clone()]);
+    }
     let context = format!("context {} of {} trained", plan.context, plan.trained_context);
     format!("{}, {context}\n{}", one_line(&path.display().to_string()), table(&["", "", ""], &rows).trim_start_matches('\n'))
 }
@@ -93,5 +96,6 @@ fn to_json(path: &Path, plan: &MemoryPlan) -> Value {
         "scratch_bytes": plan.scratch_bytes,
         "total_bytes": plan.total_bytes,
         "available_bytes": plan.available_bytes,
+        "warning": plan.warning,
     })
 }

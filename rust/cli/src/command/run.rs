@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let options = arguments.sampling.options(Some(RUN_MAX_TOKENS));
     let computing = Computing::begin();
     let model = arguments.load.load(path.as_deref(), &computing)?;
+    if !arguments.quiet && !arguments.json {
+        report::warn(&model);
+    }
     let prompt = request(&model, prompt, &arguments, &computing)?;
     let mut generation = Generation::new(&model, vec![prompt], &options, &computing)?;
     while !generation.finished() {

@@ -4,7 +4,13 @@ use core::ffi::{c_int, c_void};
 use core::ops::{Deref, DerefMut};
 use core::ptr::null_mut;
 
-// The crate has no dependencies; these are POSIX, with an `off_t` of 64 bits on every 64-bit unix.
+/// `off_t`: 64 bits on every 64-bit unix and in musl, else a `long`.
+#[cfg(any(target_pointer_width = "64", target_env = "musl"))]
+type Offset = i64;
+#[cfg(not(any(target_pointer_width = "64", target_env = "musl")))]
+type Offset = core::ffi::c_long;
+
+// The crate has no dependencies; these are POSIX.
 unsafe extern "C" {
     fn getpagesize() -> c_int;
     fn mmap(
@@ -13,7 +19,7 @@ unsafe extern "C" {
         protection: c_int,
         flags: c_int,
         file: c_int,
-        offset: i64,
+        offset: Offset,
     ) -> *mut c_void;
     fn mprotect(address: *mut c_void, length: usize, protection: c_int) -> c_int;
     fn munmap(address: *mut c_void, length: usize) -> c_int;
