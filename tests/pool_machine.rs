@@ -5,6 +5,8 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use fastq_core::Never;
+use fastq_core::doctor::{Grade, examine, to_json};
 use fastq_core::machine::Machine;
 
 /// A name, files with their text, the number of processors, the threads expected.
@@ -177,7 +179,8 @@ const X3: u32 = 0xd4e;
 #[test]
 fn fast_cores_of_boards_and_phones() {
     use Parts::{CpuInfo, No, Register};
-    let rk3588 = |capacity| [cores(0, 3, A55, 414 * capacity, 1_800_000), cores(4, 7, A76, 1024 * capacity, 2_400_000)];
+    let rk3588 =
+        |capacity: u64| [cores(0, 3, A55, 414 * capacity, 1_800_000), cores(4, 7, A76, 1024 * capacity, 2_400_000)];
     let pixel_8 = |khz| {
         let clock = |mhz: u64| mhz * 1000 * khz;
         [cores(0, 3, A510, 0, clock(1704)), cores(4, 7, A715, 0, clock(2367)), cores(8, 8, X3, 0, clock(2914))]
@@ -340,6 +343,55 @@ fn machines_tell_what_they_are() {
         2,
     );
     assert_eq!(hot, (None, Some("Raspberry Pi 5 Model B Rev 1.0".into()), None, Some(84.5), Some((1500, 2400))));
+}
+
+#[test]
+fn the_doctor_gives_reasons() {
+    let folder = machine(&[cores(0, 3, A55, 414, 1_800_000), cores(4, 7, A76, 1024, 2_400_000)], Parts::Register);
+    let more = [
+        ("proc/device-tree/model", "Radxa ROCK 5B\0"),
+        ("proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 60000 kB\n"),
+        ("proc/self/cgroup", "0::/\n"),
+        ("sys/fs/cgroup/cpu.max", "350000 100000\n"),
+        ("sys/class/thermal/thermal_zone0/temp", "86000\n"),
+        ("sys/devices/system/cpu/cpu4/cpufreq/scaling_max_freq", "1200000\n"),
+    ];
+    for (path, text) in more {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+    // Those of this machine that run the measurement are others.
+    let findings = examine(&Machine::from_tree(folder.path(), 0..8), &Never).expect("examined");
+    let names: Vec<&str> = findings.iter().map(|finding| finding.name).collect();
+    assert_eq!(names, ["processor", "level", "threads", "cgroup", "memory", "temperature", "bandwidth"]);
+    let of = |name: &str| findings.iter().find(|finding| finding.name == name).expect("found");
+    assert!(
+        of("processor").text.starts_with("Radxa ROCK 5B: 4 × Cortex-A76 + 4 × Cortex-A55 ("),
+        "{:?}",
+        of("processor")
+    );
+    let cores = &of("processor").data["cores"];
+    assert_eq!(
+        (&cores[0]["name"], &cores[0]["fast"], &cores[0]["max_mhz"]),
+        (&"Cortex-A76".into(), &true.into(), &2400.into())
+    );
+    assert_eq!((&cores[1]["name"], &cores[1]["fast"]), (&"Cortex-A55".into(), &false.into()));
+    assert_eq!(
+        of("threads").text,
+        "4 (8 processors usable by this process, the fast ones are used: 4 × Cortex-A76, the cgroup grants the time of 3.50)"
+    );
+    assert_eq!(of("threads").data["placed_on"], serde_json::json!([4, 5, 6, 7]));
+    assert_eq!(
+        (of("memory").grade, of("memory").text.as_str()),
+        (Grade::Warning, "58.6 MiB free of 7.6 GiB (bound by: free memory)")
+    );
+    let heat = of("temperature");
+    assert_eq!((heat.grade, heat.text.as_str()), (Grade::Warning, "86 °C; clock held back to 1200 of 2400 MHz"));
+    assert_eq!(of("bandwidth").data["bytes_per_second"], serde_json::Value::Null, "too little memory to measure");
+    let level = of("level").data["chosen"].as_str().map(str::to_owned);
+    assert!(level.is_some(), "{:?}", of("level"));
+    assert_eq!(to_json(&findings)["memory"]["status"], "warning");
 }
 
 #[test]

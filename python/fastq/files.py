@@ -39,8 +39,8 @@ def doctor() -> dict[str, Finding]:
     Takes about half a second, in which the speed of the memory is measured.
 
     Returns:
-        Findings by name: ``processor``, ``level``, ``threads``, ``cgroup``, ``memory``, ``temperature`` (where there are
-        sensors), ``bandwidth`` and ``default model``.
+        Findings by name: ``processor``, ``level``, ``threads``, ``cgroup``, ``memory``, ``temperature`` (where
+        there are sensors), ``bandwidth`` and ``default model``.
 
     Example:
         >>> import fastq

@@ -181,8 +181,8 @@ class MemoryPlan:
         scratch_bytes: Activations and working memory.
         total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
         available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
-        warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside the
-            rest, so that parts of the file are read again for every token. ``None`` when nothing is.
+        warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside
+            the rest, so that parts of the file are read again for every token. ``None`` when nothing is.
     """
 
     context: int

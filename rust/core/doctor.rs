@@ -7,7 +7,7 @@ use fastq_kernels::level::LEVEL_VARIABLE;
 use fastq_kernels::{Cpu, Level};
 use serde_json::{Map, Value, json};
 
-use crate::machine::{Machine, page_size};
+use crate::machine::{CoreKind, Machine, page_size};
 use crate::memory::human;
 use crate::pool::Pool;
 use crate::{Interrupt, Result};
@@ -149,7 +149,9 @@ fn threads(machine: &Machine) -> Finding {
     let physical = machine.physical_cores().filter(|&cores| cores < usable);
     why.extend(physical.map(|cores| format!("on {cores} cores")));
     if let Some(fast) = &fast {
-        why.push(format!("the {} fast ones are used", fast.len()));
+        let kinds = machine.core_kinds();
+        let names = CoreKind::list(kinds.iter().filter(|kind| kind.fast));
+        why.push(format!("the fast ones are used: {}", names.unwrap_or_else(|| fast.len().to_string())));
     }
     if let Some(quota) = quota {
         why.push(format!("the cgroup grants the time of {quota:.2}"));

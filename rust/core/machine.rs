@@ -112,18 +112,8 @@ impl Machine {
 
     /// The name of the processor, or of its cores: `4 × Cortex-A76 + 4 × Cortex-A55`.
     pub fn processor_name(&self) -> Option<String> {
-        let kinds = self.core_kinds();
-        if kinds.iter().all(|kind| kind.name.is_some()) && !kinds.is_empty() {
-            let mut cores: Vec<(String, usize)> = Vec::new();
-            for kind in kinds {
-                let (name, count) = (kind.name.unwrap_or_default(), kind.processors.len());
-                match cores.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += count,
-                    None => cores.push((name, count)),
-                }
-            }
-            let cores: Vec<String> = cores.iter().map(|(name, count)| format!("{count} × {name}")).collect();
-            return Some(cores.join(" + "));
+        if let Some(cores) = CoreKind::list(&self.core_kinds()) {
+            return Some(cores);
         }
         let fields = self.cpuinfo();
         let named = ["model name", "Model Name", "uarch", "cpu"]

@@ -19,6 +19,22 @@ pub struct CoreKind {
     pub fast: bool,
 }
 
+impl CoreKind {
+    /// `4 × Cortex-A76 + 4 × Cortex-A55`; `None` unless all have names.
+    pub fn list<'a>(kinds: impl IntoIterator<Item = &'a CoreKind>) -> Option<String> {
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        for kind in kinds {
+            let name = kind.name.as_deref()?;
+            match counts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count += kind.processors.len(),
+                None => counts.push((name, kind.processors.len())),
+            }
+        }
+        let cores: Vec<String> = counts.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        (!cores.is_empty()).then(|| cores.join(" + "))
+    }
+}
+
 impl Machine {
     /// The fast ones of the processors that this process may use; `None` when all are about equally fast or nothing is known.
     ///
