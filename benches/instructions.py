@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 TYPES = ("Q4_0", "Q4_K", "Q8_0", "Q6_K", "Q5_K", "Q4_1", "Q5_0", "Q3_K", "Q2_K", "IQ4_NL", "IQ4_XS", "MXFP4")
-ROWS, K = 64, 1024
+ROWS, K = 64, 2048
 
 
 def executed(command: list[str], cpu: str, root: str | None, level: str | None) -> int | None:
@@ -58,15 +58,16 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=TYPES)
     parser.add_argument("--tokens", nargs="*", type=int, default=[1, 64])
     arguments = parser.parse_args()
-    columns = [*arguments.levels, *(["ggml"] if arguments.ggml else [])]
+    columns = [*arguments.levels, *(["ggml", "ggml, file layout"] if arguments.ggml else [])]
     print("| type | tokens |" + "".join(f" {name} |" for name in columns))
     print("|---|---|" + "---|" * len(columns))
     for kind in arguments.types:
         for tokens in arguments.tokens:
             cells = []
             for name in columns:
-                program, level = (arguments.ggml, None) if name == "ggml" else (arguments.products, name)
-                count = per_weight(program, kind, tokens, arguments.cpu, arguments.root, level)
+                program, level = (arguments.ggml, None) if name.startswith("ggml") else (arguments.products, name)
+                form = f"{kind}-row" if name.endswith("layout") else kind
+                count = per_weight(program, form, tokens, arguments.cpu, arguments.root, level)
                 cells.append("" if count is None else f"{count:.3f}")
             print(f"| {kind} | {tokens} | " + " | ".join(cells) + " |", flush=True)
 

@@ -1,5 +1,5 @@
-// What benches/instructions.py counts of ggml: its products of many rows with repacked weights, as llama.cpp runs them by default,
-// or row by row where it has no repacked form.
+// What benches/instructions.py counts of ggml: its products of several rows with weights that were repacked in memory, as llama.cpp
+// runs them by default; row by row from the layout of the file where it has no repacked form, and for FORMAT-row.
 //
 //     instructions_ggml FORMAT TOKENS ROWS K TIMES
 //
@@ -33,8 +33,11 @@ static const struct {
     const char *name;
     enum ggml_type type;
 } by_row[] = {
-    {"Q4_1", GGML_TYPE_Q4_1}, {"Q5_0", GGML_TYPE_Q5_0},     {"Q5_1", GGML_TYPE_Q5_1},
-    {"Q3_K", GGML_TYPE_Q3_K}, {"Q2_K", GGML_TYPE_Q2_K},     {"IQ4_XS", GGML_TYPE_IQ4_XS},
+    {"Q4_1", GGML_TYPE_Q4_1},       {"Q5_0", GGML_TYPE_Q5_0},         {"Q5_1", GGML_TYPE_Q5_1},
+    {"Q3_K", GGML_TYPE_Q3_K},       {"Q2_K", GGML_TYPE_Q2_K},         {"IQ4_XS", GGML_TYPE_IQ4_XS},
+    {"Q4_0-row", GGML_TYPE_Q4_0},   {"Q8_0-row", GGML_TYPE_Q8_0},     {"Q4_K-row", GGML_TYPE_Q4_K},
+    {"Q5_K-row", GGML_TYPE_Q5_K},   {"Q6_K-row", GGML_TYPE_Q6_K},     {"IQ4_NL-row", GGML_TYPE_IQ4_NL},
+    {"MXFP4-row", GGML_TYPE_MXFP4},
 };
 
 int main(int argc, char **argv) {
