@@ -6,7 +6,7 @@ use std::fs;
 
 /// Processors per word of a mask.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const WORD: usize = 8 * size_of::<libc::c_ulong>();
+const WORD: usize = libc::c_ulong::BITS as usize;
 
 /// The processors that the calling thread may use: online, in its cpuset and in its affinity mask. `None` where there is no such mask.
 #[cfg(any(target_os = "linux", target_os = "android"))]
