@@ -1,13 +1,14 @@
 """Count the instructions that a product of the ARM levels takes per weight, beside those of ggml.
 
-There is no ARM machine behind these figures: qemu executes the programs one instruction at a time and writes a line for
-each, so what is counted is exact, and says nothing about cycles. Products of two sizes of the same loop are subtracted, so
-that start and end do not count.
+There is no ARM machine behind these figures: qemu executes the programs one instruction at a time and writes a line
+for each, so what is counted is exact, and says nothing about cycles. Products of two sizes of the same loop are
+subtracted, so that start and end do not count.
 
     python benches/instructions.py PRODUCTS [--ggml PROGRAM] [--cpu max] [--root FOLDER]
 
-PRODUCTS is `rust/kernels/examples/products.rs` built for aarch64 in release; PROGRAM is `benches/instructions_ggml.cpp` linked to
-the static libraries of ggml, built for aarch64 with `-march=armv8.2-a+dotprod+i8mm`. Both take FORMAT TOKENS ROWS K TIMES.
+PRODUCTS is `rust/kernels/examples/products.rs` built for aarch64 in release; PROGRAM is
+`benches/instructions_ggml.cpp` linked to the static libraries of ggml, built for aarch64 with
+`-march=armv8.2-a+dotprod+i8mm`. Both take FORMAT TOKENS ROWS K TIMES.
 """
 
 from __future__ import annotations

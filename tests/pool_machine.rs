@@ -176,7 +176,7 @@ const X1: u32 = 0xd44;
 const X3: u32 = 0xd4e;
 
 /// A machine, its cores, where their numbers are told, the fast ones, and how it is described.
-type Case<'a> = (&'a str, &'a [Cores], Parts, Option<Range<usize>>, &'a str);
+type Described<'a> = (&'a str, &'a [Cores], Parts, Option<Range<usize>>, &'a str);
 
 /// Boards and phones. Capacities are those of the device trees in Linux, times the highest clocks.
 #[test]
@@ -194,7 +194,7 @@ fn fast_cores_of_boards_and_phones() {
         cores(5, 6, A710, 608, 2_803_200),
         cores(7, 7, X3, 1024, 3_187_200),
     ];
-    let cases: &[Case<'_>] = &[
+    let cases: &[Described<'_>] = &[
         ("Raspberry Pi 5", &[cores(0, 3, A76, 1024, 2_400_000)], Register, None, "4 × Cortex-A76"),
         ("Rock 5B", &rk3588(1), Register, Some(4..8), "4 × Cortex-A76 + 4 × Cortex-A55"),
         ("Rock 5B, no capacities", &rk3588(0), CpuInfo, Some(4..8), "4 × Cortex-A76 + 4 × Cortex-A55"),
