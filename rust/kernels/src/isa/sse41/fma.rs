@@ -26,8 +26,8 @@ use core::arch::x86_64::*;
 pub(super) unsafe fn fma(a: __m128, b: __m128, c: __m128) -> __m128 {
     // SAFETY: by the contract; registers only.
     unsafe {
-        let (sum, doubt) = rounded_twice(a, b, c);
-        if _mm_movemask_epi8(doubt) == 0 { sum } else { exact(a, b, c) }
+        let (sum, low, size) = rounded_twice(a, b, c);
+        if is_doubtful(low, size) { exact(a, b, c) } else { sum }
     }
 }
 
@@ -40,13 +40,14 @@ pub(super) unsafe fn fma4(a: [__m128; 4], b: [__m128; 4], c: [__m128; 4]) -> [__
     // SAFETY: by the contract; registers only.
     unsafe {
         let mut sums = c;
-        let mut doubts = _mm_setzero_si128();
+        let (mut lowest, mut smallest) = (_mm_set1_epi32(i32::MAX), _mm_set1_epi32(i32::MAX));
         for i in 0..4 {
-            let (sum, doubt) = rounded_twice(a[i], b[i], c[i]);
+            let (sum, low, size) = rounded_twice(a[i], b[i], c[i]);
             sums[i] = sum;
-            doubts = _mm_or_si128(doubts, doubt);
+            lowest = _mm_min_epi32(lowest, low);
+            smallest = _mm_min_epi32(smallest, size);
         }
-        if _mm_movemask_epi8(doubts) == 0 { sums } else { exact4(a, b, c) }
+        if is_doubtful(lowest, smallest) { one_by_one(a, b, c) } else { sums }
     }
 }
 
@@ -60,23 +61,37 @@ unsafe fn wide(v: __m128) -> [__m128d; 2] {
     unsafe { [_mm_cvtps_pd(v), _mm_cvtps_pd(_mm_movehl_ps(v, v))] }
 }
 
-/// `a * b + c` rounded to f64 and then to f32, and a lane that is not zero where that may be wrong.
+/// `a * b + c` rounded to f64 and then to f32, with what [`is_doubtful`] wants to know of it.
 ///
 /// # Safety
 /// The CPU has SSE4.1.
 #[inline(always)]
-unsafe fn rounded_twice(a: __m128, b: __m128, c: __m128) -> (__m128, __m128i) {
+unsafe fn rounded_twice(a: __m128, b: __m128, c: __m128) -> (__m128, __m128i, __m128i) {
     // SAFETY: by the contract; registers only.
     unsafe {
         let ([a0, a1], [b0, b1], [c0, c1]) = (wide(a), wide(b), wide(c));
         let (s0, s1) = (_mm_add_pd(_mm_mul_pd(a0, b0), c0), _mm_add_pd(_mm_mul_pd(a1, b1), c1));
         let sum = _mm_movelh_ps(_mm_cvtpd_ps(s0), _mm_cvtpd_ps(s1));
+        // The lower 29 bits of the f64, at the top of the lane.
         let low = _mm_castps_si128(_mm_shuffle_ps::<0b10_00_10_00>(_mm_castpd_ps(s0), _mm_castpd_ps(s1)));
-        let midpoint = _mm_cmpeq_epi32(_mm_slli_epi32::<3>(low), _mm_set1_epi32(i32::MIN));
-        // The bits without the sign are 1..=0x0080_0000, and twice that plus i32::MAX, wrapping, is what follows i32::MIN.
-        let twice = _mm_add_epi32(_mm_slli_epi32::<1>(_mm_castps_si128(sum)), _mm_set1_epi32(i32::MAX));
-        let small = _mm_cmplt_epi32(twice, _mm_set1_epi32(i32::MIN + 0x0100_0000));
-        (sum, _mm_or_si128(midpoint, small))
+        // The bits of the f32 without the sign, turned so that those of the smallest subnormal number come first, of zero last.
+        let size = _mm_add_epi32(_mm_slli_epi32::<1>(_mm_castps_si128(sum)), _mm_set1_epi32(i32::MAX));
+        (sum, _mm_slli_epi32::<3>(low), size)
+    }
+}
+
+/// Whether a sum may be wrong: its lower bits are those of a midpoint, which as an integer at the top of a lane are the smallest one;
+/// or it is subnormal or 2^-126, which are the smallest sizes. So the smallest of several sums tell of all.
+///
+/// # Safety
+/// The CPU has SSE4.1.
+#[inline(always)]
+unsafe fn is_doubtful(low: __m128i, size: __m128i) -> bool {
+    // SAFETY: by the contract; registers only.
+    unsafe {
+        let midpoint = _mm_cmpeq_epi32(low, _mm_set1_epi32(i32::MIN));
+        let small = _mm_cmplt_epi32(size, _mm_set1_epi32(i32::MIN + 0x0100_0000));
+        _mm_movemask_epi8(_mm_or_si128(midpoint, small)) != 0
     }
 }
 
@@ -93,12 +108,17 @@ fn exact(a: __m128, b: __m128, c: __m128) -> __m128 {
     }
 }
 
-/// As [`exact`], of sixteen lanes.
+/// [`fma4`] with a look at each four lanes: of products with few bits, like those of int8 values, one sum in some hundreds is a midpoint.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "sse4.1")]
-fn exact4(a: [__m128; 4], b: [__m128; 4], c: [__m128; 4]) -> [__m128; 4] {
-    [exact(a[0], b[0], c[0]), exact(a[1], b[1], c[1]), exact(a[2], b[2], c[2]), exact(a[3], b[3], c[3])]
+fn one_by_one(a: [__m128; 4], b: [__m128; 4], c: [__m128; 4]) -> [__m128; 4] {
+    let mut sums = c;
+    for i in 0..4 {
+        // SAFETY: the feature is enabled.
+        sums[i] = unsafe { fma(a[i], b[i], c[i]) };
+    }
+    sums
 }
 
 /// `p + c` cut off to f64, with an odd last bit where something was.
