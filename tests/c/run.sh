@@ -7,6 +7,7 @@
 #   FASTQ_MODELS        folder of the real models; without it only made-up ones are used
 #   PYTHON              an interpreter with numpy, which makes those
 #   CC                  the C compiler; words behind it are its options
+#   LIBRARIES           what CC does not add by itself for the static library: -lunwind for zig
 #   CARGO_BUILD_TARGET  another machine, as rust/c/install.sh takes it, and then
 #   RUNNER              what runs its programs here
 #   TOKENS              how many a real model answers with
@@ -14,11 +15,12 @@
 # For aarch64, with cargo-zigbuild, ziglang and qemu, ROOT holding the libraries of a Debian for it:
 #
 #     CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu.2.17 CC="python -m ziglang cc -target aarch64-linux-gnu.2.17" \
-#         RUNNER="qemu-aarch64-static -cpu cortex-a76 -L ROOT" bash tests/c/run.sh
+#         LIBRARIES=-lunwind RUNNER="qemu-aarch64-static -cpu cortex-a76 -L ROOT" bash tests/c/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 read -ra cc <<<"${CC:-cc}"
 read -ra runner <<<"${RUNNER:-}"
+read -ra libraries <<<"${LIBRARIES:-}"
 python=${PYTHON:-python3}
 fastq=${FASTQ:?the fastq command to compare with, such as .venv/bin/fastq}
 command -v "${cc[0]}" >/dev/null || { echo "test-c needs a C compiler: ${cc[0]} is not there; name one with CC=" >&2; exit 1; }
@@ -37,8 +39,8 @@ diff <(echo "$seen") <(echo "$declared") || { echo "libfastq.so exports somethin
 # The header in other languages and dialects.
 strict=(-Wall -Wextra -Werror -pedantic "-I$header")
 printf '#include <fastq.h>\nint main(void) { return (int)fastq_api_version() - FASTQ_API_VERSION; }\n' >"$work/header.c"
-for dialect in c99 c11 c17; do "${cc[@]}" -std=$dialect "${strict[@]}" -fsyntax-only "$work/header.c"; done
-for dialect in c++11 c++17; do "${cc[@]}" -x c++ -std=$dialect "${strict[@]}" -fsyntax-only "$work/header.c"; done
+for dialect in c99 c11 c17; do "${cc[@]}" -std=$dialect "${strict[@]}" -c "$work/header.c" -o "$work/header.o"; done
+for dialect in c++11 c++17; do "${cc[@]}" -x c++ -std=$dialect "${strict[@]}" -c "$work/header.c" -o "$work/header.o"; done
 
 # The test, and the program of the README.
 awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md >"$work/answer.c"
@@ -47,7 +49,7 @@ for program in test answer; do
     [ $program = test ] || source=$work/$program.c
     "${cc[@]}" -std=c99 -O1 -g "${strict[@]}" "$source" -o "$work/$program-shared" "-L$library" "-Wl,-rpath,$library" -lfastq -lpthread
     "${cc[@]}" -std=c99 -O1 -g "${strict[@]}" "$source" -o "$work/$program-static" \
-        "$library/libfastq.a" -lpthread -ldl -lm
+        "$library/libfastq.a" -lpthread -ldl -lm "${libraries[@]}"
 done
 run() { "${runner[@]}" "$@"; }
 
