@@ -97,7 +97,8 @@ def test_weights_that_do_not_fit_the_memory_are_told(
     options: dict[str, Any] = {"context": 64, "threads": 1}
     with caplog.at_level(logging.WARNING, "fastq"), fastq.Model(larger_than_memory, **options):
         pass
-    assert [record.getMessage() for record in caplog.records] == [f"{larger_than_memory}: {warning}"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{larger_than_memory}: the weights (1.0 TiB)")
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fastq"), fastq.Model(small, **options):
         pass

@@ -127,9 +127,9 @@ fn level() -> Finding {
             data["chosen"] = json!(level.name());
             let why = match forced {
                 Some(_) => format!("asked for by {LEVEL_VARIABLE}"),
-                None => "the highest available".to_owned(),
+                None => "the highest here".to_owned(),
             };
-            let mut text = format!("{}, {why} of {}", level.name(), names(&available).join(", "));
+            let mut text = format!("{}, {why}; available: {}", level.name(), names(&available).join(", "));
             if !unavailable.is_empty() {
                 text += &format!("; {}", unavailable.iter().map(lacking).collect::<Vec<_>>().join("; "));
             }
