@@ -134,9 +134,9 @@ impl Cases {
         self.share
     }
 
-    /// The size to take for a random sample of `n`.
-    pub fn part_of(&self, n: usize) -> usize {
-        n.div_ceil(self.share)
+    /// The size to take for a random sample of `n`, which says something from `least` on.
+    pub fn part_of(&self, n: usize, least: usize) -> usize {
+        n.div_ceil(self.share).max(least)
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn blocks_keep_to_their_bits() {
-        let count = Cases::new().part_of(20_000);
+        let count = Cases::new().part_of(20_000, 4_000);
         for &format in Format::ALL {
             let info = format.info();
             for (bits, limit) in [(Bits::Sensible, 6.0), (Bits::Finite, f32::MAX)] {

@@ -118,7 +118,7 @@ const LOSSES: &[(Format, f32, f64)] = &[
 #[test]
 fn decoding_what_was_encoded_loses_little() {
     assert_eq!(LOSSES.len(), quantizing().count());
-    let count = 256 * Cases::new().part_of(512);
+    let count = 256 * Cases::new().part_of(512, 64);
     for &(format, worst_bound, mean_bound) in LOSSES {
         let info = format.info();
         for (seed, sigma) in [(1, 1.0), (2, 0.02), (3, 100.0)] {
