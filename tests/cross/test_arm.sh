@@ -111,21 +111,25 @@ run_kernels() {
     FASTQ_TEST_SHARE=$2 "${@:3}" >"$logs/$1-kernels" 2>&1 || { tail -50 "$logs/$1-kernels"; die "kernel tests fail on $1"; }
 }
 
-# run_python CPU PYTHON PYTEST_ARGUMENT...: levels, Python tests, hashes, and the answer of a real model.
-run_python() {
-    local cpu=$1 python=$2 log=$logs/$1-python found answer
+# run_answer CPU PYTHON: levels, and the answer of a real model.
+run_answer() {
+    local cpu=$1 python=$2 found answer
     found=$("$python" -c 'import fastq; print(",".join(fastq.cpu_info().available_levels))')
     [[ $found == "$FASTQ_REQUIRE_LEVELS" ]] || die "$cpu must have the levels $FASTQ_REQUIRE_LEVELS and has $found"
+    answer=$("$python" -m fastq run "$model" "${prompt[@]}")
+    [[ $answer == "$expected" ]] || die "on $cpu SmolLM2 answers $(printf %q "$answer")"
+    echo "$cpu: levels $found; $(passed "$logs/$cpu-kernels") kernel tests; SmolLM2's 16 tokens: equal" >"$logs/$cpu"
+}
+
+# run_python CPU PYTHON PYTEST_ARGUMENT...: as run_answer, and Python tests and hashes.
+run_python() {
+    local cpu=$1 python=$2 log=$logs/$1-python
     FASTQ_TEST_SHARE=9 "$python" -m pytest -q -p no:cacheprovider -m "not real_model" "${@:3}" >"$log" 2>&1 ||
         { cat "$log"; die "Python tests fail on $cpu"; }
     # Where another NumPy makes another file, a hash that was not compared is but a note.
     grep -q "^one answer of .* SHA-256 $golden$" "$log" || { cat "$log"; die "$cpu lacks hash $golden of the tiny models"; }
-    answer=$("$python" -m fastq run "$model" "${prompt[@]}")
-    [[ $answer == "$expected" ]] || die "on $cpu SmolLM2 answers $(printf %q "$answer")"
-    {
-        echo "$cpu: levels $found; $(passed "$logs/$cpu-kernels") kernel tests; $(passed "$log") Python tests;"
-        echo "    one answer of all tiny models: SHA-256 $golden; SmolLM2's 16 tokens: equal"
-    } >"$logs/$cpu"
+    run_answer "$cpu" "$python"
+    echo "    $(passed "$log") Python tests; one answer of all tiny models: SHA-256 $golden" >>"$logs/$cpu"
 }
 
 # An emulator is one busy thread for the most part, so all of them share the processors of this machine.
@@ -138,13 +142,21 @@ for entry in "${arm[@]}"; do
     ) &
     running+=($!)
 done
-# AVX2 takes the emulator a hundred times as long as the processor, and this machine tests it at full speed. So here it
-# is about dispatch: which levels there are, that each runs, and that it uses nothing that the processor lacks.
+# This machine tests the levels of x86 at full speed. So here it is about dispatch: which levels there are, that each runs, and
+# that it uses nothing that the processor lacks. AVX2 takes the emulator a hundred times as long as the processor, and the
+# one of Debian 12 (qemu 7.2) computes other integers for I-quants than processors do; so on Haswell it is the answer of a
+# real model (Q4_1) that is compared.
 for entry in "${x86[@]}"; do
     (
         export QEMU_CPU=${entry%%=*} FASTQ_REQUIRE_LEVELS=${entry#*=}
-        run_kernels "$QEMU_CPU" 331 "$qemu/qemu-x86_64-static" "$x86_tests" level
-        run_python "$QEMU_CPU" "$cross/bin/python-x86_64" tests/test_one_answer.py -k "required or tiny_models or has_its_hash"
+        if [[ $FASTQ_REQUIRE_LEVELS == *avx2* ]]; then
+            run_kernels "$QEMU_CPU" 331 "$qemu/qemu-x86_64-static" "$x86_tests" required_levels
+            run_answer "$QEMU_CPU" "$cross/bin/python-x86_64"
+        else
+            run_kernels "$QEMU_CPU" 331 "$qemu/qemu-x86_64-static" "$x86_tests" level
+            run_python "$QEMU_CPU" "$cross/bin/python-x86_64" tests/test_one_answer.py \
+                -k "required or tiny_models or has_its_hash"
+        fi
     ) &
     running+=($!)
 done
