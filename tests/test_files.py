@@ -113,7 +113,7 @@ import fastq, sys
 for opener in (fastq.inspect, fastq.plan, fastq.Model):
     try:
         opener(sys.argv[1])
-    except (fastq.FastqError, OSError) as error:
+    except (fastq.FastqError, OSError, MemoryError) as error:
         assert str(error)
     else:
         raise SystemExit("no error")
