@@ -64,13 +64,14 @@ tiny=$work/tiny.gguf gemma=$work/gemma.gguf
 
 # What the command answers: one token a line.
 expected() { "$fastq" run --json --temperature 0 "$@" | "$python" -c 'import json, sys; print(*json.load(sys.stdin)["tokens"])'; }
+text="The capital of France is"
 compare() { # MODEL TOKENS
     for linked in shared static; do
         for kind in prompt chat; do
             raw=(); [ $kind = chat ] || raw=(--raw)
-            wanted=$(expected "${raw[@]}" -n "$2" "$1" "Hello, what is 2+2?")
-            found=$(run "$work/test-$linked" $kind "$1" "$2" "Hello, what is 2+2?")
-            [ "$found" = "$wanted" ] || { echo "$kind, $1, $linked: expected $wanted, found $found" >&2; exit 1; }
+            wanted=$(expected "${raw[@]}" -n "$2" "$1" "$text")
+            found=$(run "$work/test-$linked" $kind "$1" "$2" "$text")
+            [ -n "$wanted" ] && [ "$found" = "$wanted" ] || { echo "$kind, $1, $linked: expected $wanted, found $found" >&2; exit 1; }
         done
     done
 }
