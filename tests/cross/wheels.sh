@@ -99,7 +99,7 @@ names=("$@")
 [[ ${#names[@]} -gt 0 ]] || names=("${wheels[@]}" "${programs[@]/%/-program}" free-threaded sdist)
 for name in "${names[@]}"; do
     case $name in
-        sdist) maturin sdist --quiet --out "$dist" ;;
+        sdist) maturin sdist --out "$dist" >"$logs/sdist" 2>&1 || { cat "$logs/sdist"; die "no source distribution"; } ;;
         free-threaded) free_threaded ;;
         *-program) program "${name%-program}" ;;
         *) wheel "$name" ;;
