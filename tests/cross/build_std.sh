@@ -29,6 +29,9 @@ name = "empty"
 version = "0.0.0"
 edition = "2024"
 [workspace]
+# Thin LTO of a program wants the bitcode of the library.
+[profile.release]
+lto = "thin"
 [profile.release.package.panic_abort]
 rustflags = ["-Cpanic=abort"]
 MANIFEST
