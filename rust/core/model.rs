@@ -10,8 +10,10 @@ mod buffers;
 mod damage;
 mod forward;
 mod info;
+mod keys;
 mod logits;
 mod regions;
+pub mod rope;
 pub mod spec;
 pub mod tensors;
 mod turns;
@@ -36,7 +38,7 @@ use crate::{Error, Interrupt, Result};
 use batch::plan_chunk;
 use buffers::{BufferSizes, Buffers};
 use forward::Context;
-use spec::{MAX_CONTEXT, ModelSpec};
+use spec::{LayerSpec, MAX_CONTEXT, ModelSpec};
 use turns::Turns;
 use weights::Weights;
 
@@ -149,7 +151,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
     {
         return Err(Error::Argument(format!("context must be from 1 to {MAX_CONTEXT}, found {context}")));
     }
-    let spec = ModelSpec::read(file)?;
+    let spec = ModelSpec::read(file, options.context)?;
     let machine = Machine::this();
     let mut free = if options.check_memory { machine.free_memory() } else { None };
     let weights = Weights::load(file, &spec, free)?;
@@ -158,7 +160,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .iter()
         .enumerate()
         .map(|(index, window)| {
-            let layers = spec.layers.iter().filter(|layer| layer.group == index);
+            let layers = spec.layers.iter().filter_map(LayerSpec::attention).filter(|layer| layer.group == index);
             GroupLayout::new(
                 *window,
                 layers.map(|l| LayerKv {

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use fastq_kernels::attention::{KvHead, Query, SPLIT, Scores, attention, attention_part, combine, part_len};
-use fastq_kernels::elementwise::{add, rms_norm, rope};
+use fastq_kernels::elementwise::{add, rope, scale};
 
+use super::arch::HeadNorms;
 use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker};
 use super::forward::{Context, Pass, Row};
 use super::regions::Regions;
-use super::spec::LayerSpec;
-use super::weights::LayerWeights;
+use super::spec::Attention;
+use super::weights::{AttentionWeights, Norm};
 use crate::Result;
 use crate::kv_cache::HeadIndex;
 use crate::pool::Disjoint;
@@ -19,15 +20,18 @@ impl Pass<'_, '_> {
     pub(super) fn heads(
         &mut self,
         buffers: &mut Buffers,
-        spec: &LayerSpec,
-        weights: &LayerWeights,
+        spec: &Attention,
+        weights: &AttentionWeights,
         with_queries: bool,
         with_keys: bool,
     ) -> Result<()> {
         let Context { spec: model, weights: all, cpu, .. } = self.context;
-        let epsilon = model.norm_epsilon;
-        let (style, pairs) = (model.ropes[spec.rope].style, all.ropes[spec.rope].pairs());
-        let (before, stride) = (all.pairs_before(spec.rope), all.pairs_before(all.ropes.len()));
+        let stride = all.pairs_before(all.ropes.len());
+        let rotation = spec.rope.map(|rope| {
+            let before = all.pairs_before(rope);
+            (model.ropes[rope].style, before..before + all.ropes[rope].pairs())
+        });
+        let together = model.architecture.head_norms == HeadNorms::Together;
         let (queries, keys, values) =
             (spec.heads * spec.key_dim, spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
         let Buffers { q, k, v, cos, sin, workers, .. } = buffers;
@@ -35,34 +39,35 @@ impl Pass<'_, '_> {
         let (rows, batch) = (&*self.rows, &*self.batch);
         self.regions.each_row(rows.len(), 2 * (queries + keys + values), |index, worker| {
             let row = rows[index];
-            let angles = row.index * stride + before;
-            let (cos, sin) = (&cos[angles..angles + pairs], &sin[angles..angles + pairs]);
             // SAFETY: a worker number belongs to one thread at a time.
             let worker = unsafe { workers.item(worker) };
-            let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>| {
+            let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&Norm>| {
                 if let Some(bias) = bias {
                     add(cpu, x, bias);
                 }
                 if let Some(norm) = norm {
-                    let local = &mut worker.local[..spec.key_dim];
-                    for head in x.chunks_exact_mut(spec.key_dim) {
-                        rms_norm(cpu, head, Some(norm), epsilon, local);
-                        head.copy_from_slice(local);
-                    }
+                    let span = if together { x.len() } else { spec.key_dim };
+                    norm.parts(cpu, x, span, &mut worker.local);
                 }
-                rope(cpu, x, spec.key_dim, style, cos, sin);
+                if let Some((style, pairs)) = &rotation {
+                    let angles = row.index * stride + pairs.start..row.index * stride + pairs.end;
+                    rope(cpu, x, spec.key_dim, *style, &cos[angles.clone()], &sin[angles]);
+                }
             };
             if with_queries {
                 // SAFETY: a row belongs to one piece.
                 let q = unsafe { q.slice(index * queries..(index + 1) * queries) };
-                turn(q, weights.query.bias.as_deref(), weights.query_norm.as_deref());
+                turn(q, weights.query.bias.as_deref(), weights.query_norm.as_ref());
+                if let Some(temperature) = model.temperature {
+                    scale(cpu, q, temperature.at(row.position));
+                }
             }
             if with_keys {
                 // SAFETY: a row belongs to one piece.
                 let (k, v) = unsafe {
                     (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values))
                 };
-                turn(k, weights.key.bias.as_deref(), weights.key_norm.as_deref());
+                turn(k, weights.key.bias.as_deref(), weights.key_norm.as_ref());
                 if let Some(bias) = &weights.value.bias {
                     add(cpu, v, bias);
                 }
@@ -80,7 +85,7 @@ impl Pass<'_, '_> {
 
     /// Attention of all rows. Pieces are a few rows times one kv head with its query heads; when that makes few pieces, those with a
     /// long text are split at the multiples of [`SPLIT`] positions, too, and put together at the end.
-    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec) -> Result<()> {
+    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &Attention) -> Result<()> {
         let Context { spec: model, cpu, groups, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
@@ -197,7 +202,7 @@ impl Records {
 fn plan(
     rows: &[Row],
     sees: impl Fn(&Row) -> (usize, usize),
-    spec: &LayerSpec,
+    spec: &Attention,
     threads: usize,
     room: usize,
     pieces: &mut Vec<Piece>,

@@ -7,7 +7,7 @@ use fastq_kernels::matmul::MatmulScratch;
 use super::attend::Piece;
 use super::batch::Segment;
 use super::forward::Row;
-use super::spec::{LayerSpec, ModelSpec};
+use super::spec::{Attention, LayerSpec, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
 use crate::memory::Zeroed;
@@ -53,7 +53,10 @@ pub(super) fn kind_index(kind: Activation) -> usize {
 impl BufferSizes {
     /// The sizes for chunks of `chunk` tokens.
     pub(super) fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
-        let largest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+        let attentions = || spec.layers.iter().filter_map(LayerSpec::attention);
+        let largest = |size: fn(&Attention) -> usize| attentions().map(size).max().unwrap_or(0);
+        let queries = largest(|layer| layer.heads * layer.key_dim);
+        let keys = largest(|layer| layer.kv_heads * layer.key_dim);
         let mut records = [0; Activation::ALL.len()];
         for linear in weights.linears() {
             let kind = linear.format.activation();
@@ -69,15 +72,16 @@ impl BufferSizes {
         BufferSizes {
             chunk,
             width: spec.width,
-            queries: largest(|layer| layer.heads * layer.key_dim),
-            keys: largest(|layer| layer.kv_heads * layer.key_dim),
+            queries,
+            keys,
             values: largest(|layer| layer.kv_heads * layer.value_dim),
             heads: largest(|layer| layer.heads * layer.value_dim),
-            feed_forward: largest(|layer| layer.feed_forward),
+            feed_forward: spec.layers.iter().map(|layer| layer.feed_forward.width).max().unwrap_or(0),
             records,
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
-            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(largest(|layer| layer.key_dim)),
+            // Norms need a row of the hidden state, or of queries or keys.
+            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys),
             parts: parts.min(MAX_PARTS),
             threads,
         }

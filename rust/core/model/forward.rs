@@ -4,17 +4,18 @@
 //! A row is one token of the chunk. Every row's bits depend on its sequence only: products, norms and attention treat rows
 //! alone, so neither the chunk, the other rows nor the threads change them.
 
-use fastq_kernels::Cpu;
-use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, scale, silu_mul};
+use fastq_kernels::elementwise::{add, add_scaled, gelu, gelu_mul, scale, silu, silu_mul};
+use fastq_kernels::{Activation, Cpu};
 
-use super::arch::Gate;
+use super::arch::{ActivationFunction, NormPlacement};
 use super::batch::{BatchItem, Segment};
 use super::buffers::{Buffers, Worker, kind_index};
-use super::regions::{Kinds, Product, Records, Regions};
-use super::spec::{LayerSpec, ModelSpec};
-use super::weights::{LayerWeights, Linear, Weights};
+use super::regions::{Kinds, Product, Products, Records, Regions};
+use super::spec::{Attention, FeedForward, LayerSpec, Mixer, ModelSpec};
+use super::weights::{AttentionWeights, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Norm, Weights};
 use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
+use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
 use crate::{Interrupt, Result};
 
@@ -78,27 +79,33 @@ pub(super) struct Pass<'a, 'b> {
     pub(super) batch: &'a mut [BatchItem<'b>],
 }
 
-/// What a part begins with: `norm(x)`, quantized for its matrices. It is computed with the end of the part before it, while the row is
-/// in the cache.
+/// What a part begins with: `norm(x)`, or `x` where it has no norm, quantized for its matrices. It is computed with the end of the
+/// part before it, while the row is in the cache.
 #[derive(Clone, Copy)]
 struct Start<'a> {
-    norm: &'a [f32],
-    epsilon: f32,
+    norm: Option<&'a Norm>,
     kinds: Kinds,
     cpu: Cpu,
 }
 
 impl<'a> Start<'a> {
-    fn new(context: &Context<'a>, norm: &'a [f32], matrices: &[&Linear]) -> Start<'a> {
-        Start { norm, epsilon: context.spec.norm_epsilon, kinds: Kinds::of(matrices), cpu: context.cpu }
-    }
-
     /// The start of a layer, or of the output after the last one.
     fn layer(context: &Context<'a>, layer: usize) -> Start<'a> {
-        match context.weights.layers.get(layer) {
-            Some(layer) => Start::new(context, &layer.attention_norm, &[&layer.query, &layer.key, &layer.value]),
-            None => Start::new(context, &context.weights.output_norm, &[&context.weights.output]),
+        let Context { weights, spec, cpu, .. } = *context;
+        match weights.layers.get(layer) {
+            Some(layer) => {
+                let beside = (spec.norms == NormPlacement::Parallel).then_some(&layer.feed_forward);
+                let matrices = layer.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|b| b.inputs()));
+                Start { norm: layer.attention_norm.as_ref(), kinds: Kinds::of(matrices), cpu }
+            }
+            None => Start { norm: Some(&weights.output_norm), kinds: Kinds::of([&weights.output]), cpu },
         }
+    }
+
+    /// The start of a feed-forward part.
+    fn feed_forward(context: &Context<'a>, layer: &'a LayerWeights) -> Start<'a> {
+        let kinds = Kinds::of(layer.feed_forward.inputs());
+        Start { norm: layer.feed_forward_norm.as_ref(), kinds, cpu: context.cpu }
     }
 
     /// Fills the records of a row.
@@ -106,8 +113,14 @@ impl<'a> Start<'a> {
     /// # Safety
     /// Nobody else uses the records of the row during the call.
     unsafe fn row(&self, x: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
-        let local = &mut worker.local[..x.len()];
-        rms_norm(self.cpu, x, Some(self.norm), self.epsilon, local);
+        let local = match self.norm {
+            Some(norm) => {
+                let local = &mut worker.local[..x.len()];
+                norm.row(self.cpu, x, local);
+                local
+            }
+            None => x,
+        };
         // SAFETY: the caller's promise.
         unsafe { records.quantize(self.cpu, self.kinds, row, local) };
     }
@@ -123,11 +136,11 @@ impl Pass<'_, '_> {
         self.check(buffers, None)?;
         let layers = context.spec.layers.len();
         for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
-            self.attention_part(buffers, spec, weights, index + 1 == layers)?;
+            self.mixer_part(buffers, spec, weights, index + 1 == layers)?;
             if self.rows.is_empty() {
                 return Ok(());
             }
-            self.feed_forward_part(buffers, spec, weights, Start::layer(&context, index + 1))?;
+            self.feed_forward_part(buffers, &spec.feed_forward, weights, Start::layer(&context, index + 1))?;
             self.check(buffers, Some(index))?;
         }
         self.output(buffers)
@@ -166,109 +179,166 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// `x += attention(norm(x))`. In the last layer the rows that want no logits end with their keys and values.
-    fn attention_part(
+    /// `x += mixer(norm(x))`. In the last layer the rows that want no logits end with what later positions need of them.
+    fn mixer_part(
         &mut self,
         buffers: &mut Buffers,
         spec: &LayerSpec,
         weights: &LayerWeights,
         last: bool,
     ) -> Result<()> {
-        let Context { file, spec: model, cpu, .. } = self.context;
-        let width = model.width;
-        let n = self.rows.len();
+        let context = self.context;
+        let parallel = context.spec.norms == NormPlacement::Parallel;
+        let beside = parallel.then_some(&weights.feed_forward);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
-        {
-            let Buffers { q, k, v, records, workers, .. } = &mut *buffers;
-            let list = [
-                Product::new(file, &weights.query, records, n, q),
-                Product::new(file, &weights.key, records, n, k),
-                Product::new(file, &weights.value, records, n, v),
-            ];
-            self.regions.products(if narrow { &list[1..] } else { &list }, n, workers)?;
-        }
-        self.heads(buffers, spec, weights, !narrow, true)?;
-        if narrow {
-            // Only rows with logits go on. They move to the front of what is still needed of them.
-            let kind = weights.query.format.activation();
-            let record = kind.row_bytes(width);
-            let records = &mut buffers.records[kind_index(kind)];
-            let mut kept = 0;
-            for row in 0..n {
-                if self.rows[row].logits.is_some() {
-                    buffers.x.copy_within(row * width..(row + 1) * width, kept * width);
-                    records.copy_within(row * record..(row + 1) * record, kept * record);
-                    kept += 1;
-                }
+        let outputs = match (&spec.mixer, &weights.mixer) {
+            (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
+                self.attention(buffers, spec, weights, beside, narrow)?;
+                spec.heads * spec.value_dim
             }
-            self.rows.retain(|row| row.logits.is_some());
-            if kept == 0 {
-                return Ok(());
-            }
-            let Buffers { q, records, workers, .. } = &mut *buffers;
-            self.regions.products(&[Product::new(file, &weights.query, records, kept, q)], kept, workers)?;
-            self.heads(buffers, spec, weights, true, false)?;
+        };
+        if self.rows.is_empty() {
+            return Ok(());
         }
-        self.attend(buffers, spec)?;
-
-        let outputs = spec.heads * spec.value_dim;
-        let linear = &weights.attention_output;
-        let kinds = Kinds::of(&[linear]);
+        let output = weights.mixer.output();
+        let kinds = Kinds::of([output]);
         {
             let a = &*buffers.a;
             let records = Records::new(&mut buffers.records);
             // SAFETY: a row belongs to one piece.
             self.regions.each_row(self.rows.len(), outputs, |row, _| unsafe {
-                records.quantize(cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
+                records.quantize(context.cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
             })?;
         }
-        let next = Start::new(&self.context, &weights.feed_forward_norm, &[&weights.gate, &weights.up]);
-        self.add(buffers, linear, weights.post_attention_norm.as_deref(), next)
+        let next = (!parallel).then(|| Start::feed_forward(&context, weights));
+        self.add(buffers, output, weights.post_attention_norm.as_ref(), next)
     }
 
-    /// `x += down(gate(x) * up(x))`.
+    /// Attention from the records of the rows to [`Buffers::a`]; `beside` is a feed-forward part that has the same input.
+    fn attention(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &Attention,
+        weights: &AttentionWeights,
+        beside: Option<&FeedForwardWeights>,
+        narrow: bool,
+    ) -> Result<()> {
+        let file = self.context.file;
+        {
+            let n = self.rows.len();
+            let Buffers { q, k, v, gate, up, records, workers, .. } = &mut *buffers;
+            let mut list = Products::new();
+            list.push(Product::new(file, &weights.key, records, n, k));
+            list.push(Product::new(file, &weights.value, records, n, v));
+            if !narrow {
+                list.push(Product::new(file, &weights.query, records, n, q));
+                if let Some(beside) = beside {
+                    list.extend(beside.products(file, records, n, gate, up));
+                }
+            }
+            self.regions.products(&list, n, workers)?;
+        }
+        self.heads(buffers, spec, weights, !narrow, true)?;
+        if narrow {
+            let inputs = [&weights.query].into_iter().chain(beside.into_iter().flat_map(FeedForwardWeights::inputs));
+            self.keep_wanted(buffers, Kinds::of(inputs));
+            let n = self.rows.len();
+            if n == 0 {
+                return Ok(());
+            }
+            {
+                let Buffers { q, gate, up, records, workers, .. } = &mut *buffers;
+                let mut list = Products::new();
+                list.push(Product::new(file, &weights.query, records, n, q));
+                if let Some(beside) = beside {
+                    list.extend(beside.products(file, records, n, gate, up));
+                }
+                self.regions.products(&list, n, workers)?;
+            }
+            self.heads(buffers, spec, weights, true, false)?;
+        }
+        self.attend(buffers, spec)
+    }
+
+    /// Only rows with logits go on: they move to the front of the hidden states and of the records of the kinds.
+    fn keep_wanted(&mut self, buffers: &mut Buffers, kinds: Kinds) {
+        let width = self.context.spec.width;
+        let mut kept = 0;
+        for row in 0..self.rows.len() {
+            if self.rows[row].logits.is_some() {
+                buffers.x.copy_within(row * width..(row + 1) * width, kept * width);
+                for kind in kinds.iter() {
+                    let record = kind.row_bytes(width);
+                    let records = &mut buffers.records[kind_index(kind)];
+                    records.copy_within(row * record..(row + 1) * record, kept * record);
+                }
+                kept += 1;
+            }
+        }
+        self.rows.retain(|row| row.logits.is_some());
+    }
+
+    /// `x += down(f(gate(x)) * up(x))`, or without the gate.
     fn feed_forward_part(
         &mut self,
         buffers: &mut Buffers,
-        spec: &LayerSpec,
+        spec: &FeedForward,
         weights: &LayerWeights,
         next: Start<'_>,
     ) -> Result<()> {
-        let Context { file, cpu, .. } = self.context;
-        let (n, width) = (self.rows.len(), spec.feed_forward);
-        {
+        let Context { file, spec: model, cpu, .. } = self.context;
+        let (n, width, part) = (self.rows.len(), spec.width, &weights.feed_forward);
+        if model.norms != NormPlacement::Parallel {
             let Buffers { gate, up, records, workers, .. } = &mut *buffers;
-            let first = Product::new(file, &weights.gate, records, n, gate);
-            let second = Product::new(file, &weights.up, records, n, up);
-            self.regions.products(&[first, second], n, workers)?;
+            self.regions.products(&part.products(file, records, n, gate, up), n, workers)?;
         }
         {
-            let kinds = Kinds::of(&[&weights.down]);
+            let kinds = Kinds::of([&part.down]);
             let Buffers { gate, up, records, .. } = &mut *buffers;
             let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
             self.regions.each_row(n, 4 * width, |row, _| {
                 let range = row * width..(row + 1) * width;
                 // SAFETY: a row belongs to one piece.
-                let (gate, up) = unsafe { (gate.slice(range.clone()), up.slice(range)) };
-                if let Some(bias) = &weights.gate.bias {
-                    add(cpu, gate, bias);
-                }
-                if let Some(bias) = &weights.up.bias {
+                let up = unsafe { up.slice(range.clone()) };
+                if let Some(bias) = &part.up.bias {
                     add(cpu, up, bias);
                 }
-                match spec.gate {
-                    Gate::Silu => silu_mul(cpu, gate, up),
-                    Gate::Gelu => gelu_mul(cpu, gate, up),
-                }
+                let inner = match &part.gate {
+                    None => {
+                        match spec.activation {
+                            ActivationFunction::Silu => silu(cpu, up),
+                            ActivationFunction::Gelu => gelu(cpu, up),
+                        }
+                        up
+                    }
+                    Some(linear) => {
+                        // SAFETY: as above.
+                        let gate = unsafe { gate.slice(range) };
+                        if let Some(bias) = &linear.bias {
+                            add(cpu, gate, bias);
+                        }
+                        match spec.activation {
+                            ActivationFunction::Silu => silu_mul(cpu, gate, up),
+                            ActivationFunction::Gelu => gelu_mul(cpu, gate, up),
+                        }
+                        gate
+                    }
+                };
                 // SAFETY: as above.
-                unsafe { records.quantize(cpu, kinds, row, gate) };
+                unsafe { records.quantize(cpu, kinds, row, inner) };
             })?;
         }
-        self.add(buffers, &weights.down, weights.post_feed_forward_norm.as_deref(), next)
+        self.add(buffers, &part.down, weights.post_feed_forward_norm.as_ref(), Some(next))
     }
 
     /// `x += norm(linear(records))`, where the norm is there, and what comes next.
-    fn add(&mut self, buffers: &mut Buffers, linear: &Linear, norm: Option<&[f32]>, next: Start<'_>) -> Result<()> {
+    fn add(
+        &mut self,
+        buffers: &mut Buffers,
+        linear: &Linear,
+        norm: Option<&Norm>,
+        next: Option<Start<'_>>,
+    ) -> Result<()> {
         let Context { file, spec, cpu, .. } = self.context;
         let (n, width) = (self.rows.len(), spec.width);
         let Buffers { x, t, records, workers, .. } = buffers;
@@ -282,16 +352,37 @@ impl Pass<'_, '_> {
             if let Some(bias) = &linear.bias {
                 add(cpu, t, bias);
             }
-            match norm {
-                None => add(cpu, x, t),
-                Some(weight) => {
+            let update = match norm {
+                None => &*t,
+                Some(norm) => {
                     let local = &mut worker.local[..width];
-                    rms_norm(cpu, t, Some(weight), spec.norm_epsilon, local);
-                    add(cpu, x, local);
+                    norm.row(cpu, t, local);
+                    &*local
                 }
+            };
+            match spec.residual_scale {
+                None => add(cpu, x, update),
+                Some(factor) => add_scaled(cpu, x, update, factor),
             }
-            // SAFETY: as above.
-            unsafe { next.row(x, worker, &records, row) };
+            if let Some(next) = next {
+                // SAFETY: as above.
+                unsafe { next.row(x, worker, &records, row) };
+            }
         })
+    }
+}
+
+impl FeedForwardWeights {
+    /// The products with the input, for `n` rows.
+    fn products<'a>(
+        &self,
+        file: &'a Gguf,
+        records: &'a [Zeroed<u8>; Activation::ALL.len()],
+        n: usize,
+        gate: &'a mut [f32],
+        up: &'a mut [f32],
+    ) -> Products<'a> {
+        let gate = self.gate.as_ref().map(|linear| Product::new(file, linear, records, n, gate));
+        gate.into_iter().chain([Product::new(file, &self.up, records, n, up)]).collect()
     }
 }

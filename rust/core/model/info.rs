@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fastq_kernels::Level;
 use fastq_kernels::attention::KvFormat;
 
-use super::spec::ModelSpec;
+use super::spec::{LayerSpec, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
 use crate::gguf::Gguf;
@@ -77,7 +77,9 @@ impl ModelInfo {
         level: Level,
         threads: usize,
     ) -> Result<ModelInfo> {
-        let first = spec.layers.first().ok_or_else(|| file.error("the model has no layers"))?;
+        let feed_forward = spec.layers.first().map_or(0, |layer| layer.feed_forward.width);
+        let attention = spec.layers.iter().find_map(LayerSpec::attention);
+        let attention = attention.ok_or_else(|| file.error("the model has no layer with attention"))?;
         let mut types = BTreeMap::new();
         for tensor in file.tensors() {
             *types.entry(tensor.ty.name()).or_insert(0) += tensor.elements();
@@ -86,17 +88,17 @@ impl ModelInfo {
         let stem = || file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(ModelInfo {
             path: file.path().to_path_buf(),
-            architecture: spec.architecture.name.to_owned(),
+            architecture: spec.name.clone(),
             name: file.str("general.name")?.filter(|name| !name.is_empty()).map_or_else(stem, str::to_owned),
             parameters: weights.parameters,
             file_bytes: file.file_bytes(),
             bits_per_weight: plan.weights_bytes as f64 * 8.0 / all.max(1) as f64,
             layers: spec.layers.len(),
             width: spec.width,
-            heads: first.heads,
-            kv_heads: first.kv_heads,
-            head_size: first.key_dim,
-            feed_forward: first.feed_forward,
+            heads: attention.heads,
+            kv_heads: attention.kv_heads,
+            head_size: attention.key_dim,
+            feed_forward,
             sliding_window: spec.groups.iter().flatten().copied().min(),
             vocabulary: spec.vocabulary,
             trained_context: spec.context,

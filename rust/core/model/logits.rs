@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fastq_kernels::OutTile;
-use fastq_kernels::elementwise::{add, softcap};
+use fastq_kernels::elementwise::{add, scale, softcap};
 
 use super::buffers::{Buffers, LOGIT_ROWS, kind_index};
 use super::damage::diagnosis;
@@ -19,7 +19,7 @@ const LOGITS_PIECE: usize = 16 * 1024;
 const DIRECT_ROWS: usize = 8;
 
 impl Pass<'_, '_> {
-    /// Output matrix, bias and soft cap.
+    /// Output matrix, bias, factor and soft cap.
     pub(super) fn output(&mut self, buffers: &mut Buffers) -> Result<()> {
         let Context { spec, weights, file, .. } = self.context;
         let output = &weights.output;
@@ -113,7 +113,7 @@ fn run(rows: &[Row], start: usize) -> usize {
 }
 
 impl Context<'_> {
-    /// Bias and soft cap of rows of logits, and the check that they are finite. `values(row, part)` gives a part of a row, once.
+    /// Bias, factor and soft cap of rows of logits, and the check that they are finite. `values(row, part)` gives a part of a row, once.
     fn finish_logits<'v>(
         &self,
         regions: &mut Regions<'_>,
@@ -130,6 +130,9 @@ impl Context<'_> {
             let values = values(row, &part);
             if let Some(bias) = &weights.output.bias {
                 add(cpu, values, &bias[part]);
+            }
+            if let Some(factor) = spec.logit_scale {
+                scale(cpu, values, factor);
             }
             if let Some(cap) = spec.logit_cap {
                 softcap(cpu, values, cap);

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use arrayvec::ArrayVec;
 use fastq_kernels::activation::quantize_activations;
 use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
 
 use super::buffers::{Worker, kind_index};
-use super::weights::Linear;
+use super::weights::{Linear, MAX_INPUTS};
 use crate::gguf::Gguf;
 use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
@@ -24,13 +25,13 @@ const PANEL: usize = 32;
 pub(super) struct Kinds([bool; Activation::ALL.len()]);
 
 impl Kinds {
-    pub(super) fn of(linears: &[&Linear]) -> Kinds {
+    pub(super) fn of<'l>(linears: impl IntoIterator<Item = &'l Linear>) -> Kinds {
         let mut kinds = Kinds([false; Activation::ALL.len()]);
-        linears.iter().for_each(|linear| kinds.0[kind_index(linear.format.activation())] = true);
+        linears.into_iter().for_each(|linear| kinds.0[kind_index(linear.format.activation())] = true);
         kinds
     }
 
-    fn iter(self) -> impl Iterator<Item = Activation> {
+    pub(super) fn iter(self) -> impl Iterator<Item = Activation> {
         Activation::ALL.iter().copied().filter(move |kind| self.0[kind_index(*kind)])
     }
 }
@@ -41,6 +42,9 @@ pub(super) struct Product<'a> {
     pub(super) x: &'a [u8],
     pub(super) out: OutTile<'a>,
 }
+
+/// The products of one region.
+pub(super) type Products<'a> = ArrayVec<Product<'a>, MAX_INPUTS>;
 
 impl<'a> Product<'a> {
     /// `out = linear(records)` for `n` rows, without the bias.

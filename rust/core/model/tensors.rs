@@ -1,7 +1,7 @@
 //! The registry: one table of the tensors a model may have, with their roles, shapes and whether they must be there.
 
-use super::arch::Architecture;
-use super::spec::{LayerSpec, ModelSpec};
+use super::arch::{Gate, HeadNorms, NormPlacement};
+use super::spec::{Attention, LayerSpec, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
@@ -11,10 +11,16 @@ use crate::{Error, Result};
 pub enum Role {
     Embedding,
     OutputNorm,
+    OutputNormBias,
     Output,
     OutputBias,
     RopeFactors,
+    LongRopeFactors,
+    ShortRopeFactors,
     AttentionNorm,
+    AttentionNormBias,
+    QueryKeyValue,
+    QueryKeyValueBias,
     Query,
     QueryBias,
     QueryNorm,
@@ -27,6 +33,7 @@ pub enum Role {
     AttentionOutputBias,
     PostAttentionNorm,
     FeedForwardNorm,
+    FeedForwardNormBias,
     Gate,
     GateBias,
     Up,
@@ -49,25 +56,41 @@ enum Dim {
     Keys,
     /// All values of a position.
     Values,
+    /// Queries, keys and values of a position.
+    QueriesKeysValues,
     /// The outputs of all query heads.
     Heads,
-    /// One key.
-    Key,
+    /// What one weight of the norm of queries stands for.
+    QueryNorm,
+    /// What one weight of the norm of keys stands for.
+    KeyNorm,
     FeedForward,
+    /// Outputs of the matrix `up`, which may hold the gate, too.
+    Up,
 }
 
 impl Dim {
     fn of(self, spec: &ModelSpec, layer: &LayerSpec) -> u64 {
+        let heads = |size: fn(&Attention) -> usize| layer.attention().map_or(0, size);
+        // A norm with weights of its own for each head has two dimensions in the file, of which the product counts.
+        let norm = |all: fn(&Attention) -> usize| match spec.architecture.head_norms {
+            HeadNorms::Each | HeadNorms::None => heads(|a| a.key_dim),
+            HeadNorms::Together | HeadNorms::OwnIfThere => heads(all),
+        };
         let size = match self {
             Dim::Width => spec.width,
             Dim::Vocabulary => spec.vocabulary,
             Dim::RopePairs => spec.ropes[0].dims / 2,
-            Dim::Queries => layer.heads * layer.key_dim,
-            Dim::Keys => layer.kv_heads * layer.key_dim,
-            Dim::Values => layer.kv_heads * layer.value_dim,
-            Dim::Heads => layer.heads * layer.value_dim,
-            Dim::Key => layer.key_dim,
-            Dim::FeedForward => layer.feed_forward,
+            Dim::Queries => heads(|a| a.heads * a.key_dim),
+            Dim::Keys => heads(|a| a.kv_heads * a.key_dim),
+            Dim::Values => heads(|a| a.kv_heads * a.value_dim),
+            Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
+            Dim::Heads => heads(|a| a.heads * a.value_dim),
+            Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
+            Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
+            Dim::FeedForward => layer.feed_forward.width,
+            Dim::Up if layer.feed_forward.gate == Gate::InUp => 2 * layer.feed_forward.width,
+            Dim::Up => layer.feed_forward.width,
         };
         size as u64
     }
@@ -79,8 +102,17 @@ enum Need {
     Required,
     /// Used when it is there.
     Optional,
-    /// Required by architectures that say so, ignored by the others.
-    When(fn(&Architecture) -> bool),
+    /// As the spec says; `None` for tensors that are ignored.
+    By(fn(&ModelSpec, &LayerSpec) -> Option<Need>),
+    /// Required unless the file has another one instead, and ignored then.
+    Unless(Role),
+}
+
+impl Need {
+    /// Required if `condition`, else ignored.
+    fn when(condition: bool) -> Option<Need> {
+        condition.then_some(Need::Required)
+    }
 }
 
 /// A line of the table.
@@ -100,36 +132,53 @@ const fn entry(role: Role, name: &'static str, shape: &'static [Dim], need: Need
     Entry { role, name, shape, need }
 }
 
-const HEAD_NORMS: Need = Need::When(|architecture| architecture.head_norms);
-const SANDWICH: Need = Need::When(|architecture| architecture.sandwich_norms);
+const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_norms {
+    _ if layer.attention().is_none() => None,
+    HeadNorms::None => None,
+    HeadNorms::Each | HeadNorms::Together => Some(Need::Required),
+    HeadNorms::OwnIfThere => Some(Need::Optional),
+});
+const BEFORE: Need = Need::By(|spec, _| Need::when(spec.norms != NormPlacement::After));
+const BEFORE_FEED_FORWARD: Need =
+    Need::By(|spec, _| Need::when(!matches!(spec.norms, NormPlacement::After | NormPlacement::Parallel)));
+const AFTER: Need =
+    Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::After | NormPlacement::BeforeAndAfter)));
+const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gate::Apart));
 
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
     entry(Role::Embedding, "token_embd.weight", &[Dim::Width, Dim::Vocabulary], Need::Required),
     entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], Need::Required),
+    entry(Role::OutputNormBias, "output_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], Need::Optional),
     entry(Role::OutputBias, "output.bias", &[Dim::Vocabulary], Need::Optional),
     entry(Role::RopeFactors, "rope_freqs.weight", &[Dim::RopePairs], Need::Optional),
-    entry(Role::AttentionNorm, "blk.#.attn_norm.weight", &[Dim::Width], Need::Required),
-    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], Need::Required),
+    entry(Role::LongRopeFactors, "rope_factors_long.weight", &[Dim::RopePairs], Need::Optional),
+    entry(Role::ShortRopeFactors, "rope_factors_short.weight", &[Dim::RopePairs], Need::Optional),
+    entry(Role::AttentionNorm, "blk.#.attn_norm.weight", &[Dim::Width], BEFORE),
+    entry(Role::AttentionNormBias, "blk.#.attn_norm.bias", &[Dim::Width], Need::Optional),
+    entry(Role::QueryKeyValue, "blk.#.attn_qkv.weight", &[Dim::Width, Dim::QueriesKeysValues], Need::Optional),
+    entry(Role::QueryKeyValueBias, "blk.#.attn_qkv.bias", &[Dim::QueriesKeysValues], Need::Optional),
+    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], Need::Unless(Role::QueryKeyValue)),
     entry(Role::QueryBias, "blk.#.attn_q.bias", &[Dim::Queries], Need::Optional),
-    entry(Role::QueryNorm, "blk.#.attn_q_norm.weight", &[Dim::Key], HEAD_NORMS),
-    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], Need::Required),
+    entry(Role::QueryNorm, "blk.#.attn_q_norm.weight", &[Dim::QueryNorm], HEAD_NORMS),
+    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], Need::Unless(Role::QueryKeyValue)),
     entry(Role::KeyBias, "blk.#.attn_k.bias", &[Dim::Keys], Need::Optional),
-    entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::Key], HEAD_NORMS),
-    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Required),
+    entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::KeyNorm], HEAD_NORMS),
+    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Unless(Role::QueryKeyValue)),
     entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], Need::Optional),
     entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
     entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
-    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], SANDWICH),
-    entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], Need::Required),
-    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], Need::Required),
+    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
+    entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
+    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], GATE),
     entry(Role::GateBias, "blk.#.ffn_gate.bias", &[Dim::FeedForward], Need::Optional),
-    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::FeedForward], Need::Required),
-    entry(Role::UpBias, "blk.#.ffn_up.bias", &[Dim::FeedForward], Need::Optional),
+    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::Up], Need::Required),
+    entry(Role::UpBias, "blk.#.ffn_up.bias", &[Dim::Up], Need::Optional),
     entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], Need::Required),
     entry(Role::DownBias, "blk.#.ffn_down.bias", &[Dim::Width], Need::Optional),
-    entry(Role::PostFeedForwardNorm, "blk.#.post_ffw_norm.weight", &[Dim::Width], SANDWICH),
+    entry(Role::PostFeedForwardNorm, "blk.#.post_ffw_norm.weight", &[Dim::Width], AFTER),
 ];
 
 impl Role {
@@ -163,13 +212,18 @@ impl Entry {
     /// or a matrix with a scale in another tensor.
     pub fn find<'a>(&self, file: &'a Gguf, spec: &ModelSpec, layer: usize) -> Result<Option<(usize, &'a TensorInfo)>> {
         let name = self.name(layer);
-        let required = match self.need {
-            Need::Required => true,
-            Need::Optional => false,
-            Need::When(condition) if condition(spec.architecture) => true,
-            Need::When(_) => return Ok(None),
+        let of_layer = &spec.layers[layer];
+        let need = match self.need {
+            Need::By(need) => need(spec, of_layer),
+            need => Some(need),
         };
-        let shape: Vec<u64> = self.shape.iter().map(|dim| dim.of(spec, &spec.layers[layer])).collect();
+        let required = match need {
+            None | Some(Need::By(_)) => return Ok(None),
+            Some(Need::Unless(other)) if file.tensor(&other.entry().name(layer)).is_some() => return Ok(None),
+            Some(Need::Required | Need::Unless(_)) => true,
+            Some(Need::Optional) => false,
+        };
+        let shape: Vec<u64> = self.shape.iter().map(|dim| dim.of(spec, of_layer)).collect();
         let found = file.tensor(&name).and_then(|tensor| Some((file.tensors().element_offset(tensor)?, tensor)));
         let Some((index, tensor)) = found else {
             return match required {
@@ -177,12 +231,12 @@ impl Entry {
                 false => Ok(None),
             };
         };
-        // Trailing dimensions of length 1 say nothing.
+        // Trailing dimensions of length 1 say nothing, and a vector may have a row for each head.
         let mut found = tensor.shape.as_slice();
         while found.len() > shape.len() && found.last() == Some(&1) {
             found = &found[..found.len() - 1];
         }
-        if found != shape {
+        if found != shape && !(self.is_vector() && shape == [tensor.elements()]) {
             return Err(
                 file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape))
             );

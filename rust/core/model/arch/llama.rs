@@ -5,17 +5,6 @@
 
 use fastq_kernels::elementwise::RopeStyle;
 
-use super::{Architecture, Gate, WindowPattern};
+use super::Architecture;
 
-pub(super) const LLAMA: Architecture = Architecture {
-    name: "llama",
-    rope_style: RopeStyle::Pairs,
-    rope_base: 10_000.0,
-    window_rope_base: None,
-    window: WindowPattern::Never,
-    head_norms: false,
-    sandwich_norms: false,
-    gate: Gate::Silu,
-    scale_embedding: false,
-    score_scale: None,
-};
+pub(super) const LLAMA: Architecture = Architecture { rope_style: RopeStyle::Pairs, ..Architecture::BASE };
