@@ -56,7 +56,7 @@ fn wrong_keys_are_named_with_range_and_value() {
         ("llama.expert_count", u32::MAX.into(), "expert_count must be from 0 to 4096"),
         ("llama.expert_count", 8u32.into(), "8 experts is not supported"),
         ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0"),
-        ("llama.rope.scaling.type", "dynamic".into(), "rope scaling \"longrope\" is not supported"),
+        ("llama.rope.scaling.type", "dynamic".into(), "rope scaling \"dynamic\" is not supported"),
         (
             "general.architecture",
             "not-an-arch".into(),
