@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from families import FAMILIES
+
 ODD: dict[str, Any] = {"width": 96, "heads": 3, "kv_heads": 1, "head_dim": 40, "ffn": 136}
 """Sizes that nothing divides; heads are wider than the model."""
 ODD_FILLING: dict[str, Any] = {"width": 120, "heads": 3, "kv_heads": 1, "ffn": 136}
@@ -80,3 +82,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt-oss, yarn, 4 of 6 experts": {"architecture": "gpt-oss", "layers": 4, "experts": 6, "experts_used": 4,
                                       "rope_scaling": "yarn", "rope_factor": 32.0, "original_context": 64},
 }  # fmt: skip
+
+QUANTIZED: dict[str, dict[str, Any]] = {
+    f"{architecture} {form}": {"architecture": architecture, "format": form}
+    for architecture in FAMILIES
+    for form in ("Q8_0", "Q4_K_M")
+}
+QUANTIZED["gpt-oss MXFP4"] = {"architecture": "gpt-oss", "format": "Q8_0", "expert_format": "MXFP4"}
+"""Every architecture in formats that files have. (olmoe has as many kv heads as heads.)"""
+for name in ("olmoe Q8_0", "olmoe Q4_K_M"):
+    QUANTIZED[name]["kv_heads"] = 4
