@@ -30,7 +30,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 # GGUF value types
-U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9
+U8, U16, U32, I32, F32, BOOL, STRING, ARRAY = 0, 2, 4, 5, 6, 7, 8, 9
 ALIGNMENT = 32
 
 CHAT_TEMPLATE = (
@@ -425,6 +425,8 @@ def _value(kind: int, value: Any, item: int | None = None) -> bytes:
         head = struct.pack("<IQ", item, len(value))
         if item == STRING:
             return head + b"".join(map(_string, value))
+        if item == U8:
+            return head + bytes(value)
         return head + struct.pack(f"<{len(value)}{'i' if item == I32 else 'f'}", *value)
     return struct.pack({U16: "<H", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
 
