@@ -366,10 +366,12 @@ KEYS = (
 def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
     a, family = shape.architecture, shape.family()
     head = shape.size_of_head()
+    # A name with `phi3` in it tells llama.cpp of tokens that only the real vocabulary has.
+    name = "tiny random" if a == "phi3" else f"tiny random {a}"
     epsilon = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
     pairs = [
         Pair("general.architecture", STRING, a),
-        Pair("general.name", STRING, f"tiny random {a}"),
+        Pair("general.name", STRING, name),
         Pair("general.file_type", U32, FILE_TYPES.get(shape.format, 0)),
         Pair("general.quantization_version", U32, 2),
         Pair(f"{a}.context_length", U32, shape.context),
