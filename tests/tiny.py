@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 import mixers
 from families import FAMILIES, Biases, Family
+from reference.encoder import POOLINGS
 from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary, wordpiece_vocabulary
 
 Bytes = npt.NDArray[np.uint8]
@@ -326,9 +327,6 @@ def pair(key: str, value: bool | int | list[bool] | list[int]) -> Pair:
     if isinstance(value, list):
         return Pair(key, ARRAY, value, BOOL if isinstance(value[0], bool) else I32)
     return Pair(key, BOOL if isinstance(value, bool) else U32, value)
-
-
-POOLINGS = ("none", "mean", "cls", "last")
 
 
 def vocabulary_of(shape: Tiny) -> Vocabulary:
@@ -645,23 +643,29 @@ def _value(kind: int, value: Any, item: int | None = None) -> bytes:
     return struct.pack("<" + SCALARS[kind], value)
 
 
-def _padding(n: int) -> bytes:
+def padding(n: int) -> bytes:
+    """What follows `n` bytes, so that the next tensor is aligned."""
     return bytes(-n % ALIGNMENT)
 
 
-def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
-    """Writes a GGUF v3 file with these tensors; a tensor's number decides its random weights."""
+def write_head(file: BinaryIO, pairs: list[Pair], tensors: list[Tensor]) -> None:
+    """Writes what stands before the data of the tensors in a GGUF v3 file."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(p.key) + struct.pack("<I", p.kind) + _value(p.kind, p.value, p.item) for p in pairs)
     offset = 0
-    for _, t in tensors:
+    for t in tensors:
         dims = t.dimensions()
         head += _string(t.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.form.type_id, offset)
-        offset += t.bytes() + len(_padding(t.bytes()))
-    file.write(head + _padding(len(head)))
+        offset += t.bytes() + len(padding(t.bytes()))
+    file.write(head + padding(len(head)))
+
+
+def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
+    """Writes a file with these tensors; a tensor's number decides its random weights."""
+    write_head(file, pairs, [t for _, t in tensors])
     for number, t in tensors:
         file.writelines(tensor_data(t, np.random.default_rng([seed, number]), seed))
-        file.write(_padding(t.bytes()))
+        file.write(padding(t.bytes()))
 
 
 def contents(shape: Tiny) -> tuple[list[Pair], list[tuple[int, Tensor]]]:
