@@ -17,7 +17,7 @@ Biases = Literal["none", "qkv", "attention", "all"]
 class Family:
     """Tensors and keys of one architecture."""
 
-    vocabulary: Literal["spm", "bpe"] = "bpe"
+    vocabulary: Literal["spm", "bpe", "wordpiece"] = "bpe"
     pre: str = "llama-bpe"
     """Pre-tokenizer of the BPE vocabulary."""
     add_bos: bool = True
@@ -27,6 +27,15 @@ class Family:
     output_bias: bool = False
     heads_fill_width: bool = False
     """Whether the heads together must be as wide as the model."""
+    encoder: bool = False
+    """Whether every token sees all others and there is no output: the norm of the model then follows the embedding."""
+    position_rows: bool = False
+    """Whether positions are rows to be added, not turns."""
+    final_norm: str = "output_norm"
+    mixer: Literal["attention", "short convolution", "delta net"] = "attention"
+    """What mixes tokens, in most layers."""
+    query_gate: bool = False
+    """Whether `attn_q` gives a gate after each query."""
     norm: Literal["rms", "layer"] = "rms"
     """Layer norms have biases."""
     norms: tuple[str, str, str, str] = ("attn_norm", "", "ffn_norm", "")
@@ -54,6 +63,11 @@ class Family:
 GEMMA: dict[str, Any] = {"vocabulary": "spm", "gemma_tokens": True, "size_keys": ("head",)}
 SANDWICH = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 SCALES = {"embedding_scale": 3.0, "residual_scale": 0.6, "attention_scale": 0.2, "logit_scale": 3.0}
+DELTA = {"mixers": None, "taps": 4, "delta_heads": 4, "delta_keys": 2, "state": 32, "extra_layers": None,
+         "rope_dimensions": 16}  # fmt: skip
+ENCODER: dict[str, Any] = {"vocabulary": "wordpiece", "tied": "always", "heads_fill_width": True, "encoder": True,
+                           "norm": "layer", "norms": ("", "attn_output_norm", "", "layer_output_norm"),
+                           "options": {"pooling": "mean", "token_types": 2}}  # fmt: skip
 EXPERTS = {"experts": 5, "experts_used": 2, "expert_format": None}
 
 FAMILIES: dict[str, Family] = {
@@ -89,4 +103,10 @@ FAMILIES: dict[str, Family] = {
     "gpt-oss": Family(pre="gpt-4o", add_bos=False, tied="never", norms=("attn_norm", "", "post_attention_norm", ""),
                       biases=("all",), size_keys=("head",), sinks=True, expert_gain=4.0,
                       options={**EXPERTS, "expert_ffn": 96, "window": 16, "window_pattern": None}),
+    "lfm2": Family(pre="lfm2", heads_fill_width=True, head_norm="each", mixer="short convolution",
+                   final_norm="token_embd_norm", options={"mixers": None, "taps": 3}),
+    "qwen35": Family(pre="qwen35", add_bos=False, norms=("attn_norm", "", "post_attention_norm", ""), head_norm="each",
+                     mixer="delta net", query_gate=True, size_keys=("head", "rope"), options=DELTA),
+    "bert": Family(**ENCODER, position_rows=True, gate="none", biases=("all", "none")),
+    "nomic-bert": Family(**ENCODER, fused_qkv=True, biases=("none", "attention")),
 }  # fmt: skip

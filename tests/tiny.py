@@ -27,8 +27,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+import mixers
 from families import FAMILIES, Biases, Family
-from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary
+from reference.encoder import POOLINGS
+from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary, wordpiece_vocabulary
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -185,7 +187,7 @@ class Tiny:
     head_dim: int | None = None
     """Default: `width / heads`."""
     ffn: int = 512
-    vocabulary: Literal["spm", "bpe"] | None = None
+    vocabulary: Literal["spm", "bpe", "wordpiece"] | None = None
     vocab_size: int | None = None
     """Padded with made-up tokens to this size."""
     tied: bool | None = None
@@ -228,6 +230,20 @@ class Tiny:
     """Size of the expert that every token meets."""
     expert_format: str | None = None
     """Format of the matrices of experts, where it is another."""
+    mixers: str | None = None
+    """A letter per layer: `r` for a state, `a` for attention."""
+    taps: int | None = None
+    """Tokens that a convolution sees."""
+    delta_heads: int | None = None
+    delta_keys: int | None = None
+    """Heads of queries and keys, on which the `delta_heads` are spread."""
+    state: int | None = None
+    """Size of the heads of the delta net."""
+    extra_layers: int | None = None
+    """Layers after the others that predict further tokens; they are not run."""
+    pooling: Literal["none", "mean", "cls", "last"] | None = None
+    token_types: int | None = None
+    """0: without their embedding."""
     epsilon: float = 1e-5
     chat_template: str | None = CHAT_TEMPLATE
     seed: int = 0
@@ -252,6 +268,11 @@ class Tiny:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads: head_dim is needed")
         return self.width // self.heads
+
+    def number(self, option: str) -> int:
+        """An option that the architecture has."""
+        value: int = getattr(self, option)
+        return value
 
     def check(self) -> None:
         if self.heads % self.kv_heads:
@@ -301,9 +322,18 @@ class Pair:
     """Type of the items when `kind` is ARRAY."""
 
 
+def pair(key: str, value: bool | int | list[bool] | list[int]) -> Pair:
+    """A pair of the usual type."""
+    if isinstance(value, list):
+        return Pair(key, ARRAY, value, BOOL if isinstance(value[0], bool) else I32)
+    return Pair(key, BOOL if isinstance(value, bool) else U32, value)
+
+
 def vocabulary_of(shape: Tiny) -> Vocabulary:
     if shape.vocabulary == "bpe":
         return bpe_vocabulary(shape.vocab_size)
+    if shape.vocabulary == "wordpiece":
+        return wordpiece_vocabulary(shape.vocab_size)
     return spm_vocabulary(shape.vocab_size, shape.family().gemma_tokens)
 
 
@@ -323,6 +353,10 @@ KEYS = (
     ("experts_used", "expert_used_count", U32),
     ("expert_ffn", "expert_feed_forward_length", U32),
     ("shared_ffn", "expert_shared_feed_forward_length", U32),
+    ("delta_heads", "ssm.time_step_rank", U32),
+    ("delta_keys", "ssm.group_count", U32),
+    ("state", "ssm.state_size", U32),
+    ("extra_layers", "nextn_predict_layers", U32),
 )
 """Options that are written as they are: name, key and type."""
 
@@ -340,10 +374,9 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
         Pair("general.quantization_version", U32, 2),
         Pair(f"{a}.context_length", U32, shape.context),
         Pair(f"{a}.embedding_length", U32, shape.width),
-        Pair(f"{a}.block_count", U32, shape.layers),
+        Pair(f"{a}.block_count", U32, shape.layers + (shape.extra_layers or 0)),
         Pair(f"{a}.feed_forward_length", U32, shape.ffn),
         Pair(f"{a}.attention.head_count", U32, shape.heads),
-        Pair(f"{a}.attention.head_count_kv", U32, shape.kv_heads),
         Pair(f"{a}.attention.{epsilon}", F32, shape.epsilon),
         Pair(f"{a}.rope.freq_base", F32, shape.rope_base),
         Pair(f"{a}.vocab_size", U32, len(vocab.tokens)),
@@ -360,6 +393,14 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
         pairs += [Pair(f"{a}.attention.sliding_window_pattern", ARRAY, local, BOOL)]
     elif shape.window_pattern is not None:
         pairs += [Pair(f"{a}.attention.sliding_window_pattern", U32, shape.window_pattern)]
+    pairs += [pair(f"{a}.{key}", value) for key, value in mixers.keys(shape).items()]
+    if family.encoder:
+        assert shape.pooling is not None
+        pairs += [
+            Pair(f"{a}.attention.causal", BOOL, False),
+            Pair(f"{a}.pooling_type", U32, POOLINGS.index(shape.pooling)),
+            Pair("tokenizer.ggml.token_type_count", U32, shape.token_types or 1),
+        ]
     if shape.rope_scaling != "none":
         pairs += [Pair(f"{a}.rope.scaling.type", STRING, shape.rope_scaling)]
     original = shape.original_context
@@ -369,8 +410,8 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
     if original is not None:
         pairs += [Pair(f"{a}.rope.scaling.original_context_length", U32, original)]
     pairs += [
-        Pair("tokenizer.ggml.model", STRING, "llama" if vocab.merges is None else "gpt2"),
-        Pair("tokenizer.ggml.pre", STRING, "default" if vocab.merges is None else family.pre),
+        Pair("tokenizer.ggml.model", STRING, vocab.model),
+        Pair("tokenizer.ggml.pre", STRING, family.pre if vocab.model == "gpt2" else "default"),
         Pair("tokenizer.ggml.tokens", ARRAY, vocab.tokens, STRING),
         Pair("tokenizer.ggml.token_type", ARRAY, vocab.types, I32),
     ]
@@ -382,11 +423,12 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
         Pair("tokenizer.ggml.bos_token_id", U32, vocab.bos),
         Pair("tokenizer.ggml.eos_token_id", U32, vocab.eos),
         Pair("tokenizer.ggml.add_bos_token", BOOL, family.add_bos),
-        Pair("tokenizer.ggml.add_space_prefix", BOOL, vocab.merges is None and not family.gemma_tokens),
+        Pair("tokenizer.ggml.add_space_prefix", BOOL, vocab.model == "llama" and not family.gemma_tokens),
+        *(Pair(f"tokenizer.ggml.{key}", U32, token) for key, token in vocab.others.items()),
     ]
     if vocab.unknown is not None:
         pairs += [Pair("tokenizer.ggml.unknown_token_id", U32, vocab.unknown)]
-    if shape.chat_template is not None:
+    if shape.chat_template is not None and not family.encoder:
         pairs += [Pair("tokenizer.chat_template", STRING, shape.chat_template)]
     return pairs
 
@@ -399,7 +441,7 @@ class Tensor:
     """None: one dimension."""
     k: int
     form: Format
-    kind: Literal["matrix", "norm", "bias", "factors"]
+    kind: Literal["matrix", "norm", "bias", "factors", "decay"]
     rms: float = 1.0
     experts: int | None = None
     """As many matrices, one after the other."""
@@ -438,7 +480,7 @@ class Layout:
             chosen = "Q6_K" if rich else "Q4_K"
         self.tensors.append(Tensor(name + ".weight", rows, k, fitting(chosen, k), "matrix", gain / k**0.5, experts))
 
-    def vector(self, name: str, k: int, kind: Literal["norm", "bias", "factors"], rms: float = 1.0,
+    def vector(self, name: str, k: int, kind: Literal["norm", "bias", "factors", "decay"], rms: float = 1.0,
                rows: int | None = None) -> None:  # fmt: skip
         self.tensors.append(Tensor(name, rows, k, FORMATS["F32"], kind, rms))
 
@@ -461,10 +503,20 @@ class Layout:
             long = self.family.factors == "long" or shape.rope_scaling == "longrope"
             for name in ("rope_factors_long", "rope_factors_short") if long else ("rope_freqs",):
                 self.vector(name + ".weight", (shape.rope_dimensions or head) // 2, "factors")
-        for i in range(shape.layers):
+        if self.family.encoder:
+            self.other_embeddings()
+        for i in range(shape.layers + (shape.extra_layers or 0)):
             self.layer(i)
-        self.norm("output_norm")
+        if not self.family.encoder:
+            self.norm(self.family.final_norm)
         return self.tensors
+
+    def other_embeddings(self) -> None:
+        if self.shape.token_types:
+            self.matrix("token_types", self.shape.token_types, self.shape.width, form="F32")
+        if self.family.position_rows:
+            self.matrix("position_embd", self.shape.context, self.shape.width, form="F32")
+        self.norm("token_embd_norm")
 
     def layer(self, i: int) -> None:
         before, after, before_ffn, after_ffn = (name and f"blk.{i}.{name}" for name in self.family.norms)
@@ -472,7 +524,12 @@ class Layout:
             before_ffn = ""
         if before:
             self.norm(before)
-        self.attention(i)
+        if not mixers.is_recurrent(self.shape, i):
+            self.attention(i)
+        elif self.family.mixer == "delta net":
+            mixers.delta_net(self, f"blk.{i}.")
+        else:
+            mixers.short_convolution(self, f"blk.{i}.")
         if after:
             self.norm(after)
         if before_ffn:
@@ -483,11 +540,13 @@ class Layout:
             self.feed_forward(i)
         if after_ffn:
             self.norm(after_ffn)
+        if i >= self.shape.layers:
+            mixers.further_tokens(self, f"blk.{i}.")
 
     def attention(self, i: int) -> None:
         shape, b, head = self.shape, f"blk.{i}.", self.shape.size_of_head()
         queries, keys, rich = shape.heads * head, shape.kv_heads * head, more_bits(i, shape.layers)
-        parts = [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)]
+        parts = [("attn_q", queries * (1 + self.family.query_gate)), ("attn_k", keys), ("attn_v", keys)]
         if shape.fused_qkv:
             parts = [("attn_qkv", queries + 2 * keys)]
         for name, rows in parts:
@@ -546,6 +605,8 @@ def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator
     """The bytes of a tensor in pieces."""
     if tensor.kind == "norm":
         yield (1 + 0.1 * rng.standard_normal(tensor.blocks())).astype("<f4").tobytes()
+    elif tensor.kind == "decay":
+        yield (-np.exp(rng.uniform(-3, 0.5, tensor.k))).astype("<f4").tobytes()
     elif tensor.kind == "factors":
         # As Llama 3.1: high frequencies stay, low ones are slowed eight times, with a ramp between.
         high = 1.5 if "short" in tensor.name else 8.0
@@ -582,23 +643,29 @@ def _value(kind: int, value: Any, item: int | None = None) -> bytes:
     return struct.pack("<" + SCALARS[kind], value)
 
 
-def _padding(n: int) -> bytes:
+def padding(n: int) -> bytes:
+    """What follows `n` bytes, so that the next tensor is aligned."""
     return bytes(-n % ALIGNMENT)
 
 
-def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
-    """Writes a GGUF v3 file with these tensors; a tensor's number decides its random weights."""
+def write_head(file: BinaryIO, pairs: list[Pair], tensors: list[Tensor]) -> None:
+    """Writes what stands before the data of the tensors in a GGUF v3 file."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(p.key) + struct.pack("<I", p.kind) + _value(p.kind, p.value, p.item) for p in pairs)
     offset = 0
-    for _, t in tensors:
+    for t in tensors:
         dims = t.dimensions()
         head += _string(t.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.form.type_id, offset)
-        offset += t.bytes() + len(_padding(t.bytes()))
-    file.write(head + _padding(len(head)))
+        offset += t.bytes() + len(padding(t.bytes()))
+    file.write(head + padding(len(head)))
+
+
+def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
+    """Writes a file with these tensors; a tensor's number decides its random weights."""
+    write_head(file, pairs, [t for _, t in tensors])
     for number, t in tensors:
         file.writelines(tensor_data(t, np.random.default_rng([seed, number]), seed))
-        file.write(_padding(t.bytes()))
+        file.write(padding(t.bytes()))
 
 
 def contents(shape: Tiny) -> tuple[list[Pair], list[tuple[int, Tensor]]]:

@@ -1,4 +1,4 @@
-"""The forward pass of the architectures in RULES in float64, written to be read.
+"""The forward pass of the architectures in RULES in float64, written to be read; encoders go on in encoder.py.
 
     python -m reference.forward MODEL.gguf 1 2 3          # in tests/: the likeliest next tokens after these
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.reader import File
+from reference.recurrent import delta_net, short_convolution, sigmoid
 
 Array = npt.NDArray[np.float64]
 K_BLOCK = 256
@@ -130,6 +131,13 @@ class Rules:
     """Whether experts are weighted by a softmax over all of them; else over the chosen ones."""
     defaults: Mapping[str, float] = field(default_factory=dict)
     """Values of keys that files leave out."""
+    mixer: Callable[[Twin, int, Array], Array] | None = None
+    """What stands in place of attention in some layers."""
+    mixes_every: int = 0
+    """The last of so many layers has attention after all, if the file does not list the layers."""
+    query_gate: bool = False
+    """Whether what a head has seen passes a gate that comes with its query."""
+    final_norm: str = "output_norm"
     largest: int = 0
     """Number of layers of the one model that scales by width per head, which is not the size of its heads."""
 
@@ -155,6 +163,11 @@ RULES: dict[str, Rules] = {
     "granitemoe": Rules(halves=False),
     "gpt-oss": Rules(gated=clamped_gated, norms=("attn_norm", "", "post_attention_norm", ""), period=2,
                      local_scaled=True),
+    "lfm2": Rules(mixer=short_convolution, final_norm="token_embd_norm"),
+    "qwen35": Rules(norms=("attn_norm", "", "post_attention_norm", ""), mixer=delta_net, mixes_every=4,
+                    query_gate=True),
+    "bert": Rules(rope_every=1),
+    "nomic-bert": Rules(),
 }  # fmt: skip
 
 
@@ -177,9 +190,12 @@ class Twin:
         self.rules = RULES[self.architecture]
         self.context = context or int(self.key("context_length"))
         self.width = int(self.key("embedding_length"))
-        self.layers = int(self.key("block_count"))
+        # Layers that predict further tokens are counted too, but stand behind those that are run.
+        self.layers = int(self.key("block_count")) - int(self.key("nextn_predict_layers", 0))
         self.heads = int(self.key("attention.head_count"))
-        self.kv_heads = int(self.key("attention.head_count_kv", self.heads))
+        kv_heads = self.key("attention.head_count_kv", self.heads)
+        self.kv_heads = kv_heads if isinstance(kv_heads, list) else [int(kv_heads)] * self.layers
+        self.causal = bool(self.key("attention.causal", True))
         self.key_size = int(self.key("attention.key_length", self.width // self.heads))
         self.value_size = int(self.key("attention.value_length", self.width // self.heads))
         self.layer_norm = "attention.layer_norm_epsilon" in self
@@ -290,9 +306,18 @@ class Twin:
         out: Array = x if self.cache is None else x.astype(self.cache).astype(np.float64)
         return out
 
-    def projections(self, name: str, x: Array) -> tuple[Array, Array, Array]:
-        """Queries, keys and values, each `(tokens, heads, head)`."""
-        sizes = (self.heads, self.key_size), (self.kv_heads, self.key_size), (self.kv_heads, self.value_size)
+    def has_attention(self, layer: int) -> bool:
+        recurrent = self.key("attention.recurrent_layers", None)
+        if recurrent is not None:
+            return not recurrent[layer]
+        every = int(self.key("full_attention_interval", self.rules.mixes_every))
+        return (layer + 1) % every == 0 if every else self.kv_heads[layer] > 0
+
+    def projections(self, layer: int, x: Array) -> tuple[Array, Array, Array]:
+        """Queries, keys and values, each `(tokens, heads, head)`; a gate is the second half of its query."""
+        name, kv_heads = f"blk.{layer}.", self.kv_heads[layer]
+        query_size = self.key_size * (2 if self.rules.query_gate else 1)
+        sizes = (self.heads, query_size), (kv_heads, self.key_size), (kv_heads, self.value_size)
         if name + "attn_qkv.weight" in self.file.tensors:
             parts = np.split(self.linear(name + "attn_qkv", x), np.cumsum([h * d for h, d in sizes])[:2], axis=1)
         else:
@@ -302,7 +327,8 @@ class Twin:
 
     def attention(self, layer: int, x: Array) -> Array:
         name, positions = f"blk.{layer}.", np.arange(len(x), dtype=np.float64)
-        q, k, v = self.projections(name, x)
+        q, k, v = self.projections(layer, x)
+        q, gate = np.split(q, [self.key_size], axis=2)
         q, k = self.head_norm(name + "attn_q_norm", q), self.head_norm(name + "attn_k_norm", k)
         if self.is_turned(layer):
             turn = self.local_rope if self.is_local(layer) else self.rope
@@ -310,10 +336,10 @@ class Twin:
         k, v = self.stored(k), self.stored(v)
         # Llama 4's sharpening of queries far from the start.
         q = q * (1 + self.temperature_scale * np.log1p(positions // self.original))[:, None, None]
-        group = self.heads // self.kv_heads
+        group = self.heads // self.kv_heads[layer]
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         distance = positions[:, None] - positions[None, :]
-        seen = (distance >= 0) & (distance < (self.window if self.is_local(layer) else math.inf))
+        seen = ((distance >= 0) | (not self.causal)) & (distance < (self.window if self.is_local(layer) else math.inf))
         scores = softcap(np.einsum("qhd,khd->hqk", q, k) * self.score_scale, self.score_cap)
         scores = np.where(seen, scores, -np.inf)
         if name + "attn_sinks.weight" in self.file.tensors:
@@ -322,7 +348,16 @@ class Twin:
             shares = softmax(np.concatenate([scores, sinks], axis=2))[:, :, :-1]
         else:
             shares = softmax(scores)
-        return self.linear(name + "attn_output", np.einsum("hqk,khd->qhd", shares, v).reshape(len(x), -1))
+        mixed = np.einsum("hqk,khd->qhd", shares, v)
+        if self.rules.query_gate:
+            mixed = mixed * sigmoid(gate)
+        return self.linear(name + "attn_output", mixed.reshape(len(x), -1))
+
+    def mixed(self, layer: int, x: Array) -> Array:
+        """What a layer takes from other tokens."""
+        if self.rules.mixer is None or self.has_attention(layer):
+            return self.attention(layer, x)
+        return self.rules.mixer(self, layer, x)
 
     def feed_forward(self, name: str, x: Array, suffix: str = "", expert: int | None = None) -> Array:
         """The gate is a matrix of its own, the first half of `ffn_up`, or absent."""
@@ -354,7 +389,7 @@ class Twin:
         name = f"blk.{layer}."
         before, after, before_ffn, after_ffn = (name + norm for norm in self.rules.norms)
         n = self.norm(before, x)
-        update = self.norm(after, self.attention(layer, n))
+        update = self.norm(after, self.mixed(layer, n))
         x = x + self.residual_scale * update
         # A model that norms once has both parts read the same.
         one_norm = before + ".weight" in self.file.tensors and before_ffn + ".weight" not in self.file.tensors
@@ -362,13 +397,17 @@ class Twin:
         part = self.mixture if name + "ffn_gate_inp.weight" in self.file.tensors else self.feed_forward
         return x + self.residual_scale * self.norm(after_ffn, part(name, n))
 
+    def embedded(self, tokens: Sequence[int]) -> Array:
+        rows = self.file.tensors["token_embd.weight"].rows(np.asarray(tokens, np.int64)).astype(np.float64)
+        out: Array = rows * self.embedding_scale
+        return out
+
     def hidden(self, tokens: Sequence[int]) -> Array:
         """The last layer's output after the final norm, `(tokens, width)`."""
-        x = self.file.tensors["token_embd.weight"].rows(np.asarray(tokens, np.int64)).astype(np.float64)
-        x = x * self.embedding_scale
+        x = self.embedded(tokens)
         for layer in range(self.layers):
             x = self.block(layer, x)
-        return self.norm("output_norm", x)
+        return self.norm(self.rules.final_norm, x)
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """Logits after every token, `(tokens, vocabulary)`."""
