@@ -473,6 +473,45 @@ class Model:
         """
         return self._engine.logits(list(ids), all)
 
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        pooling: Literal["mean", "cls", "last"] | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]:
+        """Vectors for texts, made of the hidden states of their tokens after the last norm.
+
+        Encoders (BERT and its kin) are made for this; any other model works, too.
+
+        Args:
+            texts: One text or several.
+            pooling: How one vector is made of those of the tokens: their mean, that of the first token (``"cls"``) or
+                that of the last one. Default: what the file says (``pooling_type``), else the mean.
+            normalize: Divide each vector by its length, so that a dot product is the cosine.
+            truncate: Shorten texts that are longer than the context instead of raising.
+
+        Returns:
+            float32 ``(width,)`` for one text, ``(len(texts), width)`` for several. The bits of a vector depend on its
+            text only, not on what else is embedded with it, nor on level and threads.
+
+        Raises:
+            ValueError: An unknown pooling.
+            ContextOverflowError: A text has more tokens than the context, without ``truncate``.
+            ModelFileError: The vectors are not finite, so the weights are damaged.
+
+        Example:
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> a, b, c = m.embed(["A cat sat down.", "A kitten sits.", "Interest rates rose."])
+            >>> bool(a @ b > a @ c)
+            True
+        """
+        one = isinstance(texts, str)
+        vectors = self._engine.embed([texts] if isinstance(texts, str) else list(texts), pooling, normalize, truncate)
+        return vectors[0] if one else vectors
+
     @property
     def info(self) -> ModelInfo:
         """Facts about the model: architecture, sizes, types, level, threads."""

@@ -8,6 +8,7 @@ mod attend;
 mod batch;
 mod buffers;
 mod damage;
+pub mod embed;
 mod forward;
 mod info;
 mod keys;
@@ -35,9 +36,10 @@ use crate::pool::{Pool, check_threads};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
-use batch::plan_chunk;
+use batch::{Output, plan_chunk};
 use buffers::{BufferSizes, Buffers};
 use forward::Context;
+use logits::no_logits;
 use spec::{LayerSpec, MAX_CONTEXT, ModelSpec};
 use turns::Turns;
 use weights::Weights;
@@ -174,7 +176,21 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .collect();
     let threads = options.threads.unwrap_or_else(|| machine.threads());
     check_threads(threads)?;
-    let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
+    if let Some(context) = options.context
+        && spec.architecture.position_rows
+        && context > spec.context
+    {
+        let most = spec.context;
+        return Err(Error::Argument(format!(
+            "context must be at most {most}, the positions of the model, found {context}"
+        )));
+    }
+    // Where positions see those behind them, a text is computed whole.
+    let chunk = match spec.causal {
+        true => options.prefill_chunk,
+        false => options.prefill_chunk.max(options.context.unwrap_or(spec.context)),
+    };
+    let sizes = BufferSizes::new(&spec, &weights, chunk, threads);
     if let (Some(free), Some((left, bound))) = (&mut free, machine.address_space()) {
         let left = left.saturating_sub((threads as u64).saturating_sub(1).saturating_mul(THREAD_SPACE));
         if left < free.bytes {
@@ -187,7 +203,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         kv_format: options.kv,
         groups: &groups,
         scratch_bytes: sizes.bytes() + weights.owned_bytes,
-        chunk: options.prefill_chunk,
+        chunk,
         trained_context: spec.context,
     };
     if let (false, false, Some(free)) = (options.mmap, file.is_mapped(), &mut free) {
@@ -329,7 +345,7 @@ impl Model {
     /// is full; [`Error::NotFinite`] when weights are damaged; [`Error::ModelFile`] when the file was changed. On every
     /// error the sequences are as before the call and `out` is empty.
     pub fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
-        let result = self.inner.forward(batch, interrupt);
+        let result = self.inner.forward(batch, Output::Logits, interrupt);
         if result.is_err() {
             batch.iter_mut().for_each(|item| item.out.clear());
         }
@@ -338,17 +354,24 @@ impl Model {
 }
 
 impl Inner {
-    fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
+    fn forward(&self, batch: &mut [BatchItem<'_>], output: Output, interrupt: &dyn Interrupt) -> Result<()> {
         for item in batch.iter() {
             self.check(item)?;
         }
+        if output == Output::Logits && self.weights.output.is_none() {
+            return Err(no_logits(&self.spec));
+        }
+        let width = match output {
+            Output::Logits => self.spec.vocabulary,
+            Output::Hidden => self.spec.width,
+        };
         self.file.check_unchanged()?;
         let _turn = self.turns.take(interrupt)?;
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        batch.iter_mut().try_for_each(|item| item.reserve(self.spec.vocabulary))?;
-        match self.attempt(&mut engine, batch, interrupt, false) {
+        batch.iter_mut().try_for_each(|item| item.reserve(width))?;
+        match self.attempt(&mut engine, batch, output, interrupt, false) {
             // A second run finds the place.
-            Err(Error::NotFinite(what)) => match self.attempt(&mut engine, batch, interrupt, true) {
+            Err(Error::NotFinite(what)) => match self.attempt(&mut engine, batch, output, interrupt, true) {
                 Err(Error::NotFinite(place)) => Err(Error::NotFinite(place)),
                 _ => Err(Error::NotFinite(what)),
             },
@@ -368,6 +391,12 @@ impl Inner {
             return Err(Error::Argument(format!("tokens must be below the vocabulary {vocabulary}, found {bad}")));
         }
         let (len, more) = (item.sequence.len(), item.tokens.len());
+        if !self.spec.causal && len > 0 {
+            let name = &self.spec.name;
+            return Err(Error::Argument(format!(
+                "a text of a {name} model is computed whole: the sequence must be empty"
+            )));
+        }
         if len + more > context {
             return Err(Error::ContextOverflow(format!(
                 "{more} tokens after {len} positions exceed the context of {context}; shorten the text or load the model with a larger context"
@@ -381,13 +410,14 @@ impl Inner {
         &self,
         engine: &mut Engine,
         batch: &mut [BatchItem<'_>],
+        output: Output,
         interrupt: &dyn Interrupt,
         check: bool,
     ) -> Result<()> {
         for item in batch.iter_mut() {
             item.sequence.begin();
         }
-        let result = self.chunks(engine, batch, interrupt, check);
+        let result = self.chunks(engine, batch, output, interrupt, check);
         for item in batch.iter_mut() {
             match result {
                 Ok(()) => item.sequence.commit(),
@@ -401,6 +431,7 @@ impl Inner {
         &self,
         engine: &mut Engine,
         batch: &mut [BatchItem<'_>],
+        output: Output,
         interrupt: &dyn Interrupt,
         check: bool,
     ) -> Result<()> {
@@ -412,11 +443,12 @@ impl Inner {
             groups: self.cache.groups(),
             cpu: self.cpu,
             interrupt,
+            output,
             check,
         };
         let mut next = (0, 0);
         while next.0 < batch.len() {
-            plan_chunk(batch, &mut next, buffers.chunk, &mut buffers.segments);
+            plan_chunk(batch, &mut next, buffers.chunk, !self.spec.causal, &mut buffers.segments);
             for segment in &buffers.segments {
                 batch[segment.item].sequence.prepare(segment.tokens.len())?;
             }

@@ -1,12 +1,14 @@
 //! Architectures as data. An architecture is one file in `arch/` with one constant, and one line in [`ARCHITECTURES`]; the forward
 //! pass reads the [`ModelSpec`](super::spec::ModelSpec) that comes of it and knows no names.
 
+mod bert;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod granite;
 mod llama;
 mod mistral3;
+mod nomic_bert;
 mod olmo2;
 mod phi2;
 mod phi3;
@@ -32,11 +34,17 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("granite", &granite::GRANITE),
     ("olmo2", &olmo2::OLMO2),
     ("stablelm", &stablelm::STABLELM),
+    ("bert", &bert::BERT),
+    ("nomic-bert", &nomic_bert::NOMIC_BERT),
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Architecture {
+    /// The result is a hidden state for each position; there is no output matrix, and embeddings have a norm.
+    pub encoder: bool,
+    /// Embeddings have a row of `position_embd.weight` added.
+    pub position_rows: bool,
     /// The norm before and after parts.
     pub norm: NormKind,
     /// Where norms are.
@@ -78,6 +86,8 @@ pub struct Architecture {
 impl Architecture {
     /// What most have in common; the files of the architectures say what they change.
     const BASE: Architecture = Architecture {
+        encoder: false,
+        position_rows: false,
         norm: NormKind::Rms,
         norms: NormPlacement::Before,
         head_norms: HeadNorms::None,
@@ -122,6 +132,8 @@ pub enum NormPlacement {
     BeforeAndAfter,
     /// `x += norm(part(x))`.
     After,
+    /// `x = norm(x + part(x))`.
+    AfterSum,
     /// `x += attention(n) + feed_forward(n)` with `n = norm(x)`.
     Parallel,
     /// [`Parallel`](NormPlacement::Parallel) where the file has no norm for the feed-forward part, else
@@ -147,6 +159,8 @@ pub enum HeadNorms {
 pub enum RopeLayers {
     /// All.
     All,
+    /// None.
+    None,
     /// All but every `n`-th.
     AllButEvery(usize),
     /// All, or none when the file has `rope.scaling.finetuned = false`.

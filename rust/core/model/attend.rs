@@ -95,7 +95,7 @@ impl Pass<'_, '_> {
         let Regions { pool, interrupt, .. } = &mut self.regions;
         let (rows, batch) = (&*self.rows, &*self.batch);
         let Buffers { q, a, parts, pieces, workers, .. } = buffers;
-        plan(rows, |row| (layout.start(row.position), row.position + 1), spec, pool.threads(), parts.len(), pieces);
+        plan(rows, |row| (layout.start(row.position), row.end), spec, pool.threads(), parts.len(), pieces);
 
         let q = &q[..rows.len() * queries];
         {
@@ -106,8 +106,7 @@ impl Pass<'_, '_> {
                 let piece_rows = &rows[range.clone()];
                 let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
                 let bounds = part.map_or(0..usize::MAX, |part| part * SPLIT..(part + 1) * SPLIT);
-                let (start, end) =
-                    (layout.start(first.position).max(bounds.start), (last.position + 1).min(bounds.end));
+                let (start, end) = (layout.start(first.position).max(bounds.start), last.end.min(bounds.end));
                 // SAFETY: a worker number belongs to one thread at a time.
                 let worker = unsafe { workers.item(worker) };
                 let Worker { attention: scratch, queries: list, local, pages: empty, .. } = worker;
@@ -120,7 +119,7 @@ impl Pass<'_, '_> {
                 let step = if part.is_some() { record } else { spec.value_dim };
                 list.clear();
                 for (i, row) in piece_rows.iter().enumerate() {
-                    let (start, end) = (layout.start(row.position).max(start), (row.position + 1).min(end));
+                    let (start, end) = (layout.start(row.position).max(start), row.end.min(end));
                     if start < end {
                         list.extend((0..group).map(|h| Query {
                             q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
@@ -156,7 +155,7 @@ impl Pass<'_, '_> {
             let heads = piece.head * group..(piece.head + 1) * group;
             for (i, h) in (0..piece.rows.len()).flat_map(|i| heads.clone().map(move |h| (i, h))) {
                 let row = piece.rows.start + i;
-                let (first, last) = (layout.start(rows[row].position) / SPLIT, rows[row].position / SPLIT);
+                let (first, last) = (layout.start(rows[row].position) / SPLIT, (rows[row].end - 1) / SPLIT);
                 let start = piece.records.at(i, h, spec.heads) + first - piece.records.first;
                 let records = &parts[start * record..(start + last + 1 - first) * record];
                 let out = &mut a[row * outputs + h * spec.value_dim..][..spec.value_dim];

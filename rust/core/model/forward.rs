@@ -8,7 +8,7 @@ use fastq_kernels::elementwise::{add, add_scaled, gelu, gelu_mul, scale, silu, s
 use fastq_kernels::{Activation, Cpu};
 
 use super::arch::{ActivationFunction, NormPlacement};
-use super::batch::{BatchItem, Segment};
+use super::batch::{BatchItem, Output, Segment};
 use super::buffers::{Buffers, Worker, kind_index};
 use super::regions::{Kinds, Product, Products, Records, Regions};
 use super::spec::{Attention, FeedForward, LayerSpec, Mixer, ModelSpec};
@@ -28,6 +28,8 @@ pub(super) struct Context<'a> {
     pub(super) groups: &'a [GroupLayout],
     pub(super) cpu: Cpu,
     pub(super) interrupt: &'a dyn Interrupt,
+    /// What is computed.
+    pub(super) output: Output,
     /// Look for values that are not finite after every layer.
     pub(super) check: bool,
 }
@@ -37,6 +39,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Row {
     pub(super) item: usize,
     pub(super) position: usize,
+    /// End of the positions that it sees.
+    pub(super) end: usize,
     /// Index into the rope tables of the chunk.
     pub(super) index: usize,
     token: u32,
@@ -60,7 +64,8 @@ pub(super) fn chunk(
         for (i, at) in tokens.clone().enumerate() {
             let logits = (i + wanted >= tokens.len()).then(|| at - first);
             let token = batch[*item].tokens[at];
-            rows.push(Row { item: *item, position: position + i, index: rows.len(), token, logits });
+            let end = position + if context.spec.causal { i + 1 } else { tokens.len() };
+            rows.push(Row { item: *item, position: position + i, end, index: rows.len(), token, logits });
         }
     }
     let regions = Regions { pool, interrupt: context.interrupt, cpu: context.cpu };
@@ -98,7 +103,10 @@ impl<'a> Start<'a> {
                 let matrices = layer.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|b| b.inputs()));
                 Start { norm: layer.attention_norm.as_ref(), kinds: Kinds::of(matrices), cpu }
             }
-            None => Start { norm: Some(&weights.output_norm), kinds: Kinds::of([&weights.output]), cpu },
+            None => {
+                let output = weights.output.as_ref().filter(|_| context.output == Output::Logits);
+                Start { norm: weights.output_norm.as_ref(), kinds: Kinds::of(output), cpu }
+            }
         }
     }
 
@@ -143,15 +151,16 @@ impl Pass<'_, '_> {
             self.feed_forward_part(buffers, &spec.feed_forward, weights, Start::layer(&context, index + 1))?;
             self.check(buffers, Some(index))?;
         }
-        self.output(buffers)
+        match context.output {
+            Output::Logits => self.output(buffers),
+            Output::Hidden => self.hidden(buffers),
+        }
     }
 
     /// Hidden states from tokens, and the rope tables of the rows.
     fn embed(&mut self, buffers: &mut Buffers, start: Start<'_>) -> Result<()> {
         let Context { spec, weights, file, cpu, .. } = self.context;
         let (width, embedding) = (spec.width, &weights.embedding);
-        let matrix = embedding.matrix(file);
-        let row_bytes = matrix.data.len() / matrix.rows;
         let pairs = weights.pairs_before(weights.ropes.len());
         let Buffers { x, cos, sin, records, workers, .. } = buffers;
         let (x, cos, sin) = (Disjoint::new(x), Disjoint::new(cos), Disjoint::new(sin));
@@ -159,12 +168,11 @@ impl Pass<'_, '_> {
         let rows = &*self.rows;
         // A sine costs about as much as 16 plain values.
         self.regions.each_row(rows.len(), 3 * width + 16 * pairs, |row, worker| {
-            let from = rows[row].token as usize * row_bytes;
             let angles = row * pairs..(row + 1) * pairs;
             // SAFETY: a row belongs to one piece.
             let (x, mut cos, mut sin) =
                 unsafe { (x.slice(row * width..(row + 1) * width), cos.slice(angles.clone()), sin.slice(angles)) };
-            embedding.format.dequantize(&matrix.data[from..from + row_bytes], x);
+            embedding.row(file, rows[row].token as usize, x);
             if let Some(factor) = spec.embedding_scale {
                 scale(cpu, x, factor);
             }
@@ -174,8 +182,22 @@ impl Pass<'_, '_> {
                 (own_sin, sin) = sin.split_at_mut(table.pairs());
                 table.fill(rows[row].position, own_cos, own_sin);
             }
-            // SAFETY: a row belongs to one piece, and a worker number to one thread at a time.
-            unsafe { start.row(x, workers.item(worker), &records, row) };
+            // SAFETY: a worker number belongs to one thread at a time.
+            let worker = unsafe { workers.item(worker) };
+            let local = &mut worker.local[..width];
+            if let Some(token_type) = &weights.token_type {
+                add(cpu, x, token_type);
+            }
+            if let Some(positions) = &weights.position_rows {
+                positions.row(file, rows[row].position, local);
+                add(cpu, x, local);
+            }
+            if let Some(norm) = &weights.embedding_norm {
+                norm.row(cpu, x, local);
+                x.copy_from_slice(local);
+            }
+            // SAFETY: a row belongs to one piece.
+            unsafe { start.row(x, worker, &records, row) };
         })
     }
 
@@ -331,7 +353,7 @@ impl Pass<'_, '_> {
         self.add(buffers, &part.down, weights.post_feed_forward_norm.as_ref(), Some(next))
     }
 
-    /// `x += norm(linear(records))`, where the norm is there, and what comes next.
+    /// `x += norm(linear(records))` or `x = norm(x + linear(records))`, where the norm is there, and what comes next.
     fn add(
         &mut self,
         buffers: &mut Buffers,
@@ -352,17 +374,22 @@ impl Pass<'_, '_> {
             if let Some(bias) = &linear.bias {
                 add(cpu, t, bias);
             }
+            let local = &mut worker.local[..width];
+            let sum = spec.norms == NormPlacement::AfterSum;
             let update = match norm {
-                None => &*t,
-                Some(norm) => {
-                    let local = &mut worker.local[..width];
+                Some(norm) if !sum => {
                     norm.row(cpu, t, local);
                     &*local
                 }
+                _ => &*t,
             };
             match spec.residual_scale {
                 None => add(cpu, x, update),
                 Some(factor) => add_scaled(cpu, x, update, factor),
+            }
+            if let Some(norm) = norm.filter(|_| sum) {
+                norm.row(cpu, x, local);
+                x.copy_from_slice(local);
             }
             if let Some(next) = next {
                 // SAFETY: as above.

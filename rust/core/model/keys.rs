@@ -9,6 +9,7 @@ use crate::gguf::{Gguf, Value};
 use crate::{Error, Result};
 
 const MAX_VOCABULARY: usize = 1 << 24;
+const MAX_TOKEN_TYPES: usize = 1 << 16;
 
 /// The keys of an architecture in a file.
 #[derive(Clone, Copy)]
@@ -168,6 +169,22 @@ impl Keys<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// Rows of the embedding of token types; 0 where the file has no such embedding.
+    pub(super) fn token_types(&self) -> Result<usize> {
+        const KEY: &str = "tokenizer.ggml.token_type_count";
+        if self.file.tensor("token_types.weight").is_none() {
+            return Ok(0);
+        }
+        match self.file.usize(KEY)? {
+            Some(count) if (1..=MAX_TOKEN_TYPES).contains(&count) => Ok(count),
+            Some(count) => {
+                let what = format!("key {KEY} must be from 1 to {MAX_TOKEN_TYPES}, found {count}");
+                Err(self.file.key_error(KEY, what))
+            }
+            None => Err(self.file.error(format!("key {KEY} is missing: expected the rows of token_types.weight"))),
+        }
     }
 
     /// Number of tokens, by the vocabulary and by the key, which must agree.

@@ -10,6 +10,7 @@ use super::buffers::{Buffers, LOGIT_ROWS, kind_index};
 use super::damage::diagnosis;
 use super::forward::{Context, Pass, Row};
 use super::regions::{Product, Regions};
+use super::spec::ModelSpec;
 use crate::pool::Disjoint;
 use crate::{Error, Result};
 
@@ -22,7 +23,7 @@ impl Pass<'_, '_> {
     /// Output matrix, bias, factor and soft cap.
     pub(super) fn output(&mut self, buffers: &mut Buffers) -> Result<()> {
         let Context { spec, weights, file, .. } = self.context;
-        let output = &weights.output;
+        let Some(output) = &weights.output else { return Err(no_logits(spec)) };
         let kind = output.format.activation();
         let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
         let matrix = output.matrix(file);
@@ -86,6 +87,26 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
+    /// Hidden states after the last norm.
+    pub(super) fn hidden(&mut self, buffers: &mut Buffers) -> Result<()> {
+        let Context { spec, weights, cpu, .. } = self.context;
+        let width = spec.width;
+        for (row, x) in self.rows.iter().zip(buffers.x.chunks_exact(width)) {
+            let place = logits_row(row)?;
+            let out = &mut self.batch[row.item].grown(place + 1, width)[place * width..(place + 1) * width];
+            match &weights.output_norm {
+                Some(norm) => norm.row(cpu, x, out),
+                None => out.copy_from_slice(x),
+            }
+            if !all_finite(out) {
+                let position = row.position;
+                let what = format!("the hidden state of position {position} is not finite: the weights are damaged");
+                return Err(Error::NotFinite(what));
+            }
+        }
+        Ok(())
+    }
+
     /// In a checking pass: an error when hidden states after a layer, or else after the embedding, are not finite.
     pub(super) fn check(&self, buffers: &Buffers, layer: Option<usize>) -> Result<()> {
         let Context { spec, file, check, .. } = self.context;
@@ -100,6 +121,11 @@ impl Pass<'_, '_> {
             None => Ok(()),
         }
     }
+}
+
+/// What to say when logits are wanted of a model that has none.
+pub(super) fn no_logits(spec: &ModelSpec) -> Error {
+    Error::Argument(format!("a {} model has no logits: it makes embeddings", spec.name))
 }
 
 /// Which row of the logits of its item a row is.
@@ -128,7 +154,7 @@ impl Context<'_> {
             let (row, part) = (piece / per_row, piece % per_row);
             let part = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
             let values = values(row, &part);
-            if let Some(bias) = &weights.output.bias {
+            if let Some(bias) = weights.output.as_ref().and_then(|output| output.bias.as_ref()) {
                 add(cpu, values, &bias[part]);
             }
             if let Some(factor) = spec.logit_scale {

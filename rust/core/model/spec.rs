@@ -4,6 +4,7 @@ use super::arch::{
     ARCHITECTURES, ActivationFunction, Architecture, Gate, NormKind, NormPlacement, RopeLayers, ScoreScale,
     WindowPattern,
 };
+use super::embed::Pooling;
 use super::keys::Keys;
 use super::rope::{RopeSpec, Scaling};
 use crate::gguf::Gguf;
@@ -26,6 +27,12 @@ pub struct ModelSpec {
     pub norm_epsilon: f32,
     /// Where norms are.
     pub norms: NormPlacement,
+    /// A position sees those before it only.
+    pub causal: bool,
+    /// Rows of the embedding of token types; 0 for none.
+    pub token_types: usize,
+    /// How the file says that one vector is made of those of a text.
+    pub pooling: Option<Pooling>,
     /// Factor of the embeddings.
     pub embedding_scale: Option<f32>,
     /// Factor of what a part adds to the hidden state.
@@ -202,6 +209,9 @@ impl Reader<'_> {
                 NormPlacement::BeforeOrParallel => NormPlacement::Before,
                 placement => placement,
             },
+            causal: keys.flag("attention.causal", true)?,
+            token_types: if architecture.encoder { keys.token_types()? } else { 0 },
+            pooling: Pooling::read(&keys)?,
             embedding_scale: multiplier("embedding_scale")?.or(root),
             residual_scale: multiplier("residual_scale")?,
             logit_scale: multiplier("logit_scale")?.map(|divisor| 1.0 / divisor),
@@ -334,6 +344,7 @@ impl Reader<'_> {
     fn rope_layers(&self) -> Result<impl Fn(usize) -> bool> {
         let every = match self.architecture.rope_layers {
             RopeLayers::All => usize::MAX,
+            RopeLayers::None => 1,
             RopeLayers::AllButEvery(every) => every,
             RopeLayers::UnlessSwitchedOff if self.keys.flag("rope.scaling.finetuned", true)? => usize::MAX,
             RopeLayers::UnlessSwitchedOff => 1,

@@ -10,6 +10,10 @@ use crate::{Error, Result};
 #[allow(missing_docs, reason = "the table below says what each one is called and how it is shaped")]
 pub enum Role {
     Embedding,
+    EmbeddingNorm,
+    EmbeddingNormBias,
+    TokenTypes,
+    PositionRows,
     OutputNorm,
     OutputNormBias,
     Output,
@@ -32,6 +36,8 @@ pub enum Role {
     AttentionOutput,
     AttentionOutputBias,
     PostAttentionNorm,
+    AttentionOutputNorm,
+    AttentionOutputNormBias,
     FeedForwardNorm,
     FeedForwardNormBias,
     Gate,
@@ -41,6 +47,8 @@ pub enum Role {
     Down,
     DownBias,
     PostFeedForwardNorm,
+    LayerOutputNorm,
+    LayerOutputNormBias,
 }
 
 /// A dimension, in terms of the spec.
@@ -48,6 +56,10 @@ pub enum Role {
 enum Dim {
     Width,
     Vocabulary,
+    /// Rows of the embedding of token types.
+    TokenTypes,
+    /// Positions the model was trained for.
+    Context,
     /// Half of the rotated values of a head.
     RopePairs,
     /// All queries of a position.
@@ -80,6 +92,8 @@ impl Dim {
         let size = match self {
             Dim::Width => spec.width,
             Dim::Vocabulary => spec.vocabulary,
+            Dim::TokenTypes => spec.token_types,
+            Dim::Context => spec.context,
             Dim::RopePairs => spec.ropes[0].dims / 2,
             Dim::Queries => heads(|a| a.heads * a.key_dim),
             Dim::Keys => heads(|a| a.kv_heads * a.key_dim),
@@ -138,19 +152,30 @@ const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_nor
     HeadNorms::Each | HeadNorms::Together => Some(Need::Required),
     HeadNorms::OwnIfThere => Some(Need::Optional),
 });
-const BEFORE: Need = Need::By(|spec, _| Need::when(spec.norms != NormPlacement::After));
+const BEFORE: Need =
+    Need::By(|spec, _| Need::when(!matches!(spec.norms, NormPlacement::After | NormPlacement::AfterSum)));
 const BEFORE_FEED_FORWARD: Need =
-    Need::By(|spec, _| Need::when(!matches!(spec.norms, NormPlacement::After | NormPlacement::Parallel)));
+    Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::Before | NormPlacement::BeforeAndAfter)));
 const AFTER: Need =
     Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::After | NormPlacement::BeforeAndAfter)));
+const AFTER_SUM: Need = Need::By(|spec, _| Need::when(spec.norms == NormPlacement::AfterSum));
+const ENCODER: Need = Need::By(|spec, _| Need::when(spec.architecture.encoder));
+const DECODER: Need = Need::By(|spec, _| Need::when(!spec.architecture.encoder));
+const OPTIONAL_IN_DECODER: Need = Need::By(|spec, _| (!spec.architecture.encoder).then_some(Need::Optional));
+const TOKEN_TYPES: Need = Need::By(|spec, _| Need::when(spec.token_types > 0));
+const POSITION_ROWS: Need = Need::By(|spec, _| Need::when(spec.architecture.position_rows));
 const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gate::Apart));
 
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
     entry(Role::Embedding, "token_embd.weight", &[Dim::Width, Dim::Vocabulary], Need::Required),
-    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], Need::Required),
+    entry(Role::EmbeddingNorm, "token_embd_norm.weight", &[Dim::Width], ENCODER),
+    entry(Role::EmbeddingNormBias, "token_embd_norm.bias", &[Dim::Width], Need::Optional),
+    entry(Role::TokenTypes, "token_types.weight", &[Dim::Width, Dim::TokenTypes], TOKEN_TYPES),
+    entry(Role::PositionRows, "position_embd.weight", &[Dim::Width, Dim::Context], POSITION_ROWS),
+    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], DECODER),
     entry(Role::OutputNormBias, "output_norm.bias", &[Dim::Width], Need::Optional),
-    entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], Need::Optional),
+    entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], OPTIONAL_IN_DECODER),
     entry(Role::OutputBias, "output.bias", &[Dim::Vocabulary], Need::Optional),
     entry(Role::RopeFactors, "rope_freqs.weight", &[Dim::RopePairs], Need::Optional),
     entry(Role::LongRopeFactors, "rope_factors_long.weight", &[Dim::RopePairs], Need::Optional),
@@ -170,6 +195,8 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
     entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
     entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::AttentionOutputNorm, "blk.#.attn_output_norm.weight", &[Dim::Width], AFTER_SUM),
+    entry(Role::AttentionOutputNormBias, "blk.#.attn_output_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
     entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], GATE),
@@ -179,6 +206,8 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], Need::Required),
     entry(Role::DownBias, "blk.#.ffn_down.bias", &[Dim::Width], Need::Optional),
     entry(Role::PostFeedForwardNorm, "blk.#.post_ffw_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::LayerOutputNorm, "blk.#.layer_output_norm.weight", &[Dim::Width], AFTER_SUM),
+    entry(Role::LayerOutputNormBias, "blk.#.layer_output_norm.bias", &[Dim::Width], Need::Optional),
 ];
 
 impl Role {

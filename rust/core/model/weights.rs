@@ -38,6 +38,13 @@ impl Linear {
         Matrix { format: self.format, rows: self.rows, k: self.k, data }
     }
 
+    /// Row `index` as numbers.
+    pub(super) fn row(&self, file: &Gguf, index: usize, out: &mut [f32]) {
+        let Matrix { format, rows, data, .. } = self.matrix(file);
+        let bytes = data.len() / rows;
+        format.dequantize(&data[index * bytes..(index + 1) * bytes], out);
+    }
+
     /// Index of the matrix in the tensor table of the file.
     pub fn tensor(&self) -> usize {
         self.tensor
@@ -176,10 +183,16 @@ impl LayerWeights {
 pub struct Weights {
     /// The embedding `(vocabulary, width)`.
     pub embedding: Linear,
+    /// Norm of the embeddings.
+    pub embedding_norm: Option<Norm>,
+    /// The vector of the first type of tokens, `(width)`.
+    pub token_type: Option<Vec<f32>>,
+    /// A vector for each position, `(context, width)`.
+    pub position_rows: Option<Linear>,
     /// Norm before the output.
-    pub output_norm: Norm,
-    /// The output `(vocabulary, width)`; the embedding when the file has no other.
-    pub output: Linear,
+    pub output_norm: Option<Norm>,
+    /// The output `(vocabulary, width)`; the embedding when the file has no other. Encoders have none.
+    pub output: Option<Linear>,
     /// Frequencies of the rotations of the spec.
     pub ropes: Vec<RopeTable>,
     /// The layers.
@@ -263,10 +276,16 @@ impl Loader<'_> {
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
             mixer,
-            post_attention_norm: self.norm(Role::PostAttentionNorm, None, layer)?,
+            post_attention_norm: match self.norm(Role::PostAttentionNorm, None, layer)? {
+                Some(norm) => Some(norm),
+                None => self.norm(Role::AttentionOutputNorm, Some(Role::AttentionOutputNormBias), layer)?,
+            },
             feed_forward_norm: self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?,
             feed_forward: self.feed_forward(&spec.feed_forward, layer)?,
-            post_feed_forward_norm: self.norm(Role::PostFeedForwardNorm, None, layer)?,
+            post_feed_forward_norm: match self.norm(Role::PostFeedForwardNorm, None, layer)? {
+                Some(norm) => Some(norm),
+                None => self.norm(Role::LayerOutputNorm, Some(Role::LayerOutputNormBias), layer)?,
+            },
         })
     }
 
@@ -353,11 +372,19 @@ impl Weights {
         let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;
         let output_norm = loader.norm(Role::OutputNorm, Some(Role::OutputNormBias), 0)?;
-        let output_norm = loader.required(Role::OutputNorm, 0, output_norm)?;
         let output = match loader.linear(Role::Output, Some(Role::OutputBias), 0)? {
-            Some(output) => output,
-            None => Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() },
+            Some(output) => Some(output),
+            None if spec.architecture.encoder => None,
+            None => Some(Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() }),
         };
+        let embedding_norm = loader.norm(Role::EmbeddingNorm, Some(Role::EmbeddingNormBias), 0)?;
+        let position_rows = loader.linear(Role::PositionRows, None, 0)?;
+        let token_type = loader.linear(Role::TokenTypes, None, 0)?.map(|types| {
+            // There is but one text, and its tokens are of the first type.
+            let mut row = vec![0.0; types.k];
+            types.row(file, 0, &mut row);
+            row
+        });
         let factors = loader.rope_factors()?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(layer)).collect::<Result<_>>()?;
         let ropes = spec.ropes.iter().map(|rope| RopeTable::new(rope, factors.as_deref())).collect();
@@ -365,6 +392,9 @@ impl Weights {
         let tensors = || file.tensors().iter().zip(&used);
         Ok(Weights {
             embedding,
+            embedding_norm,
+            token_type,
+            position_rows,
             output_norm,
             output,
             ropes,
@@ -382,6 +412,6 @@ impl Weights {
 
     /// Every matrix that products are made with, and the embedding.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(LayerWeights::linears).chain([&self.output, &self.embedding])
+        self.layers.iter().flat_map(LayerWeights::linears).chain(&self.output).chain([&self.embedding])
     }
 }

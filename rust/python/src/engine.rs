@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastq_core::generate::chat_tokens;
+use fastq_core::model::embed::{EmbedOptions, Pooling};
 use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
@@ -211,6 +212,23 @@ impl Engine {
         let width = logits.len() / if all { rows.max(1) } else { 1 };
         let flat = PyArray1::from_vec(py, logits);
         Ok(if all { flat.reshape([rows, width])?.into_any() } else { flat.into_any() })
+    }
+
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<String>,
+        pooling: Option<&str>,
+        normalize: bool,
+        truncate: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let model = self.model()?;
+        let rows = texts.len();
+        let width = model.info().width;
+        let pooling = pooling.map(Pooling::from_name).transpose().map_err(|error| to_python(py, error))?;
+        let options = EmbedOptions { pooling, normalize, truncate };
+        let vectors = detached(py, None, move |interrupt| model.embed_texts(&texts, options, interrupt))?;
+        Ok(PyArray1::from_vec(py, vectors).reshape([rows, width])?.into_any())
     }
 
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
