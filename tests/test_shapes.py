@@ -11,7 +11,7 @@ import pytest
 from conftest import Make
 from families import FAMILIES
 from reference.forward import RULES, Array, Twin, clamped_gated, gelu_gated, silu_gated
-from shapes import SHAPES
+from shapes import ENCODERS, SHAPES
 
 # Shape, and options without which its file has the same tensors.
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -43,6 +43,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("granitemoe", {"residual_scale": 1.0}),
     ("gpt-oss", {"window": 0}),
     ("gpt-oss, yarn, 4 of 6 experts", {"rope_scaling": "none"}),
+    ("qwen35", {"rope_dimensions": 32}),
 ]
 # Shape, and what another architecture does.
 OTHERS: list[tuple[str, dict[str, Any]]] = [
@@ -59,6 +60,7 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("olmoe", {"all_share": False}),
     ("qwen3moe", {"all_share": True}),
     ("granitemoe, untied, shared expert", {"all_share": True}),
+    ("lfm2", {"final_norm": "output_norm"}),
 ]
 
 
@@ -98,4 +100,5 @@ def test_the_clamps_of_gpt_oss_are_reached(make: Make, monkeypatch: pytest.Monke
 
 
 def test_every_architecture_has_shapes() -> None:
-    assert set(FAMILIES) == set(RULES) == {str(shape.get("architecture", "llama")) for shape in SHAPES.values()}
+    shapes = SHAPES | ENCODERS
+    assert set(FAMILIES) == set(RULES) == {str(shape.get("architecture", "llama")) for shape in shapes.values()}

@@ -1,4 +1,4 @@
-"""Logits of tiny models: llama.cpp, the float64 twin and, where it is installed, fastq, each against the others.
+"""Answers of tiny models: llama.cpp, the float64 twin and, where it is installed, fastq, each against the others.
 
     python tests/peers/llama_cpp.py --python PATH_TO_PYTHON_WITH_LLAMA_CPP [NAME ...]
 
@@ -26,8 +26,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)
 
 import tiny  # noqa: E402
+from reference.encoder import Encoder  # noqa: E402
 from reference.forward import Twin  # noqa: E402
-from shapes import QUANTIZED, SHAPES  # noqa: E402
+from shapes import ENCODERS, QUANTIZED, QUANTIZED_ENCODERS, SHAPES  # noqa: E402
 
 Array = npt.NDArray[np.floating[Any]]
 TOKENS, CONTEXT = 300, tiny.Tiny.context
@@ -41,10 +42,10 @@ near the border between two experts may meet another one.
 """
 
 
-def logits_of_llama_cpp(python: str, folder: Path, prompts: dict[Path, list[int]]) -> dict[Path, Array]:
+def answers_of_llama_cpp(python: str, folder: Path, prompts: dict[Path, list[int]]) -> dict[Path, Array]:
     outs = {path: folder / f"{path.stem}.npy" for path in prompts}
     jobs = [
-        {"model": str(path), "tokens": tokens, "context": CONTEXT, "out": str(outs[path])}
+        {"model": str(path), "tokens": tokens, "context": CONTEXT, "encoder": is_encoder(path), "out": str(outs[path])}
         for path, tokens in prompts.items()
     ]
     worker = [python, "-I", str(HERE / "llama_cpp_worker.py")]
@@ -68,6 +69,18 @@ def logits_of_fastq(path: Path, tokens: list[int]) -> Array | None:
         return np.full((1, 1), np.nan)
 
 
+def is_encoder(path: Path) -> bool:
+    return not Twin(path).causal
+
+
+def answer_of_twin(path: Path, tokens: list[int], **options: Any) -> Array:
+    """Logits; of an encoder the rows of the tokens, and the vector for all of them."""
+    if not is_encoder(path):
+        return Twin(path, context=CONTEXT, **options).logits(tokens)
+    encoder = Encoder(path, **options)
+    return np.vstack([encoder.hidden(tokens), encoder.pooled(tokens)])
+
+
 def largest(a: Array, b: Array) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
@@ -84,7 +97,7 @@ def prompt(path: Path) -> list[int]:
 
 
 def selected(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    known = SHAPES | QUANTIZED
+    known = SHAPES | ENCODERS | QUANTIZED | QUANTIZED_ENCODERS
     chosen = {k: v for k, v in known.items() if not names or any(k.startswith(name) for name in names)}
     if not chosen:
         raise SystemExit(f"no shape is called {' or '.join(names)}")
@@ -104,16 +117,16 @@ def main() -> int:
             key: tiny.write(folder / f"{i}.gguf", tiny.Tiny(**shape)) for i, (key, shape) in enumerate(shapes.items())
         }
         prompts = {path: prompt(path) for path in paths.values()}
-        theirs = logits_of_llama_cpp(options.python, folder, prompts)
+        theirs = answers_of_llama_cpp(options.python, folder, prompts)
         print(f"{'':44}" + "".join(f"{pair:>20}" for pair in EXACT))
         for key, path in paths.items():
-            exact = key in SHAPES
+            exact = key in SHAPES | ENCODERS
             found = {
                 "llama.cpp": theirs[path],
-                "twin": Twin(path, int8=not exact, context=CONTEXT).logits(prompts[path]),
+                "twin": answer_of_twin(path, prompts[path], int8=not exact),
                 "fastq": logits_of_fastq(path, prompts[path]),
                 # With keys and values rounded as fastq's cache rounds them.
-                "f16 twin": Twin(path, int8=not exact, context=CONTEXT, cache=np.float16).logits(prompts[path]),
+                "f16 twin": answer_of_twin(path, prompts[path], int8=not exact, cache=np.float16),
             }
             line = f"{key:44}"
             for pair, bound in (EXACT if exact else ROUNDED).items():
