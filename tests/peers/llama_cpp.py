@@ -32,9 +32,10 @@ from shapes import ENCODERS, QUANTIZED, QUANTIZED_ENCODERS, SHAPES  # noqa: E402
 
 Array = npt.NDArray[np.floating[Any]]
 TOKENS, CONTEXT = 300, tiny.Tiny.context
-EXACT = {"llama.cpp - twin": 1e-3, "llama.cpp - fastq": 1e-3, "fastq - f16 twin": 2e-4}
-"""Bounds of the largest error. The cache of fastq rounds to half precision; the twin then does too, and differs where
-a value lies between two roundings.
+EXACT = {"llama.cpp - twin": 1e-3, "llama.cpp - fastq": 2e-3, "fastq - f16 twin": 5e-4}
+"""Bounds of the largest error. The cache of fastq is rounded to half precision, that of llama.cpp is not here; the
+twin is compared with either, and differs from fastq where a value lies between two roundings. (A rule left out makes
+0.01 and more: test_shapes.py.)
 """
 ROUNDED = dict.fromkeys(EXACT, 0.06)
 """Bounds of the usual error with quantized weights: activations are rounded to int8 in more than one way, and a token
