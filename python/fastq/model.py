@@ -6,6 +6,7 @@ import os
 import sys
 
 from fastq import _fastq
+from fastq.files import described
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Model:
             ``cancel()``; the answer does not depend on it.
         kv: What the KV cache stores: ``"f16"``, or ``"q8_0"``, 8-bit integers with a scale per 32 values, which need
             53 % of the memory. The answers of the two differ a little.
+        architecture: For a file whose ``general.architecture`` is not known, a variant of one that is: its name, or a
+            description of how it differs, as a mapping or in a TOML file, with the keys ``base`` and those that
+            CONTRIBUTING lists: ``{"base": "llama", "head_norms": "each"}``. The metadata keys still begin with the
+            name in the file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -106,6 +111,7 @@ class Model:
         level: str | None = None,
         prefill_chunk: int = 512,
         kv: Literal["f16", "q8_0"] = "f16",
+        architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         self._info = None
         self._engine = _fastq.Engine(
@@ -117,6 +123,7 @@ class Model:
             level=level,
             prefill_chunk=prefill_chunk,
             kv=kv,
+            architecture=described(architecture),
         )
         # Whoever listens has imported it.
         if (logging := sys.modules.get("logging")) and (log := logging.getLogger("fastq")).isEnabledFor(logging.INFO):

@@ -36,6 +36,7 @@ use crate::pool::{Pool, check_threads};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
+use arch::Architecture;
 use batch::{Output, plan_chunk};
 use buffers::{BufferSizes, Buffers};
 use forward::Context;
@@ -73,6 +74,9 @@ pub struct LoadOptions {
     pub check_memory: bool,
     /// What the KV cache stores keys and values as.
     pub kv: KvFormat,
+    /// The architecture, instead of the one that the file names: a variant of a known one
+    /// ([`described`](arch::description::described)). Keys still begin with the file's name.
+    pub architecture: Option<Architecture>,
     /// The most bytes that the KV cache of all sequences together may take; by default what is free.
     pub kv_limit: Option<u64>,
 }
@@ -87,6 +91,7 @@ impl Default for LoadOptions {
             prefill_chunk: 512,
             check_memory: true,
             kv: KvFormat::F16,
+            architecture: None,
             kv_limit: None,
         }
     }
@@ -153,7 +158,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
     {
         return Err(Error::Argument(format!("context must be from 1 to {MAX_CONTEXT}, found {context}")));
     }
-    let spec = ModelSpec::read(file, options.context)?;
+    let spec = ModelSpec::read(file, options.architecture.as_ref(), options.context)?;
     let machine = Machine::this();
     let mut free = if options.check_memory { machine.free_memory() } else { None };
     let weights = Weights::load(file, &spec, free)?;

@@ -2,6 +2,7 @@
 //! pass reads the [`ModelSpec`](super::spec::ModelSpec) that comes of it and knows no names.
 
 mod bert;
+pub mod description;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -18,6 +19,7 @@ mod smollm3;
 mod stablelm;
 
 use fastq_kernels::elementwise::RopeStyle;
+use serde::{Deserialize, Serialize};
 
 /// Every architecture that can be run, by `general.architecture`.
 pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
@@ -39,7 +41,7 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Architecture {
     /// The result is a hidden state for each position; there is no output matrix, and embeddings have a norm.
     pub encoder: bool,
@@ -52,6 +54,7 @@ pub struct Architecture {
     /// How queries and keys are normalised before rope.
     pub head_norms: HeadNorms,
     /// How rope pairs the values of a head.
+    #[serde(with = "RopeStyleName")]
     pub rope_style: RopeStyle,
     /// `rope.freq_base` where the file has none.
     pub rope_base: f32,
@@ -108,14 +111,28 @@ impl Architecture {
         gate: Gate::Apart,
     };
 
+    /// The names of all.
+    pub fn names() -> Vec<&'static str> {
+        ARCHITECTURES.iter().map(|(name, _)| *name).collect()
+    }
+
     /// The architecture called `name`.
     pub fn find(name: &str) -> Option<&'static Architecture> {
         ARCHITECTURES.iter().find(|(known, _)| *known == name).map(|(_, architecture)| *architecture)
     }
 }
 
+/// The names of [`RopeStyle`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RopeStyle", rename_all = "snake_case")]
+enum RopeStyleName {
+    Pairs,
+    Halves,
+}
+
 /// How a row is normalised.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NormKind {
     /// By its root mean square (arXiv 1910.07467).
     Rms,
@@ -124,7 +141,8 @@ pub enum NormKind {
 }
 
 /// Where a layer has norms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NormPlacement {
     /// `x += part(norm(x))`.
     Before,
@@ -142,7 +160,8 @@ pub enum NormPlacement {
 }
 
 /// How queries and keys are normalised before rope.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HeadNorms {
     /// Not.
     None,
@@ -155,7 +174,8 @@ pub enum HeadNorms {
 }
 
 /// Which layers have rope.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RopeLayers {
     /// All.
     All,
@@ -168,7 +188,8 @@ pub enum RopeLayers {
 }
 
 /// What scores are multiplied with, where the file has no `attention.scale`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ScoreScale {
     /// `1 / sqrt(key length)`.
     KeyLength,
@@ -181,7 +202,8 @@ pub enum ScoreScale {
 }
 
 /// The activation function of a feed-forward part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActivationFunction {
     /// `x / (1 + exp(-x))`.
     Silu,
@@ -190,7 +212,8 @@ pub enum ActivationFunction {
 }
 
 /// The gate of a feed-forward part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// None: `down(f(up(x)))`.
     None,
@@ -201,7 +224,8 @@ pub enum Gate {
 }
 
 /// Which layers see only a window.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WindowPattern {
     /// None: the key is ignored.
     Never,

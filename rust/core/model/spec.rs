@@ -1,8 +1,7 @@
 //! The hyper-parameters of a model, read from its metadata and checked.
 
 use super::arch::{
-    ARCHITECTURES, ActivationFunction, Architecture, Gate, NormKind, NormPlacement, RopeLayers, ScoreScale,
-    WindowPattern,
+    ActivationFunction, Architecture, Gate, NormKind, NormPlacement, RopeLayers, ScoreScale, WindowPattern,
 };
 use super::embed::Pooling;
 use super::keys::Keys;
@@ -14,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The architecture.
-    pub architecture: &'static Architecture,
+    pub architecture: Architecture,
     /// `general.architecture`.
     pub name: String,
     /// Rows of the embedding, number of tokens.
@@ -139,31 +138,35 @@ const MAX_HEAD_DIM: usize = 4096;
 pub const MAX_CONTEXT: usize = 1 << 30;
 
 impl ModelSpec {
-    /// Reads and checks the hyper-parameters. `context` is the number of positions that will be used, by default those the model was
+    /// Reads and checks the hyper-parameters of a model of the architecture that the file names, or of the one that is `described`,
+    /// with the keys of the file's name. `context` is the number of positions that will be used, by default those the model was
     /// trained for.
     ///
     /// # Errors
     /// [`Error::ModelFile`] for a missing key or a value outside its range, [`Error::UnsupportedModel`] for an architecture or
     /// a variant that cannot be run.
-    pub fn read(file: &Gguf, context: Option<usize>) -> Result<ModelSpec> {
+    pub fn read(file: &Gguf, described: Option<&Architecture>, context: Option<usize>) -> Result<ModelSpec> {
         let name = file
             .str("general.architecture")?
             .ok_or_else(|| file.error("key general.architecture is missing: expected the name of an architecture"))?;
-        let architecture = Architecture::find(name).ok_or_else(|| {
-            let known: Vec<_> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
-            Error::UnsupportedModel(format!(
-                "{}: architecture {name:?} is not supported; this version runs {}",
-                file.path().display(),
-                known.join(", ")
-            ))
-        })?;
-        Reader { architecture, keys: Keys { file, prefix: name } }.read(context)
+        let architecture = match described {
+            Some(architecture) => *architecture,
+            None => *Architecture::find(name).ok_or_else(|| {
+                Error::UnsupportedModel(format!(
+                    "{}: architecture {name:?} is not supported; this version runs {}. A variant of one of these runs with a \
+                     description of how it differs (architecture=)",
+                    file.path().display(),
+                    Architecture::names().join(", ")
+                ))
+            })?,
+        };
+        Reader { architecture: &architecture, keys: Keys { file, prefix: name } }.read(context)
     }
 }
 
 /// Reads the keys of one architecture.
 struct Reader<'a> {
-    architecture: &'static Architecture,
+    architecture: &'a Architecture,
     keys: Keys<'a>,
 }
 
@@ -190,7 +193,7 @@ impl Reader<'_> {
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
         let root = architecture.scale_embedding.then(|| (width as f32).sqrt());
         Ok(ModelSpec {
-            architecture,
+            architecture: *architecture,
             name: keys.prefix.to_owned(),
             vocabulary: keys.vocabulary()?,
             width,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastq_core::generate::chat_tokens;
+use fastq_core::model::arch::description::described;
 use fastq_core::model::embed::{EmbedOptions, Pooling};
 use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
@@ -102,7 +103,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
@@ -114,6 +115,7 @@ impl Engine {
         level: Option<&str>,
         prefill_chunk: &Bound<'_, PyAny>,
         kv: &str,
+        architecture: Option<&str>,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -129,6 +131,7 @@ impl Engine {
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
             kv: kv_format(kv).map_err(|error| to_python(py, error))?,
+            architecture: architecture.map(described).transpose().map_err(|error| to_python(py, error))?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;

@@ -70,12 +70,15 @@ pub(crate) fn plan<'py>(
     mmap: bool,
     prefill_chunk: &Bound<'py, PyAny>,
     kv: &str,
+    architecture: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
     let kv = model::kv_format(kv).map_err(|error| to_python(py, error))?;
+    let architecture =
+        architecture.map(model::arch::description::described).transpose().map_err(|error| to_python(py, error))?;
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
-        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, ..LoadOptions::default() })
+        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, architecture, ..LoadOptions::default() })
     })?;
     let record = PyDict::new(py);
     record.set_item("context", plan.context)?;

@@ -9,7 +9,7 @@ use fastq_core::memory::MemoryPlan;
 use fastq_core::model;
 use serde_json::{Value, json};
 
-use crate::options::KvArguments;
+use crate::options::{KvArguments, VariantArguments};
 use crate::report::table;
 use crate::terminal::{self, Outcome, bytes, one_line};
 
@@ -28,6 +28,8 @@ pub(crate) struct Arguments {
     /// Plan for reading the file into memory instead of mapping it
     #[arg(long)]
     no_mmap: bool,
+    #[command(flatten)]
+    variant: VariantArguments,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -40,6 +42,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         context: arguments.context,
         mmap: !arguments.no_mmap,
         kv: arguments.kv.kv,
+        architecture: arguments.variant.architecture,
         ..LoadOptions::default()
     };
     let plan = model::plan(&file, &options)?;
