@@ -8,7 +8,7 @@ use fastq_core::gguf::{Gguf, OpenOptions};
 use fastq_core::tokenizer::Tokenizer;
 use fastq_core::{Error, Never};
 use proptest::prelude::*;
-use tokenizer_support::{File, bpe, bpe_tokens, shared_and_model, spm, unigram, wordpiece};
+use tokenizer_support::{File, bpe, bpe_tokens, shared_and_model, spm, unigram, vocabularies_of_llama_cpp, wordpiece};
 use tokenizers::Model as _;
 use tokenizers::models::bpe::BPE;
 
@@ -140,6 +140,10 @@ fn unigram_normalises() {
     // As in llama.cpp, the beginning of a user-defined token keeps what follows from being one string with it.
     assert_eq!(encode(&tokenizer, "<e"), [2, 5, 3, 7]);
 
+    let long = charsmap(|_, unit| unit, &[&b"\0"[..], &[b'a'; 1 << 16], b"\0"].concat());
+    let tokenizer = unigram().u8s("precompiled_charsmap", &long).tokenizer().unwrap();
+    assert!(matches!(tokenizer.encode("ee", false, false, &Never), Err(Error::Tokenizer(_))));
+
     // Tables that lie: each is refused when the file is opened, or gives an error or some tokens.
     let refused: [&[u8]; 6] = [&[], &[0; 4], &[9, 0, 0, 0, 0], &[0, 0, 0, 0, 65], &[255; 64], &map[..map.len() - 1]];
     for bytes in refused {
@@ -176,6 +180,23 @@ fn real_models_equal_llama_cpp() {
         }
         let ends = if model == "smollm2" { &[0, 2, 4][..] } else { &[1, 106, 212] };
         assert_eq!(tokenizer.end_of_generation(), ends, "{model}");
+    }
+}
+
+/// The vocabularies of real models, and the tokens that llama.cpp tests itself with.
+#[test]
+fn real_vocabularies_equal_llama_cpp() {
+    for path in vocabularies_of_llama_cpp() {
+        let read = |end: &str| std::fs::read_to_string(format!("{}{end}", path.display())).ok();
+        let (Some(texts), Some(ids)) = (read(".inp"), read(".out")) else { continue };
+        let file = Gguf::open(&path, &OpenOptions::default()).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&file).unwrap();
+        // Every text but the last is followed by a line feed.
+        for (text, ids) in texts.split("\n__ggml_vocab_test__\n").zip(ids.lines()) {
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let found = tokenizer.encode(text, false, false, &Never).unwrap();
+            assert_eq!(found, ids, "{} {text:?}", path.display());
+        }
     }
 }
 

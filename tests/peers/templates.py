@@ -53,6 +53,24 @@ TOOLS = [
 ]
 
 
+# Without a type or a value that only some templates understand.
+SIMPLE = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "The weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"type": "string", "description": "City"}},
+                "required": ["place"],
+            },
+            "return": {"type": "number", "description": "Degrees"},
+        },
+    }
+]
+
+
 def call(arguments: Any) -> dict[str, Any]:
     function = {"name": "get_weather", "arguments": arguments}
     return {"id": "abc123xyz", "type": "function", "function": function}
@@ -163,7 +181,7 @@ def compare(path: Path, model: Model, template: jinja2.Template, verbose: bool) 
     """Whether all conversations of a template come out the same; prints the first one that does not."""
     equal, wrong, raised, laxer = 0, [], 0, 0
     for name, messages in CONVERSATIONS.items():
-        for tools in (None, TOOLS):
+        for tools in (None, SIMPLE, TOOLS):
             for extra in VARIABLES:
                 for prompt in (True, False):
                     variables = {"messages": messages, "tools": tools, "add_generation_prompt": prompt, **extra}

@@ -162,6 +162,17 @@ fn outside(variable: &str, beside: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// The vocabularies that llama.cpp has beside its source, with texts and their tokens.
+#[allow(clippy::print_stderr, reason = "a skipped test must be loud")]
+pub(crate) fn vocabularies_of_llama_cpp() -> Vec<PathBuf> {
+    let Some(folder) = outside("FASTQ_LLAMA_CPP", "llama.cpp").map(|folder| folder.join("models")) else {
+        eprintln!("SKIPPED: FASTQ_LLAMA_CPP must name the source of llama.cpp");
+        return Vec::new();
+    };
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect()
+}
+
 #[allow(clippy::print_stderr, reason = "a skipped test must be loud")]
 /// The shared material, and `model` among the real models; says so when they are not there.
 pub(crate) fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
