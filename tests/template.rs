@@ -338,3 +338,21 @@ fn none_cannot_be_looped_over() {
         "{{ none is iterable }} {{ 1 is iterable }} {{ 'a' is iterable }} {{ [] is iterable }} {{ {} is iterable }}";
     assert_eq!(render(source, &chat()).unwrap(), "False False True True True");
 }
+
+#[test]
+fn indented_lines_keep_the_last_line_feed() {
+    for (arguments, expected) in [
+        ("", "a\n\n    b\n"),
+        ("(2)", "a\n\n  b\n"),
+        ("(2, true)", "  a\n\n  b\n"),
+        ("(width=1, first=true)", " a\n\n b\n"),
+        ("(1, blank=true)", "a\n \n b\n "),
+    ] {
+        assert_eq!(
+            render(&format!("{{{{ 'a\\n\\nb\\n'|indent{arguments} }}}}"), &chat()).unwrap(),
+            expected,
+            "{arguments}"
+        );
+    }
+    assert!(message("{{ 'a'|indent(1025) }}").contains("at most 1024"));
+}

@@ -40,6 +40,8 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_TAG_TOKENS: usize = 2048;
 /// `elif` in one template: each is nested in the one before.
 pub const MAX_ELIF: usize = 512;
+/// Widest indentation.
+pub const MAX_INDENT: usize = 1024;
 /// Stack of the thread that compiles and renders: several times what [`MAX_RECURSION`] and the parser's own limit need.
 const STACK: usize = 16 << 20;
 
@@ -145,6 +147,7 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("indent", indent);
     environment.add_test("iterable", is_iterable);
     environment.add_template_owned(NAME, source).map_err(describe)?;
     Ok(environment)
@@ -275,6 +278,37 @@ fn value(json: &serde_json::Value, depth: usize) -> Result<Value> {
             Value::from_pairs(pairs.collect::<Result<Vec<_>>>()?)
         }
     })
+}
+
+/// Spaces in front of every line, as Jinja2 puts them: minijinja drops a line feed at the end.
+fn indent(
+    text: &str,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    arguments: Kwargs,
+) -> Result<String, minijinja::Error> {
+    let flag = |given: Option<bool>, name: &str| match given {
+        Some(flag) => Ok(flag),
+        None => arguments.get::<Option<bool>>(name).map(|flag| flag.unwrap_or(false)),
+    };
+    let (first, blank) = (flag(first, "first")?, flag(blank, "blank")?);
+    let width = width.or(arguments.get("width")?).unwrap_or(4);
+    arguments.assert_all_used()?;
+    if width > MAX_INDENT {
+        let what = format!("indent: the width must be at most {MAX_INDENT}, found {width}");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, what));
+    }
+    let mut indented = String::with_capacity(text.len() + width);
+    for (number, line) in text.split('\n').enumerate() {
+        indented.push_str(if number == 0 { "" } else { "\n" });
+        let wanted = if number == 0 { first } else { blank || !line.is_empty() };
+        if wanted {
+            indented.extend(std::iter::repeat_n(' ', width));
+        }
+        indented.push_str(line);
+    }
+    Ok(indented)
 }
 
 /// What Python can loop over; minijinja counts `none`, too.
