@@ -1,7 +1,7 @@
 """A vocabulary of every kind of tokenizer, made on the spot, and the texts that they are compared on.
 
-The vocabularies of byte pairs are trained until every text would be one token if nothing cut it. So each cut that a
-pre-tokenizer makes, or does not make, shows in the tokens.
+The vocabularies of byte pairs are trained until every text would be one token if nothing cut it, and so would be every
+piece of the same texts cut by chance. So a cut that a pre-tokenizer makes, or does not make, shows in the tokens.
 
 What llama.cpp makes of the texts is in `reference/tokenizers.json`; `peers/tokenizers.py` makes it anew.
 """
@@ -26,46 +26,110 @@ USER_DEFINED, UNUSED = 4, 5
 REFERENCE = Path(__file__).parent / "reference" / "tokenizers.json"
 
 # Every name that llama.cpp 0.3.36 knows but `whitespace`.
-PRE_TOKENIZERS = """
-    default minicpm5 llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano deepseek-llm
-    deepseek-coder deepseek-v3 spark2_5 youtu falcon mpt starcoder gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es
-    jina-v2-de a.x-4.0 mellum modern-bert jais-2 gemma4 granite-embed-multi-311m sarvam-moe jina-v1-en jina-v2-code
-    roberta-bpe refact command-r qwen2 deepseek-r1-qwen kormo f2llmv2 qwen35 stablelm2 olmo dbrx smaug-bpe poro-chat
-    chatglm-bpe glm4 glm5 viking jais tekken smollm codeshell bloom gpt3-finnish exaone exaone4 exaone-moe chameleon
-    minerva-7b megrez gpt-4o llama4 kanana2 talkie granite-embed-multi-97m tiny_aya cohere2moe superbpe trillion
-    granite-docling bailingmoe bailingmoe2 llada-moe seed-coder hunyuan hunyuan-dense hy_v4 joyai-llm kimi-k2 ufakzeka
-    grok-2 afmoe laguna minimax-m2 solar-open mellum2
-""".split()
+PRE_TOKENIZERS = [
+    "default",
+    "minicpm5",
+    "llama3",
+    "llama-v3",
+    "llama-bpe",
+    "falcon3",
+    "falcon-h1",
+    "pixtral",
+    "midm-2.0",
+    "lfm2",
+    "jina-v5-nano",
+    "deepseek-llm",
+    "deepseek-coder",
+    "deepseek-v3",
+    "spark2_5",
+    "youtu",
+    "falcon",
+    "mpt",
+    "starcoder",
+    "gpt-2",
+    "phi-2",
+    "jina-es",
+    "jina-de",
+    "gigachat",
+    "jina-v2-es",
+    "jina-v2-de",
+    "a.x-4.0",
+    "mellum",
+    "modern-bert",
+    "jais-2",
+    "gemma4",
+    "granite-embed-multi-311m",
+    "sarvam-moe",
+    "jina-v1-en",
+    "jina-v2-code",
+    "roberta-bpe",
+    "refact",
+    "command-r",
+    "qwen2",
+    "deepseek-r1-qwen",
+    "kormo",
+    "f2llmv2",
+    "qwen35",
+    "stablelm2",
+    "olmo",
+    "dbrx",
+    "smaug-bpe",
+    "poro-chat",
+    "chatglm-bpe",
+    "glm4",
+    "glm5",
+    "viking",
+    "jais",
+    "tekken",
+    "smollm",
+    "codeshell",
+    "bloom",
+    "gpt3-finnish",
+    "exaone",
+    "exaone4",
+    "exaone-moe",
+    "chameleon",
+    "minerva-7b",
+    "megrez",
+    "gpt-4o",
+    "llama4",
+    "kanana2",
+    "talkie",
+    "granite-embed-multi-97m",
+    "tiny_aya",
+    "cohere2moe",
+    "superbpe",
+    "trillion",
+    "granite-docling",
+    "bailingmoe",
+    "bailingmoe2",
+    "llada-moe",
+    "seed-coder",
+    "hunyuan",
+    "hunyuan-dense",
+    "hy_v4",
+    "joyai-llm",
+    "kimi-k2",
+    "ufakzeka",
+    "grok-2",
+    "afmoe",
+    "laguna",
+    "minimax-m2",
+    "solar-open",
+    "mellum2",
+]
 OF_CHARACTERS = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 
 
 # ---------------------------------------------------------------------------------------------------------------- texts
-WRITTEN = [
-    "", " ", "  ", "   ", "a", "Hello world", " Hello  World!", "Hello, y'all! How are you 😁 ?我想在apple工作1314151天～",
-    "The quick brown fox jumps over the lazy dog.", "I'll don't they've we're I'm he'd it's", "I'LL DON'T THEY'VE WE'RE I'M",
-    "'s't're've'm'll'd 'S'T'RE'VE'M'LL'D 'sab 'lle 'rx", "rock 'n' roll ''quoted'' ’s ‘t", "HelloWorldFOOBar iPhone McDonald ÉCOLE Straße",
-    "Ünïcödé naïve café résumé Ångström ÅNGSTRÖM ſtrange", "e\u0301 a\u0308o\u0308 Z\u0351\u036b\u0343 q\u0323\u0307 \u0301x", "Tiếng Việt: Xin chào thế giới",
-    "İstanbul ıspanak IŞIK ğüşöç", "Привет, мир! Ёжик в тумане 2024", "Γειά σου Κόσμε ΑΒΓ ἀρχή", "שלום עולם מה שלומך", "مرحبا بالعالم ١٢٣٤٥ كتاب، نعم؟",
-    "नमस्ते दुनिया १२३ क्षत्रिय।", "বাংলা ভাষা ১২৩৪", "தமிழ் மொழி", "తెలుగు భాష", "ไทยไม่มีช่องว่าง ๑๒๓", "ລາວ ພາສາ", "မြန်မာ စာ ၁၂၃", "ភាសាខ្មែរ ១២",
-    "ქართული ენა ᲥᲐᲠᲗᲣᲚᲘ", "Հայերեն լեզու", "አማርኛ ፊደል ፩፪", "ᏣᎳᎩ ꮳꮃꭹ", "ᠮᠣᠩᠭᠣᠯ", "中文測試，简体字。「引号」《书名》", "日本語のテスト、カタカナ・ひらがな", "한국어 시험입니다 ㄱㄴㄷ 가각",
-    "ㄅㄆㄇ 注音", "𠮷野家 㐀㐁 豈更 ｶﾀｶﾅ ＡＢＣ１２３", "𐐀𐐨 𝐀𝟏 𝔘𝔫𝔦 ℵ ℃ №", "1", "12", "123", "1234", "12345", "123456", "1234567", "12345678901234567890", "3.14159 1,000,000 1e-10 0xFF 1_000",
-    "abc123def4567gh89", "abc1234 x12345678y", "٣٤٥٦ 12٣456 ½¾²³ Ⅷ ①②③④ 1234٣", "v1.2.3-beta+build.42", "2024-01-15T10:30:00Z", "+1 (555) 123-4567", "$1,234.56 €99 £5 ¥1000 50% 100°C",
-    "def f(x):\n    return x ** 2  # square\n\n\nclass A:\n\tpass\n", "for (int i = 0; i < n; ++i) {\n\ta[i] += b[i];\r\n}\r\n", "if(a&&b||!c){x=>y;}// done\n/* c */",
-    "#include <stdio.h>\nint main(void) { puts(\"hi\\n\"); return 0; }", "SELECT * FROM `t` WHERE a<>'b' AND c>=1;", "<html><body class=\"x\">&nbsp;</body></html>", "path/to/file.txt C:\\Users\\x ~/.bashrc http://a.b/c?d=e&f=g#h",
-    "let mut x: Vec<&'static str> = vec![];", "{\"key\": [1, 2, {\"a\": null}], \"b\": true}", "a=b+c-d*e/f%g^h|i&j~k!l?m:n;o,p.q@r#s$t", "....,,,;;;:::!!!???---___***///\\\\\\|||", "...\n!!\n\n?\r\n;\n.\n/\n/a", "`code` ``` ~~~ ^^^ <<<>>> === +++ $$$",
-    "\n", "\n\n", "\n\n\n", "\r\n", "\r\n\r\n", "\r", "\t", "\t\t", " \n", "\n ", " \n \n", "  \n\n  x", "a\n\nb", "a \n b", "a  \n  b", "a\n\n\n\n b", "x\t\ty \t z\t", "   x   y    z     ", "a" + " " * 9 + "b", "a" + " " * 17, " " * 31 + "b", " " * 65 + "c", " " * 600 + "d", "\t" * 5 + "e", "\n" * 9 + "f",
-    "a\u00a0b\u3000c\u2003d\u2028e\u2029f\u0085g\u1680h\u202fi\u205fj", "\u3000\u3000x\u00a0\u00a0 y", " \u3000 \u2003\n\u00a0z", "\u200bzero\u200bwidth\u200d \ufeff\u2060x\u00ad", "a\u0000b\u0001c\u001fd\u007fe\u0080f\u009f", "\u001b[31mred\u001b[0m", "\ufffd\ufffc x\ue000y\U000f0000",
-    "😀 😃😄 👨‍👩‍👧‍👦 👍🏽 🇩🇪🇫🇷 ❤️ ☃ ✈️ 🏳️‍🌈", "a😀b 1😀2 😀's 😀\n😀", "🦙.cpp 🚀🚀 (normal) 😶‍🌫️ (multiple emojis concatenated) ✅ 🦙🦙 3 33 333 3333 33333 333333 3333333 33333333 3.3 3..3 3...3",
-    "“smart” „quotes“ «guillemets» ‹x› –dash— …ellipsis•", "α+β=γ ∑∏∫ √2 ≤≥≠ ∞ → ⇒ ∀x∈ℝ", "x² + y³ = z⁴ H₂O CO₂ ½", "№ ™ © ® § ¶ † ‡ ° ′ ″", "foo_bar fooBar FooBar FOO_BAR foo-bar foo.bar",
-    "a.b.c... d,e,,f ;g: (h) [i] {j} <k>", "(y).\n\n)x( ][ }{", "don’t it’s ’tis ‘em", "A'B C'D E'S F's G'Ll", "x 's y 't z 're", " 's", " '", "'", "''", "'x", "x'", "ab'scd'tef", "中's 文'll 字'RE", "한's é's É'S", "Ω's ß'd ǅ's ʰ's",
-    "mixedРусскийEnglish中文日本語한국어", "abcабв123一二三αβγ", "Ⓐⓑ ㊀ ㈱ ﬁ ﬀ ǆ Ǆ ǅ ʻ ˈ", "ªº ᵃᵇ ʰʲ ˢ ꜰ ﹏_‿⁀", "،؛؟ ۔ ।॥ 。，、！？；： ・ 「」『』【】", "a،b؛c؟d।e۔f。g，h、i", "(a|b.c,d!e?f…g)", "¿Qué? ¡Sí! ñandú Ñ", "ÀÈÌÒÙ àèìòù âêîôû äëïöü", "Dž dž ŉ ǰ ΐ ΰ և ẖ",
-    "<sentinel:12> <sentinel:> <sentinel:3>x IMGIMGABCDZ IMGIMGZ IMGIMGAZb", "\t\n    x  y\t", "a    b     c", "Hello\n\n\n\n\tWorld\n \n\n", "one two three four five six seven eight nine ten", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "ababababababababab", "ΣΣΣ ςςς σσσ", "ﷺ ﷽", "ﾊﾝｶｸ ゙゚ がぎ ヷ", "\u1100\u1161\u11a8 \u1112\u1161\u11ab", "ᄀ ᆨ ㅏ", "〆〇〻 々仝 ヶヵ", "🀄🃏🎴 𓀀𓁐 𒀀𒁀", "ⅷⅧⅯ ↀↁ 〡〢〣 ㆒㆓", "˗˚˛ ¨´¸ ^`~", "@user #tag $var %d &amp; *bold* _it_", "A1B2C3 1A2B3C a1 b22 c333 d4444", "1st 2nd 3rd 4th 5's 10%", "12 345 6789 01234", "1\n22\n333\n4444", "١٢٣٤٥٦٧ ۱۲۳۴ ०१२३४५ 一二三四五", "1½2 3²4 5①6", "x1234567890123y12", "a1,234,567.89b", "NaN Inf -0 +∞",
-]  # fmt: skip
+WRITTEN: list[str] = json.loads((Path(__file__).parent / "reference" / "tokenizer_texts.json").read_text())
 
 ALPHABET = [
-    *"abcdeABCDEstSTLlREreVve", *"0123456789", *"     ", *"'’\"`", *".,;:!?-_/\\()[]{}<>|@#$%^&*+=~", *"\t\n\r\n\v\f",
-    *"éÉßñöÅçøſ", *"\u0301\u0308\u0323\u093f\u0e31\u064e\u20e3", *"жЖяёΩωσ", *"中文一龥〇豈𠮷㐀", *"ひカ゛ーｶ", *"한글ㄱᄀ", *"אبم१٣๑५", *"ไทยက",
-    *"😀👍🏽❤️\u200d", *"\u00a0\u3000\u2003\u2028\u0085\u200b\u00ad", *"½²Ⅷ①", *"、。，！？…「」।،", *"€°→∑©", *"ǅʰªˈ", *"\u0001\u007f\ufffd\ue000",
+    *"abcdeABCDEstSTLlREreVve", *"0123456789", *"     ", *"'’\"`", *".,;:!?-_/\\()[]{}<>|@#$%^&*+=~",
+    *"\t\n\r\n\v\f", *"éÉßñöÅçøſ", *"\u0301\u0308\u0323\u093f\u0e31\u064e\u20e3", *"жЖяёΩωσ",
+    *"中文一龥〇豈𠮷㐀", *"ひカ゛ーｶ", *"한글ㄱᄀ", *"אبم१٣๑५", *"ไทยက", *"😀👍🏽❤️\u200d",
+    *"\u00a0\u3000\u2003\u2028\u0085\u200b\u00ad", *"½²Ⅷ①", *"、。，！？…「」।،", *"€°→∑©", *"ǅʰªˈ",
+    *"\u0001\u007f\ufffd\ue000",
 ]  # fmt: skip
 
 
@@ -85,7 +149,7 @@ def random_texts(count: int, seed: int = 1) -> list[str]:
 TEXTS = WRITTEN + random_texts(100)
 
 
-# ---------------------------------------------------------------------------------------------------------- vocabularies
+# --------------------------------------------------------------------------------------------------------- vocabularies
 def train(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
     """Byte pair encoding: merges of the most frequent neighbours, until every word is one symbol."""
     chains = [list(word) for word in words]
@@ -119,11 +183,25 @@ def train(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
     return merges
 
 
+def cut_by_chance(texts: Iterable[str], seed: int) -> list[str]:
+    """The texts, and their pieces when they are cut after 1 to 9 characters."""
+    draw = numbers(seed)
+    pieces = list(texts)
+    for text in list(pieces):
+        start = 0
+        while start < len(text):
+            end = start + 1 + next(draw) % 9
+            pieces.append(text[start:end])
+            start = end
+    return pieces
+
+
 @functools.cache
 def bytes_vocabulary() -> Vocabulary:
     """Byte-level pairs; and words that no merges lead to, which only some kinds may find."""
     letters = byte_letters()
-    merges = train(["".join(letters[b] for b in text.encode()) for text in TEXTS if len(text) < 100])
+    texts = cut_by_chance((text for text in TEXTS if len(text) < 100), 5)
+    merges = train(["".join(letters[b] for b in text.encode()) for text in texts])
     v = Vocabulary([letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
     known = set(v.tokens)
     assert v.merges is not None
@@ -322,7 +400,7 @@ def write(path: Path, kind: str) -> Path:
     return path
 
 
-# -------------------------------------------------------------------------------------------------------------- reference
+# ------------------------------------------------------------------------------------------------------------ reference
 HASH = 3
 """Bytes of a hash. One of 16 million wrong answers would go unseen."""
 

@@ -2,7 +2,8 @@
 
     python tests/peers/tokenizers.py --python PATH [--write] [--kind NAME ...]
 
-PATH is a Python that has llama-cpp-python (made with 0.3.36). `--write` stores its answers in `tests/reference/tokenizers.json`.
+PATH is a Python that has llama-cpp-python (made with 0.3.36). `--write` stores its answers in
+`tests/reference/tokenizers.json`.
 """
 
 from __future__ import annotations

@@ -124,14 +124,14 @@ impl Encoder for Bpe {
         ids: &mut Vec<u32>,
         interrupt: &dyn Interrupt,
     ) -> Result<()> {
-        Chain::check(text)?;
         let build = || Tables::new(vocabulary, &self.merges, self.pre).map_err(|error| error.to_string());
         let tables = self.tables.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))?;
         let (mut chain, mut spelled, mut words) = (Chain::default(), String::new(), 0_usize);
         let text = match self.pre.spelling {
             Spelling::Marked => Cow::Owned(escape(text, false)),
-            Spelling::Bytes | Spelling::Plain => Cow::Borrowed(text),
+            Spelling::Bytes => Cow::Borrowed(text),
         };
+        Chain::check(&text)?;
         tables.splitter.split(&text, &mut |word| {
             words += 1;
             if words.is_multiple_of(WORDS_PER_CHECK) && interrupt.stop() {
@@ -157,7 +157,7 @@ impl Encoder for Bpe {
                     let bytes = word.bytes().map(|byte| (1, tables.bytes[byte as usize]));
                     chain.encode(tables, word.as_bytes(), bytes, interrupt, &mut each)
                 }
-                Spelling::Marked | Spelling::Plain => {
+                Spelling::Marked => {
                     let characters = word.split_inclusive(|_| true).map(|c| (c.len(), vocabulary.id(c.as_bytes())));
                     chain.encode(tables, word.as_bytes(), characters, interrupt, &mut each)
                 }
@@ -169,7 +169,6 @@ impl Encoder for Bpe {
         match self.pre.spelling {
             Spelling::Bytes => Cow::Owned(decode_piece(piece)),
             Spelling::Marked => unescape(piece),
-            Spelling::Plain => Cow::Borrowed(piece),
         }
     }
 }
@@ -192,7 +191,7 @@ impl Tables {
         }
         let bytes = match pre.spelling {
             Spelling::Bytes => ALPHABET.map(|character| vocabulary.id(character.encode_utf8(&mut [0; 4]).as_bytes())),
-            Spelling::Marked | Spelling::Plain => std::array::from_fn(|byte| vocabulary.byte_token(byte as u8)),
+            Spelling::Marked => std::array::from_fn(|byte| vocabulary.byte_token(byte as u8)),
         };
         Ok(Tables { splitter: pre.splitter()?, bytes, pairs })
     }

@@ -1,4 +1,5 @@
-//! What `tokenizer.ggml.model` may name, and what each name means where a file says nothing else: the defaults of llama.cpp.
+//! What `tokenizer.ggml.model` may name, and what each name means where a file says nothing else: the defaults of llama.cpp. It also knows
+//! `rwkv`, `plamo2`, `hybriddna` and `whitespace`, which are left out.
 
 use super::special::Named;
 use crate::gguf::Gguf;

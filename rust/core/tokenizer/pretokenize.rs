@@ -7,6 +7,8 @@
 //! backtracking engine, which takes quadratic time or gives up on some texts, so such rules are kinds of [`Stage`] here and
 //! everything else runs on finite automata: time is linear in the text for every text.
 //!
+//! All names of llama.cpp 0.3.36 are here but `whitespace`, which belongs to a `tokenizer.ggml.model` of its own.
+//!
 //! Where llama.cpp deviates from a published tokenizer, this follows llama.cpp: classes of letters by case are all letters
 //! (`\p{Lu}` in `youtu` and `tiny_aya`), what is in front of a long number stays with its first digits (`afmoe`, `tiny_aya`), and white
 //! space beyond ASCII is in no range of characters.
@@ -41,8 +43,6 @@ pub(super) enum Spelling {
     Bytes,
     /// Characters, with U+2581 for spaces; bytes are `<0xXX>`.
     Marked,
-    /// Characters; bytes are `<0xXX>`.
-    Plain,
 }
 
 /// A pre-tokenizer by its names.
@@ -310,7 +310,6 @@ const PRE_TOKENIZERS: &[PreTokenizer] = &[
     pre(&["superbpe"], &[Cut(r"\p{N}+"), BeforeThrees("[0-9]+")]),
     pre(&["gemma4", "granite-embed-multi-311m"], &[LINE_FEEDS]).spelled(Spelling::Marked).whole_lines().always_bos(),
     pre(&["sarvam-moe"], &[LINE_FEEDS]).spelled(Spelling::Marked),
-    pre(&["whitespace"], &[Cut(r"\S+")]).spelled(Spelling::Plain),
 ];
 
 /// A pre-tokenizer with nothing special.

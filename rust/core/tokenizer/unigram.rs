@@ -20,6 +20,9 @@ const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces"
 /// How much less than the lowest score an unknown character counts.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
+/// How much longer a text may become when it is normalised; by the rules of NFKC one character becomes eleven times as long.
+const MAX_GROWTH: usize = 32;
+
 /// Characters between two looks at the interrupt.
 const CHARACTERS_PER_CHECK: usize = 1024;
 
@@ -95,6 +98,10 @@ impl Unigram {
                     normalized.push(*byte);
                 }
                 in_word = !space;
+            }
+            if normalized.len() > MAX_GROWTH * (text.len() + 1) {
+                let what = format!("a text must not become more than {MAX_GROWTH} times as long when it is normalised");
+                return Err(Error::Tokenizer(what));
             }
             at += length;
         }
