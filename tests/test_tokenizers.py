@@ -1,4 +1,6 @@
-"""Every kind of tokenizer gives the tokens of llama.cpp 0.3.36: by the hashes that `peers/tokenizers.py` has stored."""
+"""Every kind of tokenizer gives the tokens of llama.cpp 0.3.36 (WordPiece: of BERT), by the hashes that
+`peers/tokenizers.py` has stored.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ REFERENCE: dict[str, str] = json.loads(kinds.REFERENCE.read_text())
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
-def test_tokens_are_those_of_llama_cpp(kind: str, tmp_path: Path) -> None:
+def test_tokens_are_those_of_the_reference(kind: str, tmp_path: Path) -> None:
     model = Model(kinds.write(tmp_path / "model.gguf", kind))
     found = kinds.hashes(model.tokenize(text) for text in kinds.TEXTS)
     assert kinds.differing(found, REFERENCE[kind]) == []

@@ -202,7 +202,7 @@ def bytes_vocabulary() -> Vocabulary:
     letters = byte_letters()
     texts = cut_by_chance((text for text in TEXTS if len(text) < 100), 5)
     merges = train(["".join(letters[b] for b in text.encode()) for text in texts])
-    v = Vocabulary([letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
+    v = Vocabulary("gpt2", [letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
     known = set(v.tokens)
     assert v.merges is not None
 
@@ -228,7 +228,7 @@ def characters_vocabulary() -> Vocabulary:
     lines = [line.replace(" ", "▁") for text in TEXTS if len(text) < 100 for line in text.split("\n")]
     characters = sorted({c for line in lines for c in line if c != "\0"})
     characters = [c for index, c in enumerate(characters) if c < "\x7f" or index % 3]
-    v = Vocabulary([], [], merges=[])
+    v = Vocabulary("gpt2", [], [], merges=[])
     v.unknown, v.bos, v.eos = v.add("<unk>", UNKNOWN), v.add("<bos>", CONTROL), v.add("<eos>", CONTROL)
     for b in range(256):
         v.add(f"<0x{b:02X}>", BYTE)
@@ -259,7 +259,7 @@ def substrings(words: Iterable[str], seed: int) -> list[str]:
 @functools.cache
 def wordpiece_vocabulary() -> Vocabulary:
     """Characters and substrings in small and capital letters, with and without accents; many are missing."""
-    v = Vocabulary([], [])
+    v = Vocabulary("bert", [], [])
     for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"):
         v.add(token, UNKNOWN if token == "[UNK]" else CONTROL)
     v.unknown, v.bos, v.eos = 1, 2, 3
@@ -276,7 +276,7 @@ def wordpiece_vocabulary() -> Vocabulary:
 @functools.cache
 def unigram_vocabulary() -> Vocabulary:
     """Characters and substrings with random scores; user-defined and unused tokens among them."""
-    v = Vocabulary([], [], scores=[])
+    v = Vocabulary("t5", [], [], scores=[])
     for token in ("<pad>", "</s>", "<unk>"):
         v.add(token, UNKNOWN if token == "<unk>" else CONTROL)
     v.unknown, v.eos, v.bos = 2, 1, 1
@@ -393,10 +393,10 @@ def write(path: Path, kind: str) -> Path:
     """Writes a tiny model with the vocabulary of a kind."""
     pairs = KINDS[kind]()
     tokens = next(pair.value for pair in pairs if pair.key == "tokenizer.ggml.tokens")
-    shape = tiny.Tiny(layers=1, width=32, heads=1, kv_heads=1, ffn=32)
-    model = [pair for pair in tiny.metadata(shape, Vocabulary(tokens, [])) if not pair.key.startswith("tokenizer.")]
+    shape = tiny.Tiny(layers=1, width=32, heads=1, kv_heads=1, ffn=32).resolved()
+    model = [pair for pair in tiny.metadata(shape, Vocabulary("gpt2", tokens, [])) if not pair.key.startswith("tokenizer.")]
     with open(path, "wb") as file:
-        tiny.write_file(file, model + pairs, list(enumerate(tiny.tensors_of(shape, len(tokens)))), 0)
+        tiny.write_file(file, model + pairs, list(enumerate(tiny.Layout(shape, len(tokens)).model())), 0)
     return path
 
 

@@ -31,7 +31,7 @@ def byte_letters() -> dict[int, str]:
 
 @dataclass
 class Vocabulary:
-    model: Literal["llama", "gpt2", "bert"]
+    model: Literal["llama", "gpt2", "bert", "t5"]
     tokens: list[str]
     types: list[int]
     merges: list[str] | None = None

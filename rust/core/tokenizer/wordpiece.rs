@@ -4,8 +4,9 @@
 //! Files spell pieces in the way of SentencePiece: `▁` begins a word, where BERT's own vocabulary writes nothing and `##` before
 //! all that does not.
 //!
-//! Two things are as llama.cpp does them and not as BERT does. Of a decomposed character only the first part is kept, which is a
-//! letter without its accents, but for Hangul the first consonant of a syllable. And a word may have any length.
+//! This is what BERT's own tokenizer does, so that models see what they were trained with. llama.cpp differs: it drops every kind of
+//! mark where BERT drops nonspacing ones (the vowels of Hindi are others), keeps the first letter of a Hangul syllable only, and
+//! takes words of any length.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -22,6 +23,9 @@ use crate::{Error, Interrupt, Result};
 
 const LOWERCASE: &str = "tokenizer.ggml.normalizer.lowercase";
 const STRIP_ACCENTS: &str = "tokenizer.ggml.normalizer.strip_accents";
+
+/// A word of more characters is unknown.
+const LONGEST_WORD: usize = 100;
 
 /// Pieces between two looks at the interrupt.
 const PIECES_PER_CHECK: usize = 1024;
@@ -50,47 +54,54 @@ impl Normalizer {
             }
             Ok(())
         };
+        let mut parts = String::new();
         for character in text.chars() {
-            let character = if self.strip_accents { base(character) } else { character };
+            if is_dropped(character) {
+                continue;
+            }
             if character.is_whitespace() {
                 finish(&mut current)?;
                 continue;
             }
-            if is_dropped(character) || self.strip_accents && is_mark(character) {
-                continue;
-            }
-            let alone = is_word(character);
-            if alone {
-                finish(&mut current)?;
-            }
-            current.push(if self.lowercase { lower(character) } else { character });
-            if alone {
-                finish(&mut current)?;
+            self.parts(character, &mut parts);
+            for part in parts.chars() {
+                let alone = is_word(part);
+                if alone {
+                    finish(&mut current)?;
+                }
+                current.push(part);
+                if alone {
+                    finish(&mut current)?;
+                }
             }
         }
         finish(&mut current)
     }
-}
 
-/// The first character of the canonical decomposition.
-fn base(character: char) -> char {
-    let mut first = None;
-    decompose_canonical(character, |part| first = first.or(Some(part)));
-    first.unwrap_or(character)
-}
-
-/// The small letter; only U+0130 has more than one.
-fn lower(character: char) -> char {
-    character.to_lowercase().next().unwrap_or(character)
-}
-
-fn is_mark(character: char) -> bool {
-    character.general_category_group() == GeneralCategoryGroup::Mark
+    /// What a character becomes: without accents what is left of its canonical decomposition, and small letters.
+    fn parts(self, character: char, parts: &mut String) {
+        parts.clear();
+        let mut add = |part: char| match self.lowercase {
+            true => parts.extend(part.to_lowercase()),
+            false => parts.push(part),
+        };
+        match self.strip_accents {
+            true => decompose_canonical(character, |part| {
+                if part.general_category() != GeneralCategory::NonspacingMark {
+                    add(part);
+                }
+            }),
+            false => add(character),
+        }
+    }
 }
 
 /// Whether it is no text: characters that control or format, private ones, and what replaces invalid bytes.
 fn is_dropped(character: char) -> bool {
     use GeneralCategory::{Control, Format, PrivateUse};
+    if matches!(character, '\t' | '\n' | '\r') {
+        return false;
+    }
     character == char::REPLACEMENT_CHARACTER || matches!(character.general_category(), Control | Format | PrivateUse)
 }
 
@@ -139,6 +150,11 @@ impl Encoder for WordPiece {
         let prefixes = self.prefixes.get_or_init(|| Prefixes::new(vocabulary, |_| true));
         let mut pieces = 0_usize;
         self.normalizer.words(text, &mut |word| {
+            // Its first character is the mark of a beginning.
+            if word.chars().nth(LONGEST_WORD + 1).is_some() {
+                ids.push(self.unknown);
+                return Ok(());
+            }
             let before = ids.len();
             let mut rest = word.as_bytes();
             while !rest.is_empty() {
@@ -181,9 +197,11 @@ mod tests {
     #[test]
     fn normalised_words() {
         let text = "Ça\u{301}, U.S.\u{200d}A \u{0}$5€é\tİ中文x\u{3000}e\u{301}각\u{fffd}";
-        assert_eq!(words(true, true, text), "▁ca▁,▁u▁.▁s▁.▁a▁$▁5€e▁i▁中▁文▁x▁eᄀ");
-        assert_eq!(words(true, false, text), "▁ça\u{301}▁,▁u▁.▁s▁.▁a▁$▁5€é▁i▁中▁文▁x▁e\u{301}각");
-        assert_eq!(words(false, true, text), "▁Ca▁,▁U▁.▁S▁.▁A▁$▁5€e▁I▁中▁文▁x▁eᄀ");
+        assert_eq!(words(true, true, text), "▁ca▁,▁u▁.▁s▁.▁a▁$▁5€e▁i▁中▁文▁x▁e\u{1100}\u{1161}\u{11a8}");
+        assert_eq!(words(true, false, text), "▁ça\u{301}▁,▁u▁.▁s▁.▁a▁$▁5€é▁i\u{307}▁中▁文▁x▁e\u{301}각");
+        assert_eq!(words(false, true, text), "▁Ca▁,▁U▁.▁S▁.▁A▁$▁5€e▁I▁中▁文▁x▁e\u{1100}\u{1161}\u{11a8}");
         assert_eq!(words(true, true, " \t\n\u{301}"), "");
+        // Vowels that take space are marks, too, and stay.
+        assert_eq!(words(true, true, "हैं दुनिया"), "▁ह▁दनिया");
     }
 }
