@@ -127,6 +127,7 @@ impl Pass<'_, '_> {
                             out: (i * group + h) * step,
                             start,
                             end,
+                            sink: None,
                         }));
                     }
                 }
@@ -160,7 +161,7 @@ impl Pass<'_, '_> {
                 let start = piece.records.at(i, h, spec.heads) + first - piece.records.first;
                 let records = &parts[start * record..(start + last + 1 - first) * record];
                 let out = &mut a[row * outputs + h * spec.value_dim..][..spec.value_dim];
-                combine(cpu, records, out, &mut worker.attention);
+                combine(cpu, records, None, out, &mut worker.attention);
             }
         }
         Ok(())
