@@ -8,6 +8,7 @@ mod attend;
 mod batch;
 mod buffers;
 mod damage;
+mod experts;
 mod forward;
 mod info;
 mod keys;

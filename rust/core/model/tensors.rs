@@ -1,7 +1,7 @@
 //! The registry: one table of the tensors a model may have, with their roles, shapes and whether they must be there.
 
 use super::arch::{Gate, HeadNorms, NormPlacement};
-use super::spec::{Attention, LayerSpec, ModelSpec};
+use super::spec::{Attention, Experts, FeedForward, LayerSpec, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
@@ -29,6 +29,7 @@ pub enum Role {
     KeyNorm,
     Value,
     ValueBias,
+    Sinks,
     AttentionOutput,
     AttentionOutputBias,
     PostAttentionNorm,
@@ -40,6 +41,17 @@ pub enum Role {
     UpBias,
     Down,
     DownBias,
+    Router,
+    RouterBias,
+    ExpertsGate,
+    ExpertsGateBias,
+    ExpertsUp,
+    ExpertsUpBias,
+    ExpertsDown,
+    ExpertsDownBias,
+    SharedGate,
+    SharedUp,
+    SharedDown,
     PostFeedForwardNorm,
 }
 
@@ -60,6 +72,8 @@ enum Dim {
     QueriesKeysValues,
     /// The outputs of all query heads.
     Heads,
+    /// The number of query heads.
+    HeadCount,
     /// What one weight of the norm of queries stands for.
     QueryNorm,
     /// What one weight of the norm of keys stands for.
@@ -67,11 +81,16 @@ enum Dim {
     FeedForward,
     /// Outputs of the matrix `up`, which may hold the gate, too.
     Up,
+    /// The number of experts.
+    Experts,
+    /// The width of the expert that every row meets.
+    SharedExpert,
 }
 
 impl Dim {
     fn of(self, spec: &ModelSpec, layer: &LayerSpec) -> u64 {
         let heads = |size: fn(&Attention) -> usize| layer.attention().map_or(0, size);
+        let experts = |size: fn(Experts) -> usize| layer.feed_forward.experts.map_or(0, size);
         // A norm with weights of its own for each head has two dimensions in the file, of which the product counts.
         let norm = |all: fn(&Attention) -> usize| match spec.architecture.head_norms {
             HeadNorms::Each | HeadNorms::None => heads(|a| a.key_dim),
@@ -86,11 +105,14 @@ impl Dim {
             Dim::Values => heads(|a| a.kv_heads * a.value_dim),
             Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
             Dim::Heads => heads(|a| a.heads * a.value_dim),
+            Dim::HeadCount => heads(|a| a.heads),
             Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
             Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
             Dim::FeedForward => layer.feed_forward.width,
             Dim::Up if layer.feed_forward.gate == Gate::InUp => 2 * layer.feed_forward.width,
             Dim::Up => layer.feed_forward.width,
+            Dim::Experts => experts(|experts| experts.count),
+            Dim::SharedExpert => experts(|experts| experts.shared.unwrap_or(0)),
         };
         size as u64
     }
@@ -122,8 +144,8 @@ pub struct Entry {
     pub role: Role,
     /// Name; `#` stands for the number of the layer.
     name: &'static str,
-    /// Shape in ggml's order, the contiguous dimension first. One dimension: a vector, converted to f32 at load. Two: a matrix
-    /// of any type with a kernel, used as it is in the file.
+    /// Shape in ggml's order, the contiguous dimension first. One dimension, or a bias: a vector, converted to f32 at load. Else a
+    /// matrix of any type with a kernel, used as it is in the file, or the matrices of all experts behind each other.
     shape: &'static [Dim],
     need: Need,
 }
@@ -140,10 +162,24 @@ const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_nor
 });
 const BEFORE: Need = Need::By(|spec, _| Need::when(spec.norms != NormPlacement::After));
 const BEFORE_FEED_FORWARD: Need =
-    Need::By(|spec, _| Need::when(!matches!(spec.norms, NormPlacement::After | NormPlacement::Parallel)));
+    Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::Before | NormPlacement::BeforeAndAfter)));
 const AFTER: Need =
     Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::After | NormPlacement::BeforeAndAfter)));
-const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gate::Apart));
+const AFTER_ATTENTION: Need = Need::By(|spec, _| {
+    Need::when(matches!(
+        spec.norms,
+        NormPlacement::After | NormPlacement::BeforeAndAfter | NormPlacement::BeforeAsPostAttention
+    ))
+});
+const SINKS: Need = Need::By(|spec, layer| Need::when(spec.architecture.sinks && layer.attention().is_some()));
+const DENSE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_none()));
+const DENSE_GATE: Need = Need::By(|_, layer| {
+    let FeedForward { gate, experts, .. } = layer.feed_forward;
+    Need::when(experts.is_none() && matches!(gate, Gate::Apart | Gate::Clamped))
+});
+const EXPERTS: Need = Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_some()));
+const SHARED: Need =
+    Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_some_and(|experts| experts.shared.is_some())));
 
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
@@ -167,17 +203,29 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::KeyNorm], HEAD_NORMS),
     entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Unless(Role::QueryKeyValue)),
     entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], Need::Optional),
+    entry(Role::Sinks, "blk.#.attn_sinks.weight", &[Dim::HeadCount], SINKS),
     entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
     entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
-    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER_ATTENTION),
     entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
     entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
-    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], GATE),
+    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], DENSE_GATE),
     entry(Role::GateBias, "blk.#.ffn_gate.bias", &[Dim::FeedForward], Need::Optional),
-    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::Up], Need::Required),
+    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::Up], DENSE),
     entry(Role::UpBias, "blk.#.ffn_up.bias", &[Dim::Up], Need::Optional),
-    entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], Need::Required),
+    entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], DENSE),
     entry(Role::DownBias, "blk.#.ffn_down.bias", &[Dim::Width], Need::Optional),
+    entry(Role::Router, "blk.#.ffn_gate_inp.weight", &[Dim::Width, Dim::Experts], EXPERTS),
+    entry(Role::RouterBias, "blk.#.ffn_gate_inp.bias", &[Dim::Experts], Need::Optional),
+    entry(Role::ExpertsGate, "blk.#.ffn_gate_exps.weight", &[Dim::Width, Dim::FeedForward, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsGateBias, "blk.#.ffn_gate_exps.bias", &[Dim::FeedForward, Dim::Experts], Need::Optional),
+    entry(Role::ExpertsUp, "blk.#.ffn_up_exps.weight", &[Dim::Width, Dim::FeedForward, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsUpBias, "blk.#.ffn_up_exps.bias", &[Dim::FeedForward, Dim::Experts], Need::Optional),
+    entry(Role::ExpertsDown, "blk.#.ffn_down_exps.weight", &[Dim::FeedForward, Dim::Width, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsDownBias, "blk.#.ffn_down_exps.bias", &[Dim::Width, Dim::Experts], Need::Optional),
+    entry(Role::SharedGate, "blk.#.ffn_gate_shexp.weight", &[Dim::Width, Dim::SharedExpert], SHARED),
+    entry(Role::SharedUp, "blk.#.ffn_up_shexp.weight", &[Dim::Width, Dim::SharedExpert], SHARED),
+    entry(Role::SharedDown, "blk.#.ffn_down_shexp.weight", &[Dim::SharedExpert, Dim::Width], SHARED),
     entry(Role::PostFeedForwardNorm, "blk.#.post_ffw_norm.weight", &[Dim::Width], AFTER),
 ];
 
@@ -202,7 +250,7 @@ impl Entry {
 
     /// Whether it is converted to f32 at load.
     pub fn is_vector(&self) -> bool {
-        self.shape.len() == 1
+        self.shape.len() == 1 || self.name.ends_with(".bias")
     }
 
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.
