@@ -53,7 +53,7 @@ class Family:
 
 GEMMA: dict[str, Any] = {"vocabulary": "spm", "gemma_tokens": True, "size_keys": ("head",)}
 SANDWICH = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
-SCALES = {"embedding_scale": 6.0, "residual_scale": 0.4, "attention_scale": 0.2, "logit_scale": 3.0}
+SCALES = {"embedding_scale": 3.0, "residual_scale": 0.6, "attention_scale": 0.2, "logit_scale": 3.0}
 EXPERTS = {"experts": 5, "experts_used": 2, "expert_format": None}
 
 FAMILIES: dict[str, Family] = {

@@ -491,8 +491,9 @@ class Layout:
         if shape.fused_qkv:
             parts = [("attn_qkv", queries + 2 * keys)]
         for name, rows in parts:
-            self.matrix(b + name, rows, shape.width, 1.0 if name in ("attn_k", "attn_v") else 1.5,
-                        rich=name == "attn_v" and rich)  # fmt: skip
+            # Scores alike with one matrix or three.
+            gain = {"attn_q": 1.5, "attn_qkv": 1.5**0.5}.get(name, 1.0)
+            self.matrix(b + name, rows, shape.width, gain, rich=name == "attn_v" and rich)
         self.matrix(b + "attn_output", shape.width, queries)
         biased = {"none": [], "qkv": parts}.get(shape.biases or "none", [*parts, ("attn_output", shape.width)])
         for name, k in biased:
