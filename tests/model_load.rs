@@ -8,7 +8,7 @@ use fastq_core::kv_cache::{GroupLayout, LayerKv};
 use fastq_core::machine::FreeMemory;
 use fastq_core::memory::Needs;
 use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never};
-use tiny::{Tiny, tokens};
+use tiny::{Experts, Tiny, tokens};
 
 fn options() -> LoadOptions {
     LoadOptions { threads: Some(1), ..LoadOptions::default() }
@@ -118,6 +118,23 @@ fn wrong_experts_are_named() {
     gemma.keys = vec![("gemma3.expert_count".into(), 4u32.into()), ("gemma3.expert_used_count".into(), 2u32.into())];
     let error = gemma.load(&options()).expect_err("no experts there").to_string();
     assert!(error.contains("a gemma3 model with 4 experts is not supported"), "{error}");
+}
+
+#[test]
+fn the_facts_count_experts() {
+    let experts = Some(Experts { count: 6, used: 1, shared: 0 });
+    for (tiny, expected) in [
+        (tiny::llama(), (0, 0)),
+        (Tiny { experts, ..tiny::llama() }, (6, 1)),
+        (tiny::gpt_oss(), (7, 3)),
+        (tiny::granitemoe(), (5, 2)),
+    ] {
+        let model = tiny.load(&options()).expect("loads");
+        let info = model.info();
+        assert_eq!((info.experts, info.experts_used), expected, "{}", tiny.architecture);
+        assert_eq!(info.feed_forward, tiny.feed_forward);
+        assert!(info.ignored_tensors.is_empty(), "{:?}", info.ignored_tensors);
+    }
 }
 
 #[test]
