@@ -185,6 +185,13 @@ struct Reader<'a> {
     keys: Keys<'a>,
 }
 
+/// The layers of a model, and what they share.
+struct Layers {
+    layers: Vec<LayerSpec>,
+    ropes: Vec<RopeSpec>,
+    groups: Vec<Option<usize>>,
+}
+
 /// The sliding windows of a model.
 struct Windows {
     /// Positions that a layer with a window sees.
@@ -201,7 +208,7 @@ impl Reader<'_> {
         let context = keys.count("context_length", 1..=MAX_CONTEXT, None)?;
         let original = keys.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?;
         let windows = self.windows(layers)?;
-        let (layers, ropes, groups) = self.layers(layers, width, context, windows)?;
+        let Layers { layers, ropes, groups } = self.layers(layers, width, context, windows)?;
         let multiplier = |name| if architecture.multipliers { keys.optional(name) } else { Ok(None) };
         let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
@@ -258,13 +265,7 @@ impl Reader<'_> {
     }
 
     /// The layers, the rotations and the groups of layers that share cache pages.
-    fn layers(
-        &self,
-        layers: usize,
-        width: usize,
-        context: usize,
-        windows: Option<Windows>,
-    ) -> Result<(Vec<LayerSpec>, Vec<RopeSpec>, Vec<Option<usize>>)> {
+    fn layers(&self, layers: usize, width: usize, context: usize, windows: Option<Windows>) -> Result<Layers> {
         let Reader { keys, .. } = *self;
         let feed_forward = self.feed_forward(layers)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=MAX_HEADS, None)?;
@@ -320,7 +321,7 @@ impl Reader<'_> {
                 }
             })
             .collect();
-        Ok((layers, ropes, groups.into_iter().map(|(window, _)| window).collect()))
+        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect() })
     }
 
     /// The feed-forward parts.
