@@ -121,6 +121,12 @@ fn gemma_has_one_answer() {
     KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::gemma(), kv));
 }
 
+#[test]
+fn experts_have_one_answer() {
+    one_answer(&tiny::gpt_oss(), KvFormat::F16);
+    one_answer(&tiny::granitemoe(), KvFormat::F16);
+}
+
 /// Texts of more than one part of attention: at once, with a last token or a few that many threads share, and in a batch.
 #[test]
 fn long_texts_have_one_answer() {

@@ -174,7 +174,7 @@ mod in_format {
     }
 
     pub(super) fn the_plan_is_what_is_allocated(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::gpt_oss(), tiny::granitemoe()] {
             let model = tiny.load(&options(kv)).expect("loads");
             let plan = model.plan().clone();
             assert_eq!(plan.context, tiny.context);

@@ -8,7 +8,7 @@ use fastq_core::kv_cache::{GroupLayout, LayerKv};
 use fastq_core::machine::FreeMemory;
 use fastq_core::memory::Needs;
 use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never};
-use tiny::{Tiny, tokens};
+use tiny::{Experts, Tiny, tokens};
 
 fn options() -> LoadOptions {
     LoadOptions { threads: Some(1), ..LoadOptions::default() }
@@ -54,13 +54,13 @@ fn wrong_keys_are_named_with_range_and_value() {
         ("llama.context_length", 0u32.into(), "context_length must be from 1 to 1073741824, found 0"),
         ("llama.vocab_size", 7u32.into(), "vocab_size must be the number of tokens 300, found 7"),
         ("llama.expert_count", u32::MAX.into(), "expert_count must be from 0 to 4096"),
-        ("llama.expert_count", 8u32.into(), "8 experts is not supported"),
-        ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0"),
+        ("llama.expert_count", 8u32.into(), "llama.expert_used_count is missing: expected an integer from 1 to 4096"),
+        ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0, found 8"),
         ("llama.rope.scaling.type", "dynamic".into(), "rope scaling \"dynamic\" is not supported"),
         (
             "general.architecture",
             "not-an-arch".into(),
-            "architecture \"not-an-arch\" is not supported; this version runs llama, gemma3",
+            "architecture \"not-an-arch\" is not supported; this version runs llama, mistral3, ",
         ),
         ("general.architecture", 1u32.into(), "general.architecture"),
     ];
@@ -80,6 +80,61 @@ fn missing_tensors_and_wrong_types_are_named() {
     tiny.without = vec!["output.weight".into()];
     let model = tiny.load(&options()).expect("the output is then the embedding");
     assert_eq!(model.info().parameters + 256 * 300, tiny::llama().load(&options()).expect("loads").info().parameters);
+}
+
+#[test]
+fn wrong_experts_are_named() {
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("gpt-oss.expert_count", 6u32.into(), "blk.0.ffn_gate_inp.weight must have shape [96, 6], found [96, 7]"),
+        ("gpt-oss.expert_count", 0u32.into(), "expert_used_count must be at most expert_count 0, found 3"),
+        ("gpt-oss.expert_used_count", 0u32.into(), "gpt-oss.expert_used_count must be from 1 to 4096, found 0"),
+        ("gpt-oss.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 7, found 8"),
+        ("gpt-oss.expert_feed_forward_length", 0u32.into(), "expert_feed_forward_length must be from 1 to 16777216"),
+        (
+            "gpt-oss.expert_feed_forward_length",
+            32u32.into(),
+            "blk.0.ffn_gate_exps.weight must have shape [96, 32, 7], found [96, 64, 7]",
+        ),
+        (
+            "gpt-oss.expert_shared_feed_forward_length",
+            32u32.into(),
+            "blk.0.ffn_gate_shexp.weight is missing: expected one of shape [96, 32]",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        let error = with(tiny::gpt_oss(), key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+    for (name, shape) in
+        [("attn_sinks.weight", "[4]"), ("post_attention_norm.weight", "[96]"), ("ffn_down_exps.weight", "[64, 96, 7]")]
+    {
+        let name = format!("blk.1.{name}");
+        let mut tiny = tiny::gpt_oss();
+        tiny.without = vec![name.clone()];
+        let error = tiny.load(&options()).expect_err("a tensor is missing").to_string();
+        assert!(error.contains(&format!("tensor {name} is missing: expected one of shape {shape}")), "{error}");
+    }
+    let mut gemma = tiny::gemma();
+    gemma.keys = vec![("gemma3.expert_count".into(), 4u32.into()), ("gemma3.expert_used_count".into(), 2u32.into())];
+    let error = gemma.load(&options()).expect_err("no experts there").to_string();
+    assert!(error.contains("a gemma3 model with 4 experts is not supported"), "{error}");
+}
+
+#[test]
+fn the_facts_count_experts() {
+    let experts = Some(Experts { count: 6, used: 1, shared: 0 });
+    for (tiny, expected) in [
+        (tiny::llama(), (0, 0)),
+        (Tiny { experts, ..tiny::llama() }, (6, 1)),
+        (tiny::gpt_oss(), (7, 3)),
+        (tiny::granitemoe(), (5, 2)),
+    ] {
+        let model = tiny.load(&options()).expect("loads");
+        let info = model.info();
+        assert_eq!((info.experts, info.experts_used), expected, "{}", tiny.architecture);
+        assert_eq!(info.feed_forward, tiny.feed_forward);
+        assert!(info.ignored_tensors.is_empty(), "{:?}", info.ignored_tensors);
+    }
 }
 
 #[test]

@@ -44,6 +44,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma3 Q4_K, window 33": {"architecture": "gemma3", "layers": 6, "format": "Q4_K", "window": 33},
     "llama mixed, 9 heads on 3": {"format": "mixed", "heads": 9, "kv_heads": 3, "head_dim": 24, "tied": False},
     "llama Q5_0, yarn, biases": {"format": "Q5_0", "rope_scaling": "yarn", "biases": "all"},
+    "qwen3moe Q4_K, 3 of 9 experts": {"architecture": "qwen3moe", "format": "Q4_K", "experts": 9, "experts_used": 3},
+    "olmoe Q8_0": {"architecture": "olmoe", "format": "Q8_0", "kv_heads": 4},
+    "granitemoe mixed, shared expert": {"architecture": "granitemoe", "format": "mixed", "shared_ffn": 96},
+    "gpt-oss MXFP4": {"architecture": "gpt-oss", "format": "Q8_0", "expert_format": "MXFP4", "layers": 4},
 }
 
 

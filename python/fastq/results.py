@@ -131,6 +131,8 @@ class ModelInfo:
         width: Length of the hidden state.
         heads: Query heads per layer.
         kv_heads: Key and value heads per layer.
+        experts: Experts per layer; 0 for a model without.
+        experts_used: Experts per layer that a token meets.
         head_dim: Length of a key.
         vocabulary: Number of tokens.
         context_trained: Context the model was trained for, in tokens.
@@ -154,6 +156,8 @@ class ModelInfo:
     width: int
     heads: int
     kv_heads: int
+    experts: int
+    experts_used: int
     head_dim: int
     vocabulary: int
     context_trained: int

@@ -208,6 +208,8 @@ unsafe impl Plain for u8 {}
 // SAFETY: zero is a number.
 unsafe impl Plain for u16 {}
 // SAFETY: zero is a number.
+unsafe impl Plain for usize {}
+// SAFETY: zero is a number.
 unsafe impl Plain for f32 {}
 
 /// A fixed buffer of zeros at a multiple of 64 bytes. Refusal by the system is reported, not an abort; pages that are never

@@ -9,6 +9,7 @@ mod batch;
 mod buffers;
 mod damage;
 pub mod embed;
+mod experts;
 mod forward;
 mod info;
 mod keys;

@@ -19,6 +19,7 @@ pub(crate) struct Tiny {
     pub(crate) feed_forward: usize,
     pub(crate) context: usize,
     pub(crate) window: usize,
+    pub(crate) experts: Option<Experts>,
     pub(crate) biases: bool,
     pub(crate) tied: bool,
     /// Types of the matrices, in turn.
@@ -29,6 +30,15 @@ pub(crate) struct Tiny {
     pub(crate) without: Vec<String>,
     /// A tensor whose first values become NaN.
     pub(crate) damaged: Option<String>,
+}
+
+/// The experts of a model; they are as wide as its `feed_forward`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Experts {
+    pub(crate) count: usize,
+    pub(crate) used: usize,
+    /// Width of the one that every row meets; 0 for none.
+    pub(crate) shared: usize,
 }
 
 pub(crate) const VOCABULARY: usize = 300;
@@ -45,6 +55,7 @@ pub(crate) fn llama() -> Tiny {
         feed_forward: 256,
         context: 512,
         window: 0,
+        experts: None,
         biases: true,
         tied: false,
         formats: Format::ALL,
@@ -66,12 +77,47 @@ pub(crate) fn gemma() -> Tiny {
         feed_forward: 160,
         context: 1024,
         window: 20,
+        experts: None,
         biases: false,
         tied: true,
         formats: &[Format::Q4_0, Format::F16, Format::Q8_0, Format::Q5_1, Format::Q4_1, Format::F32, Format::Q5_0],
         keys: Vec::new(),
         without: Vec::new(),
         damaged: None,
+    }
+}
+
+/// A gpt-oss: biases of everything, sinks, a window of 20 in every second layer, three of seven experts.
+pub(crate) fn gpt_oss() -> Tiny {
+    Tiny {
+        architecture: "gpt-oss",
+        layers: 3,
+        width: 96,
+        heads: 4,
+        kv_heads: 2,
+        head: 32,
+        feed_forward: 64,
+        context: 1024,
+        window: 20,
+        experts: Some(Experts { count: 7, used: 3, shared: 0 }),
+        biases: true,
+        tied: false,
+        formats: &[Format::MXFP4, Format::Q8_0, Format::BF16, Format::F32, Format::Q4_0],
+        keys: Vec::new(),
+        without: Vec::new(),
+        damaged: None,
+    }
+}
+
+/// A granitemoe with two of five experts and one that every row meets, in matrices of all types.
+pub(crate) fn granitemoe() -> Tiny {
+    Tiny {
+        architecture: "granitemoe",
+        experts: Some(Experts { count: 5, used: 2, shared: 512 }),
+        biases: false,
+        layers: 4,
+        keys: vec![("granitemoe.logit_scale".into(), 2f32.into()), ("granitemoe.residual_scale".into(), 0.5f32.into())],
+        ..llama()
     }
 }
 
@@ -110,6 +156,12 @@ impl Tiny {
         if self.window > 0 {
             keys.push((format!("{a}.attention.sliding_window"), number(self.window)));
         }
+        if let Some(Experts { count, used, shared }) = self.experts {
+            keys.push((format!("{a}.expert_count"), number(count)));
+            keys.push((format!("{a}.expert_used_count"), number(used)));
+            keys.push((format!("{a}.expert_feed_forward_length"), number(self.feed_forward)));
+            keys.push((format!("{a}.expert_shared_feed_forward_length"), number(shared)));
+        }
         keys.extend(self.keys.iter().cloned());
         for (key, value) in keys {
             writer.set(&key, value).expect("a valid key");
@@ -125,48 +177,66 @@ impl Tiny {
         let (d, f) = (self.width, self.feed_forward);
         let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
         let gemma = self.architecture == "gemma3";
-        // Name, k, rows (none: a vector).
-        let mut list: Vec<(String, usize, Option<usize>)> =
-            vec![("token_embd.weight".into(), d, Some(VOCABULARY)), ("output_norm.weight".into(), d, None)];
+        let gpt_oss = self.architecture == "gpt-oss";
+        // Name, k and the other dimensions; vectors have none of these, and those of experts one.
+        let mut list: Vec<(String, usize, Vec<usize>)> =
+            vec![("token_embd.weight".into(), d, vec![VOCABULARY]), ("output_norm.weight".into(), d, vec![])];
         if !self.tied {
-            list.push(("output.weight".into(), d, Some(VOCABULARY)));
+            list.push(("output.weight".into(), d, vec![VOCABULARY]));
         }
         for layer in 0..self.layers {
             let b = format!("blk.{layer}.");
-            for (name, k, rows) in [
-                ("attn_norm.weight", d, None),
-                ("attn_q.weight", d, Some(q)),
-                ("attn_k.weight", d, Some(kv)),
-                ("attn_v.weight", d, Some(kv)),
-                ("attn_output.weight", q, Some(d)),
-                ("ffn_norm.weight", d, None),
-                ("ffn_gate.weight", d, Some(f)),
-                ("ffn_up.weight", d, Some(f)),
-                ("ffn_down.weight", f, Some(d)),
-            ] {
-                list.push((b.clone() + name, k, rows));
-            }
-            if gemma {
-                for (name, k) in [
-                    ("attn_q_norm.weight", self.head),
-                    ("attn_k_norm.weight", self.head),
-                    ("post_attention_norm.weight", d),
-                    ("post_ffw_norm.weight", d),
-                ] {
-                    list.push((b.clone() + name, k, None));
+            let mut push = |name: &str, k: usize, outer: &[usize]| list.push((b.clone() + name, k, outer.to_vec()));
+            push("attn_norm.weight", d, &[]);
+            push("attn_q.weight", d, &[q]);
+            push("attn_k.weight", d, &[kv]);
+            push("attn_v.weight", d, &[kv]);
+            push("attn_output.weight", q, &[d]);
+            push(if gpt_oss { "post_attention_norm.weight" } else { "ffn_norm.weight" }, d, &[]);
+            match self.experts {
+                None => {
+                    push("ffn_gate.weight", d, &[f]);
+                    push("ffn_up.weight", d, &[f]);
+                    push("ffn_down.weight", f, &[d]);
+                }
+                Some(Experts { count, shared, .. }) => {
+                    push("ffn_gate_inp.weight", d, &[count]);
+                    push("ffn_gate_exps.weight", d, &[f, count]);
+                    push("ffn_up_exps.weight", d, &[f, count]);
+                    push("ffn_down_exps.weight", f, &[d, count]);
+                    if shared > 0 {
+                        push("ffn_gate_shexp.weight", d, &[shared]);
+                        push("ffn_up_shexp.weight", d, &[shared]);
+                        push("ffn_down_shexp.weight", shared, &[d]);
+                    }
                 }
             }
+            if gemma {
+                push("attn_q_norm.weight", self.head, &[]);
+                push("attn_k_norm.weight", self.head, &[]);
+                push("post_attention_norm.weight", d, &[]);
+                push("post_ffw_norm.weight", d, &[]);
+            }
+            if gpt_oss {
+                push("attn_sinks.weight", self.heads, &[]);
+            }
             if self.biases {
-                for (name, k) in [
-                    ("attn_q.bias", q),
-                    ("attn_k.bias", kv),
-                    ("attn_v.bias", kv),
-                    ("attn_output.bias", d),
-                    ("ffn_gate.bias", f),
-                    ("ffn_up.bias", f),
-                    ("ffn_down.bias", d),
-                ] {
-                    list.push((b.clone() + name, k, None));
+                push("attn_q.bias", q, &[]);
+                push("attn_k.bias", kv, &[]);
+                push("attn_v.bias", kv, &[]);
+                push("attn_output.bias", d, &[]);
+                match self.experts {
+                    None => {
+                        push("ffn_gate.bias", f, &[]);
+                        push("ffn_up.bias", f, &[]);
+                        push("ffn_down.bias", d, &[]);
+                    }
+                    Some(Experts { count, .. }) => {
+                        push("ffn_gate_inp.bias", count, &[]);
+                        push("ffn_gate_exps.bias", f, &[count]);
+                        push("ffn_up_exps.bias", f, &[count]);
+                        push("ffn_down_exps.bias", d, &[count]);
+                    }
                 }
             }
         }
@@ -174,23 +244,26 @@ impl Tiny {
         let mut turn = self.formats.iter().cycle();
         list.into_iter()
             .filter(|(name, ..)| !self.without.contains(name))
-            .map(|(name, k, rows)| {
-                let format = if rows.is_some() { *turn.next().expect("a cycle") } else { Format::F32 };
-                let mut values: Vec<f32> = (0..k * rows.unwrap_or(1))
-                    .map(|_| match (rows, name.ends_with("bias")) {
-                        (Some(_), _) => rng.bell() * 1.5 / (k as f32).sqrt(),
-                        (None, true) => rng.bell() * 0.2,
-                        (None, false) => 1.0 + rng.bell() * 0.1,
+            .map(|(name, k, outer)| {
+                let rows: usize = outer.iter().product();
+                let bias = name.ends_with("bias");
+                let matrix = !outer.is_empty() && !bias;
+                let format = if matrix { *turn.next().expect("a cycle") } else { Format::F32 };
+                let mut values: Vec<f32> = (0..k * rows)
+                    .map(|_| match (matrix, bias) {
+                        (true, _) => rng.bell() * 1.5 / (k as f32).sqrt(),
+                        (false, true) => rng.bell() * 0.2,
+                        (false, false) => 1.0 + rng.bell() * 0.1,
                     })
                     .collect();
                 if self.damaged.as_ref() == Some(&name) {
                     values[..k].fill(f32::NAN);
                 }
-                let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows.unwrap_or(1)];
+                let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows];
                 if format.quantize(&values, &mut data).is_err() {
                     data = random_blocks(&mut rng, format, &values, k);
                 }
-                let shape = [Some(k as u64), rows.map(|rows| rows as u64)].into_iter().flatten().collect();
+                let shape = [k].into_iter().chain(outer).map(|len| len as u64).collect();
                 (name, shape, format, data)
             })
             .collect()

@@ -6,15 +6,19 @@ pub mod description;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod llama;
 mod mistral3;
 mod nomic_bert;
 mod olmo2;
+mod olmoe;
 mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3moe;
 mod smollm3;
 mod stablelm;
 
@@ -27,6 +31,7 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("mistral3", &mistral3::MISTRAL3),
     ("qwen2", &qwen2::QWEN2),
     ("qwen3", &qwen3::QWEN3),
+    ("qwen3moe", &qwen3moe::QWEN3MOE),
     ("gemma", &gemma::GEMMA),
     ("gemma2", &gemma2::GEMMA2),
     ("gemma3", &gemma3::GEMMA3),
@@ -34,10 +39,13 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("phi3", &phi3::PHI3),
     ("smollm3", &smollm3::SMOLLM3),
     ("granite", &granite::GRANITE),
+    ("granitemoe", &granitemoe::GRANITEMOE),
     ("olmo2", &olmo2::OLMO2),
+    ("olmoe", &olmoe::OLMOE),
     ("stablelm", &stablelm::STABLELM),
     ("bert", &bert::BERT),
     ("nomic-bert", &nomic_bert::NOMIC_BERT),
+    ("gpt-oss", &gpt_oss::GPT_OSS),
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
@@ -84,6 +92,10 @@ pub struct Architecture {
     pub activation: ActivationFunction,
     /// How the feed-forward part is gated.
     pub gate: Gate,
+    /// What is special about experts; `None` where there can be none.
+    pub experts: Option<ExpertRules>,
+    /// Every query head sees one key more, without a value and with a score that the file has.
+    pub sinks: bool,
 }
 
 impl Architecture {
@@ -109,6 +121,8 @@ impl Architecture {
         multipliers: false,
         activation: ActivationFunction::Silu,
         gate: Gate::Apart,
+        experts: None,
+        sinks: false,
     };
 
     /// The names of all.
@@ -146,6 +160,8 @@ pub enum NormKind {
 pub enum NormPlacement {
     /// `x += part(norm(x))`.
     Before,
+    /// The same; the norm of the feed-forward part has the name that others give to one after attention.
+    BeforeAsPostAttention,
     /// `x += norm(part(norm(x)))`.
     BeforeAndAfter,
     /// `x += norm(part(x))`.
@@ -221,6 +237,9 @@ pub enum Gate {
     Apart,
     /// The same; gate and up are one matrix, the gate first.
     InUp,
+    /// `down(g * sigmoid(1.702 g) * (u + 1))` with `g = min(gate(x), 7)` and `u = up(x)` clamped to ±7; it has no other activation
+    /// function.
+    Clamped,
 }
 
 /// Which layers see only a window.
@@ -231,4 +250,43 @@ pub enum WindowPattern {
     Never,
     /// All but every `n`-th; the file may say otherwise as `attention.sliding_window_pattern`.
     AllButEvery(usize),
+}
+
+/// What is special about the experts of an architecture, where a file has some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertRules {
+    /// How they are weighted.
+    pub routing: Routing,
+    /// Where their width comes from.
+    pub width: ExpertWidth,
+}
+
+impl ExpertRules {
+    /// Mixtral's (arXiv 2401.04088), which most have: the softmax over the logits of those that are used.
+    const BASE: ExpertRules =
+        ExpertRules { routing: Routing::Softmax { normalised: true }, width: ExpertWidth::FeedForward };
+}
+
+/// How the experts with the largest logits are weighted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Routing {
+    /// By the softmax over all experts.
+    Softmax {
+        /// Divided by the sum of those that are used.
+        normalised: bool,
+    },
+    /// By the softmax over those that are used. On paper that is the normalised one; the roundings differ.
+    SoftmaxOfUsed,
+}
+
+/// Where the width of experts comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertWidth {
+    /// `feed_forward_length`.
+    FeedForward,
+    /// `expert_feed_forward_length`; without it, all that are used have `feed_forward_length` together.
+    Own,
 }

@@ -6,7 +6,7 @@ use fastq_kernels::attention::{KvHead, Query, SPLIT, Scores, attention, attentio
 use fastq_kernels::elementwise::{add, rope, scale};
 
 use super::arch::HeadNorms;
-use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker};
+use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker, recycle};
 use super::forward::{Context, Pass, Row};
 use super::regions::Regions;
 use super::spec::Attention;
@@ -85,13 +85,14 @@ impl Pass<'_, '_> {
 
     /// Attention of all rows. Pieces are a few rows times one kv head with its query heads; when that makes few pieces, those with a
     /// long text are split at the multiples of [`SPLIT`] positions, too, and put together at the end.
-    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &Attention) -> Result<()> {
+    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &Attention, sinks: Option<&[f32]>) -> Result<()> {
         let Context { spec: model, cpu, groups, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
         let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
         let record = part_len(spec.value_dim);
         let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
+        let sink = |head: usize| sinks.map(|sinks| sinks[head]);
         let Regions { pool, interrupt, .. } = &mut self.regions;
         let (rows, batch) = (&*self.rows, &*self.batch);
         let Buffers { q, a, parts, pieces, workers, .. } = buffers;
@@ -126,6 +127,7 @@ impl Pass<'_, '_> {
                             out: (i * group + h) * step,
                             start,
                             end,
+                            sink: sink(head * group + h),
                         }));
                     }
                 }
@@ -159,7 +161,7 @@ impl Pass<'_, '_> {
                 let start = piece.records.at(i, h, spec.heads) + first - piece.records.first;
                 let records = &parts[start * record..(start + last + 1 - first) * record];
                 let out = &mut a[row * outputs + h * spec.value_dim..][..spec.value_dim];
-                combine(cpu, records, out, &mut worker.attention);
+                combine(cpu, records, sink(h), out, &mut worker.attention);
             }
         }
         Ok(())
@@ -244,27 +246,4 @@ fn plan(
     pieces.sort_unstable_by_key(|piece| {
         (std::cmp::Reverse(rows[piece.rows.start].position), piece.rows.start, piece.head, piece.part)
     });
-}
-
-/// The memory of a list for slices of another life.
-fn recycle<'b>(mut list: Vec<&[u16]>) -> Vec<&'b [u16]> {
-    list.clear();
-    // Collecting in place keeps the allocation; a test says so.
-    list.into_iter().map(|_| -> &[u16] { &[] }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::recycle;
-
-    #[test]
-    fn recycling_keeps_the_memory() {
-        let values = [1u16, 2];
-        let mut list: Vec<&'static [u16]> = Vec::new();
-        let mut here = recycle(std::mem::take(&mut list));
-        here.extend([&values[..]; 100]);
-        let capacity = here.capacity();
-        list = recycle(here);
-        assert_eq!((list.len(), list.capacity()), (0, capacity));
-    }
 }

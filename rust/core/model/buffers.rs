@@ -6,6 +6,7 @@ use fastq_kernels::matmul::MatmulScratch;
 
 use super::attend::Piece;
 use super::batch::Segment;
+use super::experts::{ExpertBuffers, ExpertSizes};
 use super::forward::Row;
 use super::spec::{Attention, LayerSpec, ModelSpec};
 use super::weights::Weights;
@@ -38,6 +39,7 @@ pub(super) struct BufferSizes {
     local: usize,
     /// Values of the parts of attention.
     parts: usize,
+    experts: ExpertSizes,
     threads: usize,
 }
 
@@ -76,13 +78,14 @@ impl BufferSizes {
             keys,
             values: largest(|layer| layer.kv_heads * layer.value_dim),
             heads: largest(|layer| layer.heads * layer.value_dim),
-            feed_forward: spec.layers.iter().map(|layer| layer.feed_forward.width).max().unwrap_or(0),
+            feed_forward: spec.layers.iter().map(|layer| layer.feed_forward.width_per_row()).max().unwrap_or(0),
             records,
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
             // Norms need a row of the hidden state, or of queries or keys.
             local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys),
             parts: parts.min(MAX_PARTS),
+            experts: ExpertSizes::new(spec, weights),
             threads,
         }
     }
@@ -97,6 +100,7 @@ impl BufferSizes {
         let records: usize = self.records.iter().sum();
         rows * (4 * self.per_row() as u64 + records as u64)
             + 4 * (self.logits + self.parts) as u64
+            + self.experts.bytes(self.chunk)
             + self.threads as u64 * (4 * self.local as u64 + KERNEL_SCRATCH)
     }
 }
@@ -123,9 +127,9 @@ pub(super) struct Buffers {
     pub(super) v: Zeroed<f32>,
     /// Output of attention `(rows, heads * value_dim)`.
     pub(super) a: Zeroed<f32>,
-    /// `(rows, feed_forward)`.
+    /// `(rows, feed_forward)`; with experts `(slots, width)`, then those of the shared one.
     pub(super) gate: Zeroed<f32>,
-    /// `(rows, feed_forward)`.
+    /// As `gate`.
     pub(super) up: Zeroed<f32>,
     /// Quantized activations, by kind.
     pub(super) records: [Zeroed<u8>; Activation::ALL.len()],
@@ -137,6 +141,8 @@ pub(super) struct Buffers {
     pub(super) logits: Zeroed<f32>,
     /// Records of the parts of attention that were computed apart.
     pub(super) parts: Zeroed<f32>,
+    /// What mixtures of experts need beside the rest.
+    pub(super) experts: ExpertBuffers,
     /// The chunk, kept for its memory, as are the rows.
     pub(super) segments: Vec<Segment>,
     /// The rows that are still needed.
@@ -181,6 +187,7 @@ impl Buffers {
             sin: rows(sizes.pairs)?,
             logits: Zeroed::scratch(1, sizes.logits)?,
             parts: Zeroed::scratch(1, sizes.parts)?,
+            experts: ExpertBuffers::new(&sizes.experts, sizes.chunk)?,
             segments: Vec::new(),
             rows: Vec::new(),
             pieces: Vec::new(),
@@ -206,6 +213,30 @@ impl Buffers {
         let workers = self.workers.iter().map(|worker| worker.local.bytes() + KERNEL_SCRATCH);
         floats.map(Zeroed::bytes).sum::<u64>()
             + self.records.iter().map(Zeroed::bytes).sum::<u64>()
+            + self.experts.bytes()
             + workers.sum::<u64>()
+    }
+}
+
+/// The memory of a list for what lives at another time; `A` and `B` differ in lifetimes.
+pub(super) fn recycle<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    // Collecting in place keeps the allocation; a test says so.
+    list.into_iter().filter_map(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recycle;
+
+    #[test]
+    fn recycling_keeps_the_memory() {
+        let values = [1u16, 2];
+        let mut list: Vec<&'static [u16]> = Vec::new();
+        let mut here = recycle(std::mem::take(&mut list));
+        here.extend([&values[..]; 100]);
+        let capacity = here.capacity();
+        list = recycle(here);
+        assert_eq!((list.len(), list.capacity()), (0, capacity));
     }
 }

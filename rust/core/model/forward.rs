@@ -4,15 +4,19 @@
 //! A row is one token of the chunk. Every row's bits depend on its sequence only: products, norms and attention treat rows
 //! alone, so neither the chunk, the other rows nor the threads change them.
 
-use fastq_kernels::elementwise::{add, add_scaled, gelu, gelu_mul, scale, silu, silu_mul};
+use std::ops::Range;
+
+use fastq_kernels::elementwise::{add, add_scaled, clamped_swiglu, gelu, gelu_mul, scale, silu, silu_mul};
 use fastq_kernels::{Activation, Cpu};
 
-use super::arch::{ActivationFunction, NormPlacement};
+use super::arch::{ActivationFunction, Gate, NormPlacement};
 use super::batch::{BatchItem, Output, Segment};
 use super::buffers::{Buffers, Worker, kind_index};
 use super::regions::{Kinds, Product, Products, Records, Regions};
 use super::spec::{Attention, FeedForward, LayerSpec, Mixer, ModelSpec};
-use super::weights::{AttentionWeights, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Norm, Weights};
+use super::weights::{
+    AttentionWeights, FeedForwardPart, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Norm, Weights,
+};
 use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
 use crate::memory::Zeroed;
@@ -99,7 +103,7 @@ impl<'a> Start<'a> {
         let Context { weights, spec, cpu, .. } = *context;
         match weights.layers.get(layer) {
             Some(layer) => {
-                let beside = (spec.norms == NormPlacement::Parallel).then_some(&layer.feed_forward);
+                let beside = layer.beside(spec);
                 let matrices = layer.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|b| b.inputs()));
                 Start { norm: layer.attention_norm.as_ref(), kinds: Kinds::of(matrices), cpu }
             }
@@ -131,6 +135,52 @@ impl<'a> Start<'a> {
         };
         // SAFETY: the caller's promise.
         unsafe { records.quantize(self.cpu, self.kinds, row, local) };
+    }
+}
+
+/// What a part ends with: `x += norm(t)`, or `x += t` where it has no norm, and the start of the next one.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    norm: Option<&'a Norm>,
+    /// The norm is of the sum.
+    of_sum: bool,
+    scale: Option<f32>,
+    next: Option<Start<'a>>,
+    cpu: Cpu,
+}
+
+impl<'a> End<'a> {
+    fn new(context: &Context<'a>, norm: Option<&'a Norm>, next: Option<Start<'a>>) -> End<'a> {
+        let of_sum = context.spec.norms == NormPlacement::AfterSum;
+        End { norm, of_sum, scale: context.spec.residual_scale, next, cpu: context.cpu }
+    }
+
+    /// Ends a row.
+    ///
+    /// # Safety
+    /// Nobody else uses the records of the row during the call.
+    pub(super) unsafe fn row(&self, x: &mut [f32], t: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
+        let cpu = self.cpu;
+        let local = &mut worker.local[..t.len()];
+        let update = match self.norm {
+            Some(norm) if !self.of_sum => {
+                norm.row(cpu, t, local);
+                &*local
+            }
+            _ => t,
+        };
+        match self.scale {
+            None => add(cpu, x, update),
+            Some(factor) => add_scaled(cpu, x, update, factor),
+        }
+        if let Some(norm) = self.norm.filter(|_| self.of_sum) {
+            norm.row(cpu, x, local);
+            x.copy_from_slice(local);
+        }
+        if let Some(next) = self.next {
+            // SAFETY: the caller's promise.
+            unsafe { next.row(x, worker, records, row) };
+        }
     }
 }
 
@@ -211,7 +261,7 @@ impl Pass<'_, '_> {
     ) -> Result<()> {
         let context = self.context;
         let parallel = context.spec.norms == NormPlacement::Parallel;
-        let beside = parallel.then_some(&weights.feed_forward);
+        let beside = weights.beside(context.spec);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
         let outputs = match (&spec.mixer, &weights.mixer) {
             (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
@@ -233,7 +283,7 @@ impl Pass<'_, '_> {
             })?;
         }
         let next = (!parallel).then(|| Start::feed_forward(&context, weights));
-        self.add(buffers, output, weights.post_attention_norm.as_ref(), next)
+        self.add(buffers, output, End::new(&context, weights.post_attention_norm.as_ref(), next))
     }
 
     /// Attention from the records of the rows to [`Buffers::a`]; `beside` is a feed-forward part that has the same input.
@@ -250,15 +300,15 @@ impl Pass<'_, '_> {
             let n = self.rows.len();
             let Buffers { q, k, v, gate, up, records, workers, .. } = &mut *buffers;
             let mut list = Products::new();
-            list.push(Product::new(file, &weights.key, records, n, k));
-            list.push(Product::new(file, &weights.value, records, n, v));
+            list.push(Product::new(file, &weights.key, records, 0..n, k));
+            list.push(Product::new(file, &weights.value, records, 0..n, v));
             if !narrow {
-                list.push(Product::new(file, &weights.query, records, n, q));
+                list.push(Product::new(file, &weights.query, records, 0..n, q));
                 if let Some(beside) = beside {
-                    list.extend(beside.products(file, records, n, gate, up));
+                    list.extend(beside.products(file, records, 0..n, gate, up));
                 }
             }
-            self.regions.products(&list, n, workers)?;
+            self.regions.products(&mut list, workers)?;
         }
         self.heads(buffers, spec, weights, !narrow, true)?;
         if narrow {
@@ -271,15 +321,15 @@ impl Pass<'_, '_> {
             {
                 let Buffers { q, gate, up, records, workers, .. } = &mut *buffers;
                 let mut list = Products::new();
-                list.push(Product::new(file, &weights.query, records, n, q));
+                list.push(Product::new(file, &weights.query, records, 0..n, q));
                 if let Some(beside) = beside {
-                    list.extend(beside.products(file, records, n, gate, up));
+                    list.extend(beside.products(file, records, 0..n, gate, up));
                 }
-                self.regions.products(&list, n, workers)?;
+                self.regions.products(&mut list, workers)?;
             }
             self.heads(buffers, spec, weights, true, false)?;
         }
-        self.attend(buffers, spec)
+        self.attend(buffers, spec, weights.sinks.as_deref())
     }
 
     /// Only rows with logits go on: they move to the front of the hidden states and of the records of the kinds.
@@ -300,7 +350,7 @@ impl Pass<'_, '_> {
         self.rows.retain(|row| row.logits.is_some());
     }
 
-    /// `x += down(f(gate(x)) * up(x))`, or without the gate.
+    /// `x += norm(feed_forward(norm(x)))`, with the norms that are there.
     fn feed_forward_part(
         &mut self,
         buffers: &mut Buffers,
@@ -308,63 +358,61 @@ impl Pass<'_, '_> {
         weights: &LayerWeights,
         next: Start<'_>,
     ) -> Result<()> {
-        let Context { file, spec: model, cpu, .. } = self.context;
-        let (n, width, part) = (self.rows.len(), spec.width, &weights.feed_forward);
+        let end = End::new(&self.context, weights.post_feed_forward_norm.as_ref(), Some(next));
+        match &weights.feed_forward {
+            FeedForwardPart::Dense(network) => self.dense_part(buffers, spec, network, end),
+            FeedForwardPart::Experts(part) => self.experts_part(buffers, spec, part, end),
+        }
+    }
+
+    /// A feed-forward part of one network.
+    fn dense_part(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &FeedForward,
+        network: &FeedForwardWeights,
+        end: End<'_>,
+    ) -> Result<()> {
+        let Context { file, spec: model, .. } = self.context;
+        let n = self.rows.len();
+        let Buffers { gate, up, records, workers, .. } = &mut *buffers;
         if model.norms != NormPlacement::Parallel {
-            let Buffers { gate, up, records, workers, .. } = &mut *buffers;
-            self.regions.products(&part.products(file, records, n, gate, up), n, workers)?;
+            self.regions.products(&mut network.products(file, records, 0..n, gate, up), workers)?;
         }
-        {
-            let kinds = Kinds::of([&part.down]);
-            let Buffers { gate, up, records, .. } = &mut *buffers;
-            let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
-            self.regions.each_row(n, 4 * width, |row, _| {
-                let range = row * width..(row + 1) * width;
-                // SAFETY: a row belongs to one piece.
-                let up = unsafe { up.slice(range.clone()) };
-                if let Some(bias) = &part.up.bias {
-                    add(cpu, up, bias);
-                }
-                let inner = match &part.gate {
-                    None => {
-                        match spec.activation {
-                            ActivationFunction::Silu => silu(cpu, up),
-                            ActivationFunction::Gelu => gelu(cpu, up),
-                        }
-                        up
-                    }
-                    Some(linear) => {
-                        // SAFETY: as above.
-                        let gate = unsafe { gate.slice(range) };
-                        if let Some(bias) = &linear.bias {
-                            add(cpu, gate, bias);
-                        }
-                        match spec.activation {
-                            ActivationFunction::Silu => silu_mul(cpu, gate, up),
-                            ActivationFunction::Gelu => gelu_mul(cpu, gate, up),
-                        }
-                        gate
-                    }
-                };
-                // SAFETY: as above.
-                unsafe { records.quantize(cpu, kinds, row, inner) };
-            })?;
-        }
-        self.add(buffers, &part.down, weights.post_feed_forward_norm.as_ref(), Some(next))
+        self.inner(n, spec, |_| network, gate, up, records)?;
+        self.add(buffers, &network.down, end)
+    }
+
+    /// From the products of `n` rows with `gate` and `up` to the records for `down`. `network` gives the one of a row; they are alike.
+    pub(super) fn inner<'w>(
+        &mut self,
+        n: usize,
+        spec: &FeedForward,
+        network: impl Fn(usize) -> &'w FeedForwardWeights + Sync,
+        gate: &mut [f32],
+        up: &mut [f32],
+        records: &mut [Zeroed<u8>; Activation::ALL.len()],
+    ) -> Result<()> {
+        let (cpu, width) = (self.context.cpu, network(0).down.k);
+        let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
+        self.regions.each_row(n, 4 * width, |row, _| {
+            let network = network(row);
+            let range = row * width..(row + 1) * width;
+            // SAFETY: a row belongs to one piece.
+            unsafe {
+                let gate = if network.gate.is_some() { gate.slice(range.clone()) } else { &mut [] };
+                let inner = network.inner(cpu, spec, gate, up.slice(range));
+                records.quantize(cpu, Kinds::of([&network.down]), row, inner);
+            }
+        })
     }
 
     /// `x += norm(linear(records))` or `x = norm(x + linear(records))`, where the norm is there, and what comes next.
-    fn add(
-        &mut self,
-        buffers: &mut Buffers,
-        linear: &Linear,
-        norm: Option<&Norm>,
-        next: Option<Start<'_>>,
-    ) -> Result<()> {
+    fn add(&mut self, buffers: &mut Buffers, linear: &Linear, end: End<'_>) -> Result<()> {
         let Context { file, spec, cpu, .. } = self.context;
         let (n, width) = (self.rows.len(), spec.width);
         let Buffers { x, t, records, workers, .. } = buffers;
-        self.regions.products(&[Product::new(file, linear, records, n, t)], n, workers)?;
+        self.regions.products(&mut [Product::new(file, linear, records, 0..n, t)], workers)?;
         let (x, t) = (Disjoint::new(x), Disjoint::new(t));
         let (records, workers) = (Records::new(records), Disjoint::new(workers));
         self.regions.each_row(n, 4 * width, |row, worker| {
@@ -374,42 +422,56 @@ impl Pass<'_, '_> {
             if let Some(bias) = &linear.bias {
                 add(cpu, t, bias);
             }
-            let local = &mut worker.local[..width];
-            let sum = spec.norms == NormPlacement::AfterSum;
-            let update = match norm {
-                Some(norm) if !sum => {
-                    norm.row(cpu, t, local);
-                    &*local
-                }
-                _ => &*t,
-            };
-            match spec.residual_scale {
-                None => add(cpu, x, update),
-                Some(factor) => add_scaled(cpu, x, update, factor),
-            }
-            if let Some(norm) = norm.filter(|_| sum) {
-                norm.row(cpu, x, local);
-                x.copy_from_slice(local);
-            }
-            if let Some(next) = next {
-                // SAFETY: as above.
-                unsafe { next.row(x, worker, &records, row) };
-            }
+            // SAFETY: as above.
+            unsafe { end.row(x, t, worker, &records, row) };
         })
     }
 }
 
+impl LayerWeights {
+    /// The feed-forward network beside the mixer, where it has the same input.
+    fn beside(&self, spec: &ModelSpec) -> Option<&FeedForwardWeights> {
+        match &self.feed_forward {
+            FeedForwardPart::Dense(network) if spec.norms == NormPlacement::Parallel => Some(network),
+            _ => None,
+        }
+    }
+}
+
 impl FeedForwardWeights {
-    /// The products with the input, for `n` rows.
-    fn products<'a>(
+    /// The products with the input of some rows; `gate` and `up` begin with the first of them.
+    pub(super) fn products<'a>(
         &self,
         file: &'a Gguf,
         records: &'a [Zeroed<u8>; Activation::ALL.len()],
-        n: usize,
+        rows: Range<usize>,
         gate: &'a mut [f32],
         up: &'a mut [f32],
     ) -> Products<'a> {
-        let gate = self.gate.as_ref().map(|linear| Product::new(file, linear, records, n, gate));
-        gate.into_iter().chain([Product::new(file, &self.up, records, n, up)]).collect()
+        let gate = self.gate.as_ref().map(|linear| Product::new(file, linear, records, rows.clone(), gate));
+        gate.into_iter().chain([Product::new(file, &self.up, records, rows, up)]).collect()
+    }
+
+    /// What `down` multiplies, from the products of a row without their biases: `f(gate) * up`, or `f(up)` without a gate.
+    fn inner<'a>(&self, cpu: Cpu, spec: &FeedForward, gate: &'a mut [f32], up: &'a mut [f32]) -> &'a mut [f32] {
+        if let Some(bias) = &self.up.bias {
+            add(cpu, up, bias);
+        }
+        let Some(linear) = &self.gate else {
+            match spec.activation {
+                ActivationFunction::Silu => silu(cpu, up),
+                ActivationFunction::Gelu => gelu(cpu, up),
+            }
+            return up;
+        };
+        if let Some(bias) = &linear.bias {
+            add(cpu, gate, bias);
+        }
+        match (spec.gate, spec.activation) {
+            (Gate::Clamped, _) => clamped_swiglu(cpu, gate, up),
+            (_, ActivationFunction::Silu) => silu_mul(cpu, gate, up),
+            (_, ActivationFunction::Gelu) => gelu_mul(cpu, gate, up),
+        }
+        gate
     }
 }

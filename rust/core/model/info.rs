@@ -38,8 +38,12 @@ pub struct ModelInfo {
     pub kv_heads: usize,
     /// Length of a key.
     pub head_size: usize,
-    /// Width of the feed-forward part of the first layer.
+    /// Width of the feed-forward part of the first layer, or of each of its experts.
     pub feed_forward: usize,
+    /// The most experts of a layer; 0 for none.
+    pub experts: usize,
+    /// The most of them that a token meets.
+    pub experts_used: usize,
     /// Window of the layers that have one.
     pub sliding_window: Option<usize>,
     /// Number of tokens.
@@ -78,6 +82,7 @@ impl ModelInfo {
         threads: usize,
     ) -> Result<ModelInfo> {
         let feed_forward = spec.layers.first().map_or(0, |layer| layer.feed_forward.width);
+        let experts = || spec.layers.iter().filter_map(|layer| layer.feed_forward.experts);
         let attention = spec.layers.iter().find_map(LayerSpec::attention);
         let attention = attention.ok_or_else(|| file.error("the model has no layer with attention"))?;
         let mut types = BTreeMap::new();
@@ -99,6 +104,8 @@ impl ModelInfo {
             kv_heads: attention.kv_heads,
             head_size: attention.key_dim,
             feed_forward,
+            experts: experts().map(|experts| experts.count).max().unwrap_or(0),
+            experts_used: experts().map(|experts| experts.used).max().unwrap_or(0),
             sliding_window: spec.groups.iter().flatten().copied().min(),
             vocabulary: spec.vocabulary,
             trained_context: spec.context,

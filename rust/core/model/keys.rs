@@ -153,24 +153,6 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn refuse_experts(&self) -> Result<()> {
-        let experts = self.count("expert_count", 0..=4096, Some(0))?;
-        let used = self.count("expert_used_count", 0..=4096, Some(0))?;
-        if used > experts {
-            return Err(
-                self.wrong("expert_used_count", format!("must be at most expert_count {experts}, found {used}"))
-            );
-        }
-        if experts > 0 {
-            return Err(Error::UnsupportedModel(format!(
-                "{}: a {} model with {experts} experts is not supported by this version",
-                self.file.path().display(),
-                self.prefix
-            )));
-        }
-        Ok(())
-    }
-
     /// Rows of the embedding of token types; 0 where the file has no such embedding.
     pub(super) fn token_types(&self) -> Result<usize> {
         const KEY: &str = "tokenizer.ggml.token_type_count";

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fastq_kernels::OutTile;
 use fastq_kernels::elementwise::{add, scale, softcap};
 
 use super::buffers::{Buffers, LOGIT_ROWS, kind_index};
@@ -38,8 +37,8 @@ impl Pass<'_, '_> {
                 let rows = start..start + count;
                 let out = self.batch[item].grown(first + count, vocabulary);
                 let out = &mut out[first * vocabulary..(first + count) * vocabulary];
-                let product = Product { matrix, x: x(&rows), out: OutTile::new(out, vocabulary) };
-                self.regions.products(&[product], count, workers)?;
+                let product = Product::of(matrix, x(&rows), count, out);
+                self.regions.products(&mut [product], workers)?;
                 let out = Disjoint::new(out);
                 start = rows.end;
                 self.context.finish_logits(&mut self.regions, &self.rows[rows], |row, part| {
@@ -58,8 +57,8 @@ impl Pass<'_, '_> {
                 rows.end = end;
             }
             let logits = &mut logits[..rows.len() * vocabulary];
-            let product = Product { matrix, x: x(&rows), out: OutTile::new(logits, vocabulary) };
-            self.regions.products(&[product], rows.len(), workers)?;
+            let product = Product::of(matrix, x(&rows), rows.len(), logits);
+            self.regions.products(&mut [product], workers)?;
             start = rows.end;
             let rows = &self.rows[rows];
             // The logits of the row's item, and where its own begin.

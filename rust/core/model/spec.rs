@@ -1,7 +1,8 @@
 //! The hyper-parameters of a model, read from its metadata and checked.
 
 use super::arch::{
-    ActivationFunction, Architecture, Gate, NormKind, NormPlacement, RopeLayers, ScoreScale, WindowPattern,
+    ActivationFunction, Architecture, ExpertRules, ExpertWidth, Gate, NormKind, NormPlacement, RopeLayers, Routing,
+    ScoreScale, WindowPattern,
 };
 use super::embed::Pooling;
 use super::keys::Keys;
@@ -103,12 +104,36 @@ pub struct Attention {
 /// Feed-forward part of one layer.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward {
-    /// Its width.
+    /// Its width, or that of every expert.
     pub width: usize,
     /// The activation function.
     pub activation: ActivationFunction,
     /// How it is gated.
     pub gate: Gate,
+    /// The experts, where it is made of such.
+    pub experts: Option<Experts>,
+}
+
+impl FeedForward {
+    /// Values that a row has between the matrices, in all networks that it meets.
+    pub fn width_per_row(&self) -> usize {
+        self.experts.map_or(self.width, |experts| {
+            experts.used.saturating_mul(self.width).saturating_add(experts.shared.unwrap_or(0))
+        })
+    }
+}
+
+/// A mixture of experts: feed-forward networks of which each row meets a few.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// How many there are.
+    pub count: usize,
+    /// How many a row meets; from 1 to `count`.
+    pub used: usize,
+    /// How they are weighted.
+    pub routing: Routing,
+    /// Width of one that every row meets beside them.
+    pub shared: Option<usize>,
 }
 
 /// Queries of position `p` are multiplied by `1 + scale * ln(1 + floor(p / every))`, so that scores do not flatten in long texts
@@ -132,6 +157,7 @@ impl Temperature {
 const MAX_LAYERS: usize = 512;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
+const MAX_EXPERTS: usize = 1 << 12;
 const MAX_HEADS: usize = 1 << 14;
 const MAX_HEAD_DIM: usize = 4096;
 /// Longest context.
@@ -170,6 +196,13 @@ struct Reader<'a> {
     keys: Keys<'a>,
 }
 
+/// The layers of a model, and what they share.
+struct Layers {
+    layers: Vec<LayerSpec>,
+    ropes: Vec<RopeSpec>,
+    groups: Vec<Option<usize>>,
+}
+
 /// The sliding windows of a model.
 struct Windows {
     /// Positions that a layer with a window sees.
@@ -181,13 +214,12 @@ struct Windows {
 impl Reader<'_> {
     fn read(&self, used_context: Option<usize>) -> Result<ModelSpec> {
         let Reader { architecture, keys } = *self;
-        keys.refuse_experts()?;
         let layers = keys.count("block_count", 1..=MAX_LAYERS, None)?;
         let width = keys.count("embedding_length", 1..=MAX_WIDTH, None)?;
         let context = keys.count("context_length", 1..=MAX_CONTEXT, None)?;
         let original = keys.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?;
         let windows = self.windows(layers)?;
-        let (layers, ropes, groups) = self.layers(layers, width, context, windows)?;
+        let Layers { layers, ropes, groups } = self.layers(layers, width, context, windows)?;
         let multiplier = |name| if architecture.multipliers { keys.optional(name) } else { Ok(None) };
         let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
@@ -247,15 +279,9 @@ impl Reader<'_> {
     }
 
     /// The layers, the rotations and the groups of layers that share cache pages.
-    fn layers(
-        &self,
-        layers: usize,
-        width: usize,
-        context: usize,
-        windows: Option<Windows>,
-    ) -> Result<(Vec<LayerSpec>, Vec<RopeSpec>, Vec<Option<usize>>)> {
-        let Reader { architecture, keys } = *self;
-        let feed_forward = keys.per_layer("feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None)?;
+    fn layers(&self, layers: usize, width: usize, context: usize, windows: Option<Windows>) -> Result<Layers> {
+        let Reader { keys, .. } = *self;
+        let feed_forward = self.feed_forward(layers)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=MAX_HEADS, None)?;
         let kv_heads = match keys.has("attention.head_count_kv") {
             true => keys.per_layer("attention.head_count_kv", layers, 1..=MAX_HEADS, None)?,
@@ -305,15 +331,56 @@ impl Reader<'_> {
                         index_in_group: groups[group].1 - 1,
                         score_scale,
                     }),
-                    feed_forward: FeedForward {
-                        width: feed_forward[layer],
-                        activation: architecture.activation,
-                        gate: architecture.gate,
-                    },
+                    feed_forward: feed_forward[layer],
                 }
             })
             .collect();
-        Ok((layers, ropes, groups.into_iter().map(|(window, _)| window).collect()))
+        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect() })
+    }
+
+    /// The feed-forward parts.
+    fn feed_forward(&self, layers: usize) -> Result<Vec<FeedForward>> {
+        let Reader { architecture, keys } = *self;
+        let Architecture { activation, gate, .. } = *architecture;
+        let widths = || keys.per_layer("feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None);
+        let Some((rules, experts)) = self.experts(layers)? else {
+            let part = |width| FeedForward { width, activation, gate, experts: None };
+            return Ok(widths()?.into_iter().map(part).collect());
+        };
+        let widths = match rules.width {
+            ExpertWidth::FeedForward => widths()?,
+            ExpertWidth::Own if keys.has("expert_feed_forward_length") => {
+                keys.per_layer("expert_feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None)?
+            }
+            ExpertWidth::Own => widths()?.iter().zip(&experts).map(|(all, experts)| all / experts.used).collect(),
+        };
+        let part = |(width, experts)| FeedForward { width, activation, gate, experts: Some(experts) };
+        Ok(widths.into_iter().zip(experts).map(part).collect())
+    }
+
+    /// The experts of the layers and the rules for them, where there are some.
+    fn experts(&self, layers: usize) -> Result<Option<(ExpertRules, Vec<Experts>)>> {
+        let Reader { architecture, keys } = *self;
+        let count = keys.count("expert_count", 0..=MAX_EXPERTS, Some(0))?;
+        let (least, default) = if count == 0 { (0, Some(0)) } else { (1, None) };
+        let used = keys.per_layer("expert_used_count", layers, least..=MAX_EXPERTS, default)?;
+        if let Some(used) = used.iter().find(|used| **used > count) {
+            let what = format!("must be at most expert_count {count}, found {used}");
+            return Err(keys.wrong("expert_used_count", what));
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        let rules = architecture.experts.ok_or_else(|| {
+            let (path, name) = (keys.file.path().display(), keys.prefix);
+            Error::UnsupportedModel(format!(
+                "{path}: a {name} model with {count} experts is not supported by this version"
+            ))
+        })?;
+        let shared = keys.count("expert_shared_feed_forward_length", 0..=MAX_FEED_FORWARD, Some(0))?;
+        let shared = (shared > 0).then_some(shared);
+        let experts = used.into_iter().map(|used| Experts { count, used, routing: rules.routing, shared }).collect();
+        Ok(Some((rules, experts)))
     }
 
     /// The rotation of the layers that see everything, and that of those with a window when it is another one.

@@ -1,7 +1,7 @@
 //! The registry: one table of the tensors a model may have, with their roles, shapes and whether they must be there.
 
 use super::arch::{Gate, HeadNorms, NormPlacement};
-use super::spec::{Attention, LayerSpec, ModelSpec};
+use super::spec::{Attention, Experts, FeedForward, LayerSpec, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
@@ -33,6 +33,7 @@ pub enum Role {
     KeyNorm,
     Value,
     ValueBias,
+    Sinks,
     AttentionOutput,
     AttentionOutputBias,
     PostAttentionNorm,
@@ -46,6 +47,17 @@ pub enum Role {
     UpBias,
     Down,
     DownBias,
+    Router,
+    RouterBias,
+    ExpertsGate,
+    ExpertsGateBias,
+    ExpertsUp,
+    ExpertsUpBias,
+    ExpertsDown,
+    ExpertsDownBias,
+    SharedGate,
+    SharedUp,
+    SharedDown,
     PostFeedForwardNorm,
     LayerOutputNorm,
     LayerOutputNormBias,
@@ -72,6 +84,8 @@ enum Dim {
     QueriesKeysValues,
     /// The outputs of all query heads.
     Heads,
+    /// The number of query heads.
+    HeadCount,
     /// What one weight of the norm of queries stands for.
     QueryNorm,
     /// What one weight of the norm of keys stands for.
@@ -79,11 +93,16 @@ enum Dim {
     FeedForward,
     /// Outputs of the matrix `up`, which may hold the gate, too.
     Up,
+    /// The number of experts.
+    Experts,
+    /// The width of the expert that every row meets.
+    SharedExpert,
 }
 
 impl Dim {
     fn of(self, spec: &ModelSpec, layer: &LayerSpec) -> u64 {
         let heads = |size: fn(&Attention) -> usize| layer.attention().map_or(0, size);
+        let experts = |size: fn(Experts) -> usize| layer.feed_forward.experts.map_or(0, size);
         // A norm with weights of its own for each head has two dimensions in the file, of which the product counts.
         let norm = |all: fn(&Attention) -> usize| match spec.architecture.head_norms {
             HeadNorms::Each | HeadNorms::None => heads(|a| a.key_dim),
@@ -100,11 +119,14 @@ impl Dim {
             Dim::Values => heads(|a| a.kv_heads * a.value_dim),
             Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
             Dim::Heads => heads(|a| a.heads * a.value_dim),
+            Dim::HeadCount => heads(|a| a.heads),
             Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
             Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
             Dim::FeedForward => layer.feed_forward.width,
             Dim::Up if layer.feed_forward.gate == Gate::InUp => 2 * layer.feed_forward.width,
             Dim::Up => layer.feed_forward.width,
+            Dim::Experts => experts(|experts| experts.count),
+            Dim::SharedExpert => experts(|experts| experts.shared.unwrap_or(0)),
         };
         size as u64
     }
@@ -136,8 +158,8 @@ pub struct Entry {
     pub role: Role,
     /// Name; `#` stands for the number of the layer.
     name: &'static str,
-    /// Shape in ggml's order, the contiguous dimension first. One dimension: a vector, converted to f32 at load. Two: a matrix
-    /// of any type with a kernel, used as it is in the file.
+    /// Shape in ggml's order, the contiguous dimension first. One dimension, or a bias: a vector, converted to f32 at load. Else a
+    /// matrix of any type with a kernel, used as it is in the file, or the matrices of all experts behind each other.
     shape: &'static [Dim],
     need: Need,
 }
@@ -164,7 +186,21 @@ const DECODER: Need = Need::By(|spec, _| Need::when(!spec.architecture.encoder))
 const OPTIONAL_IN_DECODER: Need = Need::By(|spec, _| (!spec.architecture.encoder).then_some(Need::Optional));
 const TOKEN_TYPES: Need = Need::By(|spec, _| Need::when(spec.token_types > 0));
 const POSITION_ROWS: Need = Need::By(|spec, _| Need::when(spec.architecture.position_rows));
-const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gate::Apart));
+const AFTER_ATTENTION: Need = Need::By(|spec, _| {
+    Need::when(matches!(
+        spec.norms,
+        NormPlacement::After | NormPlacement::BeforeAndAfter | NormPlacement::BeforeAsPostAttention
+    ))
+});
+const SINKS: Need = Need::By(|spec, layer| Need::when(spec.architecture.sinks && layer.attention().is_some()));
+const DENSE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_none()));
+const DENSE_GATE: Need = Need::By(|_, layer| {
+    let FeedForward { gate, experts, .. } = layer.feed_forward;
+    Need::when(experts.is_none() && matches!(gate, Gate::Apart | Gate::Clamped))
+});
+const EXPERTS: Need = Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_some()));
+const SHARED: Need =
+    Need::By(|_, layer| Need::when(layer.feed_forward.experts.is_some_and(|experts| experts.shared.is_some())));
 
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
@@ -192,19 +228,31 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::KeyNorm], HEAD_NORMS),
     entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Unless(Role::QueryKeyValue)),
     entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], Need::Optional),
+    entry(Role::Sinks, "blk.#.attn_sinks.weight", &[Dim::HeadCount], SINKS),
     entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
     entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
-    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER_ATTENTION),
     entry(Role::AttentionOutputNorm, "blk.#.attn_output_norm.weight", &[Dim::Width], AFTER_SUM),
     entry(Role::AttentionOutputNormBias, "blk.#.attn_output_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
     entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
-    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], GATE),
+    entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], DENSE_GATE),
     entry(Role::GateBias, "blk.#.ffn_gate.bias", &[Dim::FeedForward], Need::Optional),
-    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::Up], Need::Required),
+    entry(Role::Up, "blk.#.ffn_up.weight", &[Dim::Width, Dim::Up], DENSE),
     entry(Role::UpBias, "blk.#.ffn_up.bias", &[Dim::Up], Need::Optional),
-    entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], Need::Required),
+    entry(Role::Down, "blk.#.ffn_down.weight", &[Dim::FeedForward, Dim::Width], DENSE),
     entry(Role::DownBias, "blk.#.ffn_down.bias", &[Dim::Width], Need::Optional),
+    entry(Role::Router, "blk.#.ffn_gate_inp.weight", &[Dim::Width, Dim::Experts], EXPERTS),
+    entry(Role::RouterBias, "blk.#.ffn_gate_inp.bias", &[Dim::Experts], Need::Optional),
+    entry(Role::ExpertsGate, "blk.#.ffn_gate_exps.weight", &[Dim::Width, Dim::FeedForward, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsGateBias, "blk.#.ffn_gate_exps.bias", &[Dim::FeedForward, Dim::Experts], Need::Optional),
+    entry(Role::ExpertsUp, "blk.#.ffn_up_exps.weight", &[Dim::Width, Dim::FeedForward, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsUpBias, "blk.#.ffn_up_exps.bias", &[Dim::FeedForward, Dim::Experts], Need::Optional),
+    entry(Role::ExpertsDown, "blk.#.ffn_down_exps.weight", &[Dim::FeedForward, Dim::Width, Dim::Experts], EXPERTS),
+    entry(Role::ExpertsDownBias, "blk.#.ffn_down_exps.bias", &[Dim::Width, Dim::Experts], Need::Optional),
+    entry(Role::SharedGate, "blk.#.ffn_gate_shexp.weight", &[Dim::Width, Dim::SharedExpert], SHARED),
+    entry(Role::SharedUp, "blk.#.ffn_up_shexp.weight", &[Dim::Width, Dim::SharedExpert], SHARED),
+    entry(Role::SharedDown, "blk.#.ffn_down_shexp.weight", &[Dim::SharedExpert, Dim::Width], SHARED),
     entry(Role::PostFeedForwardNorm, "blk.#.post_ffw_norm.weight", &[Dim::Width], AFTER),
     entry(Role::LayerOutputNorm, "blk.#.layer_output_norm.weight", &[Dim::Width], AFTER_SUM),
     entry(Role::LayerOutputNormBias, "blk.#.layer_output_norm.bias", &[Dim::Width], Need::Optional),
@@ -231,7 +279,7 @@ impl Entry {
 
     /// Whether it is converted to f32 at load.
     pub fn is_vector(&self) -> bool {
-        self.shape.len() == 1
+        self.shape.len() == 1 || self.name.ends_with(".bias")
     }
 
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.

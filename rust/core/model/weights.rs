@@ -4,9 +4,9 @@ use arrayvec::ArrayVec;
 use fastq_kernels::elementwise::{layer_norm, rms_norm};
 use fastq_kernels::{Cpu, Format, Matrix};
 
-use super::arch::{Gate, NormKind};
+use super::arch::{Gate, NormKind, NormPlacement};
 use super::rope::RopeTable;
-use super::spec::{Attention, FeedForward, Mixer, ModelSpec};
+use super::spec::{Attention, Experts, FeedForward, Mixer, ModelSpec};
 use super::tensors::{Role, TENSORS};
 use crate::gguf::Gguf;
 use crate::machine::FreeMemory;
@@ -54,11 +54,21 @@ impl Linear {
     fn split<const N: usize>(self, rows: [usize; N]) -> [Linear; N] {
         let mut start = 0;
         rows.map(|rows| {
-            let own = start..start + rows;
-            start = own.end;
-            let bias = self.bias.as_ref().map(|bias| bias[own.clone()].to_vec());
-            Linear { start: self.start + own.start, rows, bias, ..self }
+            start += rows;
+            self.part(start - rows, rows)
         })
+    }
+
+    /// The same for any number of matrices of equal size.
+    fn split_evenly(self, count: usize) -> impl Iterator<Item = Linear> {
+        let rows = self.rows / count;
+        (0..count).map(move |index| self.part(index * rows, rows))
+    }
+
+    /// `rows` rows from `start` on.
+    fn part(&self, start: usize, rows: usize) -> Linear {
+        let bias = self.bias.as_ref().map(|bias| bias[start..start + rows].to_vec());
+        Linear { start: self.start + start, rows, bias, ..*self }
     }
 }
 
@@ -113,7 +123,7 @@ pub struct LayerWeights {
     pub mixer: MixerWeights,
     pub post_attention_norm: Option<Norm>,
     pub feed_forward_norm: Option<Norm>,
-    pub feed_forward: FeedForwardWeights,
+    pub feed_forward: FeedForwardPart,
     pub post_feed_forward_norm: Option<Norm>,
 }
 
@@ -133,10 +143,34 @@ pub struct AttentionWeights {
     pub key: Linear,
     pub key_norm: Option<Norm>,
     pub value: Linear,
+    /// For each query head, the score of a key without a value.
+    pub sinks: Option<Vec<f32>>,
     pub output: Linear,
 }
 
 /// Feed-forward part of one layer.
+#[derive(Clone, Debug)]
+pub enum FeedForwardPart {
+    /// One network.
+    Dense(FeedForwardWeights),
+    /// Networks of which each row meets a few.
+    Experts(ExpertsWeights),
+}
+
+/// A mixture of experts.
+#[derive(Clone, Debug)]
+pub struct ExpertsWeights {
+    /// How many there are, how many a row meets, and how they are weighted.
+    pub spec: Experts,
+    /// Gives a logit for each expert.
+    pub router: Linear,
+    /// The experts: rows of the same three tensors.
+    pub experts: Vec<FeedForwardWeights>,
+    /// One that every row meets beside them.
+    pub shared: Option<FeedForwardWeights>,
+}
+
+/// A feed-forward network.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "named as the roles of the registry")]
 pub struct FeedForwardWeights {
@@ -163,10 +197,51 @@ impl MixerWeights {
     }
 }
 
+impl FeedForwardPart {
+    /// The matrices that the input is multiplied with. Of the experts, whose matrices are alike, those of the first one.
+    pub(super) fn inputs(&self) -> Linears<'_> {
+        match self {
+            FeedForwardPart::Dense(network) => network.inputs().collect(),
+            FeedForwardPart::Experts(part) => part.inputs().chain(part.expert_inputs()).collect(),
+        }
+    }
+
+    /// Every matrix.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (router, networks, shared) = match self {
+            FeedForwardPart::Dense(network) => (None, std::slice::from_ref(network), None),
+            FeedForwardPart::Experts(part) => (Some(&part.router), part.experts.as_slice(), part.shared.as_ref()),
+        };
+        router.into_iter().chain(networks.iter().chain(shared).flat_map(FeedForwardWeights::linears))
+    }
+}
+
+impl ExpertsWeights {
+    /// The matrices that every input is multiplied with.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Linear> {
+        [&self.router].into_iter().chain(self.shared.iter().flat_map(FeedForwardWeights::inputs))
+    }
+
+    /// The matrices of the first expert that its inputs are multiplied with; those of the others are alike.
+    pub(super) fn expert_inputs(&self) -> impl Iterator<Item = &Linear> {
+        self.experts.first().into_iter().flat_map(FeedForwardWeights::inputs)
+    }
+
+    /// Every matrix of the first expert.
+    pub(super) fn expert_linears(&self) -> impl Iterator<Item = &Linear> {
+        self.experts.first().into_iter().flat_map(FeedForwardWeights::linears)
+    }
+}
+
 impl FeedForwardWeights {
     /// The matrices that the input is multiplied with.
     pub(super) fn inputs(&self) -> impl Iterator<Item = &Linear> {
         self.gate.iter().chain([&self.up])
+    }
+
+    /// Every matrix, in the order of computation.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.inputs().chain([&self.down])
     }
 }
 
@@ -174,7 +249,7 @@ impl LayerWeights {
     /// The matrices, in the order of computation.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         let mixer = self.mixer.inputs().into_iter().chain([self.mixer.output()]);
-        mixer.chain(self.feed_forward.inputs()).chain([&self.feed_forward.down])
+        mixer.chain(self.feed_forward.linears())
     }
 }
 
@@ -273,15 +348,23 @@ impl Loader<'_> {
         let mixer = match &spec.mixer {
             Mixer::Attention(attention) => MixerWeights::Attention(self.attention(attention, layer)?),
         };
+        let mut post_attention_norm = match self.norm(Role::PostAttentionNorm, None, layer)? {
+            Some(norm) => Some(norm),
+            None => self.norm(Role::AttentionOutputNorm, Some(Role::AttentionOutputNormBias), layer)?,
+        };
+        let mut feed_forward_norm = self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?;
+        if self.spec.norms == NormPlacement::BeforeAsPostAttention {
+            feed_forward_norm = post_attention_norm.take();
+        }
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
             mixer,
-            post_attention_norm: match self.norm(Role::PostAttentionNorm, None, layer)? {
-                Some(norm) => Some(norm),
-                None => self.norm(Role::AttentionOutputNorm, Some(Role::AttentionOutputNormBias), layer)?,
+            post_attention_norm,
+            feed_forward_norm,
+            feed_forward: match &spec.feed_forward.experts {
+                None => FeedForwardPart::Dense(self.feed_forward(&spec.feed_forward, layer)?),
+                Some(experts) => FeedForwardPart::Experts(self.experts(experts, layer)?),
             },
-            feed_forward_norm: self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?,
-            feed_forward: self.feed_forward(&spec.feed_forward, layer)?,
             post_feed_forward_norm: match self.norm(Role::PostFeedForwardNorm, None, layer)? {
                 Some(norm) => Some(norm),
                 None => self.norm(Role::LayerOutputNorm, Some(Role::LayerOutputNormBias), layer)?,
@@ -313,6 +396,7 @@ impl Loader<'_> {
             key,
             key_norm: self.norm(Role::KeyNorm, None, layer)?,
             value,
+            sinks: self.vector(Role::Sinks, layer)?,
             output: self.need_linear(Role::AttentionOutput, Some(Role::AttentionOutputBias), layer)?,
         })
     }
@@ -321,13 +405,32 @@ impl Loader<'_> {
         let up = self.need_linear(Role::Up, Some(Role::UpBias), layer)?;
         let (gate, up) = match spec.gate {
             Gate::None => (None, up),
-            Gate::Apart => (Some(self.need_linear(Role::Gate, Some(Role::GateBias), layer)?), up),
+            Gate::Apart | Gate::Clamped => (Some(self.need_linear(Role::Gate, Some(Role::GateBias), layer)?), up),
             Gate::InUp => {
                 let [gate, up] = up.split([spec.width; 2]);
                 (Some(gate), up)
             }
         };
         Ok(FeedForwardWeights { gate, up, down: self.need_linear(Role::Down, Some(Role::DownBias), layer)? })
+    }
+
+    fn experts(&mut self, spec: &Experts, layer: usize) -> Result<ExpertsWeights> {
+        let gate = self.need_linear(Role::ExpertsGate, Some(Role::ExpertsGateBias), layer)?;
+        let up = self.need_linear(Role::ExpertsUp, Some(Role::ExpertsUpBias), layer)?;
+        let down = self.need_linear(Role::ExpertsDown, Some(Role::ExpertsDownBias), layer)?;
+        let [gate, up, down] = [gate, up, down].map(|all| all.split_evenly(spec.count));
+        let experts =
+            gate.zip(up).zip(down).map(|((gate, up), down)| FeedForwardWeights { gate: Some(gate), up, down });
+        let shared = match spec.shared {
+            None => None,
+            Some(_) => Some(FeedForwardWeights {
+                gate: Some(self.need_linear(Role::SharedGate, None, layer)?),
+                up: self.need_linear(Role::SharedUp, None, layer)?,
+                down: self.need_linear(Role::SharedDown, None, layer)?,
+            }),
+        };
+        let router = self.need_linear(Role::Router, Some(Role::RouterBias), layer)?;
+        Ok(ExpertsWeights { spec: *spec, router, experts: experts.collect(), shared })
     }
 
     /// The factors of rope, of two sets those for the context in use.

@@ -76,6 +76,19 @@ pub fn gelu<I: Floats>(isa: I, x: I::F) -> I::F {
     isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.mul(inner, isa.splat(B)))))
 }
 
+/// The gate of gpt-oss, of every lane: `g sigmoid(1.702 g) (u + 1)` with `g = min(gate, 7)` and `u = up` clamped to ±7; NaN
+/// stays NaN.
+#[inline(always)]
+pub fn clamped_swiglu<I: Floats>(isa: I, gate: I::F, up: I::F) -> I::F {
+    const SLOPE: f32 = 1.702;
+    const LIMIT: f32 = 7.0;
+    // NaN passes: it is the second operand.
+    let gate = isa.min(isa.splat(LIMIT), gate);
+    let up = isa.max(isa.splat(-LIMIT), isa.min(isa.splat(LIMIT), up));
+    let swish = isa.div(gate, isa.add(isa.splat(1.0), exp(isa, isa.mul(gate, isa.splat(-SLOPE)))));
+    isa.fma(swish, up, swish)
+}
+
 /// `cap * tanh(x / cap)` of every lane.
 #[inline(always)]
 pub fn softcap<I: Floats>(isa: I, x: I::F, cap: I::F) -> I::F {

@@ -248,6 +248,8 @@ impl Engine {
         record.set_item("width", info.width)?;
         record.set_item("heads", info.heads)?;
         record.set_item("kv_heads", info.kv_heads)?;
+        record.set_item("experts", info.experts)?;
+        record.set_item("experts_used", info.experts_used)?;
         record.set_item("head_dim", info.head_size)?;
         record.set_item("vocabulary", info.vocabulary)?;
         record.set_item("context_trained", info.trained_context)?;

@@ -3,4 +3,5 @@
 use super::llama::LLAMA;
 use super::{Architecture, RopeLayers};
 
-pub(super) const SMOLLM3: Architecture = Architecture { rope_layers: RopeLayers::AllButEvery(4), ..LLAMA };
+pub(super) const SMOLLM3: Architecture =
+    Architecture { rope_layers: RopeLayers::AllButEvery(4), experts: None, ..LLAMA };

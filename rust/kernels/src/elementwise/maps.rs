@@ -110,6 +110,10 @@ map!(
     gelu_mul(up;), GeluMul, |isa, x, y| isa.mul(math::gelu(isa, x), y)
 );
 map!(
+    /// `gate = min(gate, 7) sigmoid(1.702 min(gate, 7)) (clamp(up, ±7) + 1)`, as gpt-oss has it; `x` is the gate.
+    clamped_swiglu(up;), ClampedSwiglu, |isa, x, y| math::clamped_swiglu(isa, x, y)
+);
+map!(
     /// `x = cap * tanh(x / cap)`.
     softcap(; cap), Softcap, |isa, x, _y, cap| math::softcap(isa, x, cap)
 );

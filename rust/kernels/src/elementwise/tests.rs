@@ -77,6 +77,22 @@ const FUNCTIONS: &[Function] = &[
         reference: |x, y, _| map2(x, y, |x, y| gelu64(x) * y),
     },
     Function {
+        name: "clamped_swiglu",
+        // Wide enough for the limits.
+        run: |cpu, x, y, _| {
+            let mut up = y.to_vec();
+            scale(cpu, &mut up, 4.0);
+            scale(cpu, x, 4.0);
+            clamped_swiglu(cpu, x, &up);
+        },
+        reference: |x, y, _| {
+            map2(x, y, |x, y| {
+                let (gate, up) = ((4.0 * x).min(7.0), (4.0 * y).clamp(-7.0, 7.0));
+                gate * sigmoid(1.702 * gate) * (up + 1.0)
+            })
+        },
+    },
+    Function {
         name: "softcap",
         run: |cpu, x, _, _| softcap(cpu, x, 2.5),
         reference: |x, _, _| map2(x, x, |x, _| 2.5 * (x / 2.5).tanh()),
