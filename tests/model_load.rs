@@ -60,7 +60,7 @@ fn wrong_keys_are_named_with_range_and_value() {
         (
             "general.architecture",
             "not-an-arch".into(),
-            "architecture \"not-an-arch\" is not supported; this version runs llama, gemma3",
+            "architecture \"not-an-arch\" is not supported; this version runs llama, mistral3",
         ),
         ("general.architecture", 1u32.into(), "general.architecture"),
     ];
@@ -68,6 +68,38 @@ fn wrong_keys_are_named_with_range_and_value() {
         let error = with(tiny::llama(), key, value);
         assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
     }
+}
+
+#[test]
+fn wrong_keys_of_recurrent_layers_are_named() {
+    let heads = |heads: &[u32]| Value::Array(Array::from(heads));
+    let cases: Vec<(Tiny, &str, Value, &str)> = vec![
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 1u32.into(), "shortconv.l_cache must be from 2 to 64, found 1"),
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 65u32.into(), "from 2 to 64, found 65"),
+        (
+            tiny::lfm2(),
+            "lfm2.shortconv.l_cache",
+            4u32.into(),
+            "tensor blk.0.shortconv.conv.weight must have shape [4, 200], found [3, 200]",
+        ),
+        (
+            tiny::lfm2(),
+            "lfm2.attention.head_count_kv",
+            heads(&[0, 3, 0, 0]),
+            "must divide the 4 heads of layer 1, found 3",
+        ),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 0]), "one element for each of 4 layers, found 3"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 2, 0]), "tensor blk.2.attn_q.weight is missing"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", 0u32.into(), "tensor blk.1.shortconv.in_proj.weight is missing"),
+    ];
+    for (tiny, key, value, expected) in cases {
+        let error = with(tiny, key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+    let mut tiny = tiny::lfm2();
+    tiny.keys.clear();
+    let error = tiny.load(&options()).expect_err("a key is missing").to_string();
+    assert!(error.contains("lfm2.shortconv.l_cache is missing: expected an integer from 2 to 64"), "{error}");
 }
 
 #[test]
@@ -127,6 +159,7 @@ fn a_plan_that_does_not_fit_says_what_would() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 131_072,
@@ -172,6 +205,7 @@ fn a_plan_warns_when_the_file_does_not_fit_beside_it() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 16_384,

@@ -100,7 +100,7 @@ def plan(
         kv: What the KV cache stores, as in ``Model(path, kv=...)``.
 
     Returns:
-        Bytes of weights, KV cache and working memory, beside what the machine has free.
+        Bytes of weights, KV cache, recurrent state and working memory, beside what the machine has free.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -21,6 +21,8 @@ pub(crate) struct Tiny {
     pub(crate) window: usize,
     pub(crate) biases: bool,
     pub(crate) tied: bool,
+    /// Which layers carry a state in place of attention, in turn.
+    pub(crate) recurrent: &'static [bool],
     /// Types of the matrices, in turn.
     pub(crate) formats: &'static [Format],
     /// Keys added or replaced.
@@ -32,6 +34,24 @@ pub(crate) struct Tiny {
 }
 
 pub(crate) const VOCABULARY: usize = 300;
+
+/// An lfm2 with convolutions first and last, of a width that is no whole number of lanes' blocks.
+pub(crate) fn lfm2() -> Tiny {
+    Tiny {
+        architecture: "lfm2",
+        layers: 4,
+        width: 200,
+        heads: 4,
+        kv_heads: 2,
+        head: 50,
+        feed_forward: 160,
+        recurrent: &[true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![("lfm2.shortconv.l_cache".into(), 3u32.into())],
+        biases: false,
+        ..llama()
+    }
+}
 
 /// A llama with matrices of all types, two query heads per kv head and biases.
 pub(crate) fn llama() -> Tiny {
@@ -47,6 +67,7 @@ pub(crate) fn llama() -> Tiny {
         window: 0,
         biases: true,
         tied: false,
+        recurrent: &[false],
         formats: Format::ALL,
         keys: Vec::new(),
         without: Vec::new(),
@@ -68,6 +89,7 @@ pub(crate) fn gemma() -> Tiny {
         window: 20,
         biases: false,
         tied: true,
+        recurrent: &[false],
         formats: &[Format::Q4_0, Format::F16, Format::Q8_0, Format::Q5_1, Format::Q4_1, Format::F32, Format::Q5_0],
         keys: Vec::new(),
         without: Vec::new(),
@@ -95,7 +117,7 @@ impl Tiny {
             (format!("{a}.block_count"), number(self.layers)),
             (format!("{a}.feed_forward_length"), number(self.feed_forward)),
             (format!("{a}.attention.head_count"), number(self.heads)),
-            (format!("{a}.attention.head_count_kv"), number(self.kv_heads)),
+            (format!("{a}.attention.head_count_kv"), self.heads_of_layers()),
             (format!("{a}.attention.key_length"), number(self.head)),
             (format!("{a}.attention.value_length"), number(self.head)),
             (format!("{a}.attention.layer_norm_rms_epsilon"), Value::from(1e-5f32)),
@@ -121,13 +143,51 @@ impl Tiny {
         writer.write(path, &Never).expect("the model is written");
     }
 
+    /// Whether a layer carries a state.
+    fn is_recurrent(&self, layer: usize) -> bool {
+        self.recurrent[layer % self.recurrent.len()]
+    }
+
+    /// Key and value heads: one number, or one for each layer of an lfm2.
+    fn heads_of_layers(&self) -> Value {
+        let heads = |layer| if self.is_recurrent(layer) { 0 } else { self.kv_heads as u32 };
+        match self.architecture {
+            "lfm2" => Value::Array(Array::from((0..self.layers).map(heads).collect::<Vec<_>>().as_slice())),
+            _ => Value::from(self.kv_heads as u32),
+        }
+    }
+
+    /// Name, k and rows (none: a vector) of what a layer has to mix positions.
+    fn mixer(&self, layer: usize) -> Vec<(&'static str, usize, Option<usize>)> {
+        let d = self.width;
+        let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
+        if self.is_recurrent(layer) {
+            return vec![
+                ("shortconv.conv.weight", 3, Some(d)),
+                ("shortconv.in_proj.weight", d, Some(3 * d)),
+                ("shortconv.out_proj.weight", d, Some(d)),
+            ];
+        }
+        let mut list = vec![
+            ("attn_q.weight", d, Some(q)),
+            ("attn_k.weight", d, Some(kv)),
+            ("attn_v.weight", d, Some(kv)),
+            ("attn_output.weight", q, Some(d)),
+        ];
+        if self.architecture != "llama" {
+            list.extend([("attn_q_norm.weight", self.head, None), ("attn_k_norm.weight", self.head, None)]);
+        }
+        list
+    }
+
     fn tensors(&self) -> Vec<(String, Vec<u64>, Format, Vec<u8>)> {
         let (d, f) = (self.width, self.feed_forward);
         let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
         let gemma = self.architecture == "gemma3";
+        let output_norm = if self.architecture == "lfm2" { "token_embd_norm.weight" } else { "output_norm.weight" };
         // Name, k, rows (none: a vector).
         let mut list: Vec<(String, usize, Option<usize>)> =
-            vec![("token_embd.weight".into(), d, Some(VOCABULARY)), ("output_norm.weight".into(), d, None)];
+            vec![("token_embd.weight".into(), d, Some(VOCABULARY)), (output_norm.into(), d, None)];
         if !self.tied {
             list.push(("output.weight".into(), d, Some(VOCABULARY)));
         }
@@ -135,10 +195,6 @@ impl Tiny {
             let b = format!("blk.{layer}.");
             for (name, k, rows) in [
                 ("attn_norm.weight", d, None),
-                ("attn_q.weight", d, Some(q)),
-                ("attn_k.weight", d, Some(kv)),
-                ("attn_v.weight", d, Some(kv)),
-                ("attn_output.weight", q, Some(d)),
                 ("ffn_norm.weight", d, None),
                 ("ffn_gate.weight", d, Some(f)),
                 ("ffn_up.weight", d, Some(f)),
@@ -146,13 +202,9 @@ impl Tiny {
             ] {
                 list.push((b.clone() + name, k, rows));
             }
+            list.extend(self.mixer(layer).into_iter().map(|(name, k, rows)| (b.clone() + name, k, rows)));
             if gemma {
-                for (name, k) in [
-                    ("attn_q_norm.weight", self.head),
-                    ("attn_k_norm.weight", self.head),
-                    ("post_attention_norm.weight", d),
-                    ("post_ffw_norm.weight", d),
-                ] {
+                for (name, k) in [("post_attention_norm.weight", d), ("post_ffw_norm.weight", d)] {
                     list.push((b.clone() + name, k, None));
                 }
             }
@@ -175,7 +227,8 @@ impl Tiny {
         list.into_iter()
             .filter(|(name, ..)| !self.without.contains(name))
             .map(|(name, k, rows)| {
-                let format = if rows.is_some() { *turn.next().expect("a cycle") } else { Format::F32 };
+                let converted = rows.is_none() || name.ends_with("conv.weight");
+                let format = if converted { Format::F32 } else { *turn.next().expect("a cycle") };
                 let mut values: Vec<f32> = (0..k * rows.unwrap_or(1))
                     .map(|_| match (rows, name.ends_with("bias")) {
                         (Some(_), _) => rng.bell() * 1.5 / (k as f32).sqrt(),

@@ -5,6 +5,7 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod granite;
+mod lfm2;
 mod llama;
 mod mistral3;
 mod olmo2;
@@ -32,15 +33,20 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("granite", &granite::GRANITE),
     ("olmo2", &olmo2::OLMO2),
     ("stablelm", &stablelm::STABLELM),
+    ("lfm2", &lfm2::LFM2),
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Architecture {
+    /// Which layers have a recurrent state in place of attention.
+    pub recurrence: Recurrence,
     /// The norm before and after parts.
     pub norm: NormKind,
     /// Where norms are.
     pub norms: NormPlacement,
+    /// The norm before the output has the name that others give to one after the embedding.
+    pub output_norm_as_embedding_norm: bool,
     /// How queries and keys are normalised before rope.
     pub head_norms: HeadNorms,
     /// How rope pairs the values of a head.
@@ -78,8 +84,10 @@ pub struct Architecture {
 impl Architecture {
     /// What most have in common; the files of the architectures say what they change.
     const BASE: Architecture = Architecture {
+        recurrence: Recurrence::None,
         norm: NormKind::Rms,
         norms: NormPlacement::Before,
+        output_norm_as_embedding_norm: false,
         head_norms: HeadNorms::None,
         rope_style: RopeStyle::Halves,
         rope_base: 10_000.0,
@@ -102,6 +110,15 @@ impl Architecture {
     pub fn find(name: &str) -> Option<&'static Architecture> {
         ARCHITECTURES.iter().find(|(known, _)| *known == name).map(|(_, architecture)| *architecture)
     }
+}
+
+/// Which layers have a recurrent state in place of attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recurrence {
+    /// None.
+    None,
+    /// Those with a 0 in `attention.head_count_kv` are short convolutions.
+    ShortConvWithoutHeads,
 }
 
 /// How a row is normalised.

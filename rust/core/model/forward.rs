@@ -17,7 +17,7 @@ use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
 use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
-use crate::{Interrupt, Result};
+use crate::{Error, Interrupt, Result};
 
 /// What a pass reads.
 #[derive(Clone, Copy)]
@@ -191,16 +191,20 @@ impl Pass<'_, '_> {
         let parallel = context.spec.norms == NormPlacement::Parallel;
         let beside = parallel.then_some(&weights.feed_forward);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
-        let outputs = match (&spec.mixer, &weights.mixer) {
+        match (&spec.mixer, &weights.mixer) {
             (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
                 self.attention(buffers, spec, weights, beside, narrow)?;
-                spec.heads * spec.value_dim
             }
-        };
+            (Mixer::ShortConv(spec), MixerWeights::ShortConv(weights)) => {
+                self.short_conv(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, spec.convolution.channels, narrow);
+            }
+            _ => return Err(Error::Internal("a layer has the weights of another mixer".into())),
+        }
         if self.rows.is_empty() {
             return Ok(());
         }
-        let output = weights.mixer.output();
+        let (output, outputs) = (weights.mixer.output(), spec.mixer.outputs());
         let kinds = Kinds::of([output]);
         {
             let a = &*buffers.a;
@@ -276,6 +280,18 @@ impl Pass<'_, '_> {
             }
         }
         self.rows.retain(|row| row.logits.is_some());
+    }
+
+    /// The same after a mixer with a state, which needs all rows: the outputs move, too.
+    fn wanted_outputs(&mut self, buffers: &mut Buffers, outputs: usize, narrow: bool) {
+        if !narrow {
+            return;
+        }
+        let wanted = self.rows.iter().enumerate().filter(|(_, row)| row.logits.is_some());
+        for (kept, (row, _)) in wanted.enumerate() {
+            buffers.a.copy_within(row * outputs..(row + 1) * outputs, kept * outputs);
+        }
+        self.keep_wanted(buffers, Kinds::of([]));
     }
 
     /// `x += down(f(gate(x)) * up(x))`, or without the gate.

@@ -1,10 +1,12 @@
 //! The hyper-parameters of a model, read from its metadata and checked.
 
 use super::arch::{
-    ARCHITECTURES, ActivationFunction, Architecture, Gate, NormKind, NormPlacement, RopeLayers, ScoreScale,
+    ARCHITECTURES, ActivationFunction, Architecture, Gate, NormKind, NormPlacement, Recurrence, RopeLayers, ScoreScale,
     WindowPattern,
 };
 use super::keys::Keys;
+use super::mixers::convolution::Convolution;
+use super::mixers::short_conv::ShortConv;
 use super::rope::{RopeSpec, Scaling};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
@@ -44,6 +46,8 @@ pub struct ModelSpec {
     pub long_context: bool,
     /// Windows of the groups of layers that share cache pages; `None` for layers that see everything.
     pub groups: Vec<Option<usize>>,
+    /// Values of the recurrent state of a sequence: those of layer after layer.
+    pub state_len: usize,
     /// The layers.
     pub layers: Vec<LayerSpec>,
 }
@@ -58,10 +62,19 @@ pub struct LayerSpec {
 }
 
 impl LayerSpec {
+    /// The convolution of the mixer, where it has one.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        match &self.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::ShortConv(short_conv) => Some(&short_conv.convolution),
+        }
+    }
+
     /// The attention, where the mixer is that.
     pub fn attention(&self) -> Option<&Attention> {
         match &self.mixer {
             Mixer::Attention(attention) => Some(attention),
+            _ => None,
         }
     }
 }
@@ -71,6 +84,43 @@ impl LayerSpec {
 pub enum Mixer {
     /// Softmax attention over the cache.
     Attention(Attention),
+    /// A short convolution between two gates.
+    ShortConv(ShortConv),
+}
+
+impl Mixer {
+    /// Values of its output, for a position.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.heads * attention.value_dim,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.channels,
+        }
+    }
+
+    /// Values that the matrices of a mixer with a state give it for a position.
+    pub fn mixed(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.inputs(),
+        }
+    }
+
+    /// Values of its recurrent state.
+    pub fn state_len(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_len(),
+        }
+    }
+
+    /// The same with its state at `start` in that of a sequence.
+    fn placed(mut self, start: usize) -> Mixer {
+        match &mut self {
+            Mixer::Attention(_) => {}
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_start = start,
+        }
+        self
+    }
 }
 
 /// Attention of one layer.
@@ -128,6 +178,7 @@ const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
 const MAX_HEADS: usize = 1 << 14;
 const MAX_HEAD_DIM: usize = 4096;
+const MAX_TAPS: usize = 64;
 /// Longest context.
 pub const MAX_CONTEXT: usize = 1 << 30;
 
@@ -160,6 +211,14 @@ struct Reader<'a> {
     keys: Keys<'a>,
 }
 
+/// The layers of a model, and what they share.
+struct Layers {
+    layers: Vec<LayerSpec>,
+    ropes: Vec<RopeSpec>,
+    groups: Vec<Option<usize>>,
+    state_len: usize,
+}
+
 /// The sliding windows of a model.
 struct Windows {
     /// Positions that a layer with a window sees.
@@ -177,7 +236,7 @@ impl Reader<'_> {
         let context = keys.count("context_length", 1..=MAX_CONTEXT, None)?;
         let original = keys.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?;
         let windows = self.windows(layers)?;
-        let (layers, ropes, groups) = self.layers(layers, width, context, windows)?;
+        let Layers { layers, ropes, groups, state_len } = self.layers(layers, width, context, windows)?;
         let multiplier = |name| if architecture.multipliers { keys.optional(name) } else { Ok(None) };
         let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
@@ -211,6 +270,7 @@ impl Reader<'_> {
             ropes,
             long_context: used_context.unwrap_or(context) > original,
             groups,
+            state_len,
             layers,
         })
     }
@@ -234,22 +294,18 @@ impl Reader<'_> {
     }
 
     /// The layers, the rotations and the groups of layers that share cache pages.
-    fn layers(
-        &self,
-        layers: usize,
-        width: usize,
-        context: usize,
-        windows: Option<Windows>,
-    ) -> Result<(Vec<LayerSpec>, Vec<RopeSpec>, Vec<Option<usize>>)> {
+    fn layers(&self, layers: usize, width: usize, context: usize, windows: Option<Windows>) -> Result<Layers> {
         let Reader { architecture, keys } = *self;
         let feed_forward = keys.per_layer("feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=MAX_HEADS, None)?;
+        let least = usize::from(architecture.recurrence == Recurrence::None);
         let kv_heads = match keys.has("attention.head_count_kv") {
-            true => keys.per_layer("attention.head_count_kv", layers, 1..=MAX_HEADS, None)?,
+            true => keys.per_layer("attention.head_count_kv", layers, least..=MAX_HEADS, None)?,
             false => heads.clone(),
         };
+        let recurrent = self.recurrent(width, &kv_heads)?;
         for (layer, (&heads, &kv_heads)) in heads.iter().zip(&kv_heads).enumerate() {
-            if heads % kv_heads != 0 {
+            if recurrent[layer].is_none() && !heads.is_multiple_of(kv_heads) {
                 return Err(keys.wrong(
                     "attention.head_count_kv",
                     format!("must divide the {heads} heads of layer {layer}, found {kv_heads}"),
@@ -272,8 +328,19 @@ impl Reader<'_> {
         let score_scale = self.score_scale(layers, width, heads[0], key_dim)?;
 
         let mut groups: Vec<(Option<usize>, usize)> = Vec::new();
+        let mut state_len = 0usize;
+        let feed_forward = |layer: usize| FeedForward {
+            width: feed_forward[layer],
+            activation: architecture.activation,
+            gate: architecture.gate,
+        };
         let layers = (0..layers)
             .map(|layer| {
+                if let Some(mixer) = &recurrent[layer] {
+                    let start = state_len;
+                    state_len = start.saturating_add(mixer.state_len());
+                    return LayerSpec { mixer: mixer.clone().placed(start), feed_forward: feed_forward(layer) };
+                }
                 let window = windows.as_ref().filter(|windows| windows.layers[layer]).map(|windows| windows.len);
                 let group = groups.iter().position(|(w, _)| *w == window).unwrap_or_else(|| {
                     groups.push((window, 0));
@@ -292,15 +359,24 @@ impl Reader<'_> {
                         index_in_group: groups[group].1 - 1,
                         score_scale,
                     }),
-                    feed_forward: FeedForward {
-                        width: feed_forward[layer],
-                        activation: architecture.activation,
-                        gate: architecture.gate,
-                    },
+                    feed_forward: feed_forward(layer),
                 }
             })
             .collect();
-        Ok((layers, ropes, groups.into_iter().map(|(window, _)| window).collect()))
+        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect(), state_len })
+    }
+
+    /// The mixers of the layers with a recurrent state; `None` for those with attention.
+    fn recurrent(&self, width: usize, kv_heads: &[usize]) -> Result<Vec<Option<Mixer>>> {
+        let Reader { architecture, keys } = *self;
+        match architecture.recurrence {
+            Recurrence::None => Ok(vec![None; kv_heads.len()]),
+            Recurrence::ShortConvWithoutHeads => {
+                let taps = keys.count("shortconv.l_cache", 2..=MAX_TAPS, None)?;
+                let mixer = Mixer::ShortConv(ShortConv { convolution: Convolution::new(width, taps) });
+                Ok(kv_heads.iter().map(|&heads| (heads == 0).then(|| mixer.clone())).collect())
+            }
+        }
     }
 
     /// The rotation of the layers that see everything, and that of those with a window when it is another one.

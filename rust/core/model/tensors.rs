@@ -1,7 +1,8 @@
 //! The registry: one table of the tensors a model may have, with their roles, shapes and whether they must be there.
 
 use super::arch::{Gate, HeadNorms, NormPlacement};
-use super::spec::{Attention, LayerSpec, ModelSpec};
+use super::mixers::convolution::Convolution;
+use super::spec::{Attention, LayerSpec, Mixer, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
@@ -12,6 +13,7 @@ pub enum Role {
     Embedding,
     OutputNorm,
     OutputNormBias,
+    EmbeddingNorm,
     Output,
     OutputBias,
     RopeFactors,
@@ -31,6 +33,9 @@ pub enum Role {
     ValueBias,
     AttentionOutput,
     AttentionOutputBias,
+    ShortConvInput,
+    ShortConvTaps,
+    ShortConvOutput,
     PostAttentionNorm,
     FeedForwardNorm,
     FeedForwardNormBias,
@@ -60,6 +65,12 @@ enum Dim {
     QueriesKeysValues,
     /// The outputs of all query heads.
     Heads,
+    /// What the matrices of a mixer with a state give it for a position.
+    Mixed,
+    /// Positions that a convolution sees.
+    Taps,
+    /// Channels of a convolution.
+    Channels,
     /// What one weight of the norm of queries stands for.
     QueryNorm,
     /// What one weight of the norm of keys stands for.
@@ -77,6 +88,7 @@ impl Dim {
             HeadNorms::Each | HeadNorms::None => heads(|a| a.key_dim),
             HeadNorms::Together | HeadNorms::OwnIfThere => heads(all),
         };
+        let convolution = |size: fn(&Convolution) -> usize| layer.convolution().map_or(0, size);
         let size = match self {
             Dim::Width => spec.width,
             Dim::Vocabulary => spec.vocabulary,
@@ -86,6 +98,9 @@ impl Dim {
             Dim::Values => heads(|a| a.kv_heads * a.value_dim),
             Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
             Dim::Heads => heads(|a| a.heads * a.value_dim),
+            Dim::Mixed => layer.mixer.mixed(),
+            Dim::Taps => convolution(|c| c.taps),
+            Dim::Channels => convolution(|c| c.channels),
             Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
             Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
             Dim::FeedForward => layer.feed_forward.width,
@@ -113,6 +128,11 @@ impl Need {
     fn when(condition: bool) -> Option<Need> {
         condition.then_some(Need::Required)
     }
+
+    /// In layers with attention as said, in others ignored.
+    fn of_attention(self, layer: &LayerSpec) -> Option<Need> {
+        layer.attention().map(|_| self)
+    }
 }
 
 /// A line of the table.
@@ -122,8 +142,8 @@ pub struct Entry {
     pub role: Role,
     /// Name; `#` stands for the number of the layer.
     name: &'static str,
-    /// Shape in ggml's order, the contiguous dimension first. One dimension: a vector, converted to f32 at load. Two: a matrix
-    /// of any type with a kernel, used as it is in the file.
+    /// Shape in ggml's order, the contiguous dimension first. One dimension, or a filter of [`Dim::Taps`] per row: converted to f32 at
+    /// load. Else a matrix of any type with a kernel, used as it is in the file.
     shape: &'static [Dim],
     need: Need,
 }
@@ -132,6 +152,14 @@ const fn entry(role: Role, name: &'static str, shape: &'static [Dim], need: Need
     Entry { role, name, shape, need }
 }
 
+/// Every layer with attention.
+const ATTENTION: Need = Need::By(|_, layer| Need::Required.of_attention(layer));
+const ATTENTION_BIAS: Need = Need::By(|_, layer| Need::Optional.of_attention(layer));
+const FUSED: Need = Need::By(|_, layer| Need::Optional.of_attention(layer));
+const APART: Need = Need::By(|_, layer| Need::Unless(Role::QueryKeyValue).of_attention(layer));
+const SHORT_CONV: Need = Need::By(|_, layer| Need::when(matches!(layer.mixer, Mixer::ShortConv(_))));
+const OUTPUT_NORM: Need = Need::By(|spec, _| Need::when(!spec.architecture.output_norm_as_embedding_norm));
+const EMBEDDING_NORM: Need = Need::By(|spec, _| Need::when(spec.architecture.output_norm_as_embedding_norm));
 const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_norms {
     _ if layer.attention().is_none() => None,
     HeadNorms::None => None,
@@ -148,8 +176,9 @@ const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gat
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
     entry(Role::Embedding, "token_embd.weight", &[Dim::Width, Dim::Vocabulary], Need::Required),
-    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], Need::Required),
+    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], OUTPUT_NORM),
     entry(Role::OutputNormBias, "output_norm.bias", &[Dim::Width], Need::Optional),
+    entry(Role::EmbeddingNorm, "token_embd_norm.weight", &[Dim::Width], EMBEDDING_NORM),
     entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], Need::Optional),
     entry(Role::OutputBias, "output.bias", &[Dim::Vocabulary], Need::Optional),
     entry(Role::RopeFactors, "rope_freqs.weight", &[Dim::RopePairs], Need::Optional),
@@ -157,18 +186,21 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::ShortRopeFactors, "rope_factors_short.weight", &[Dim::RopePairs], Need::Optional),
     entry(Role::AttentionNorm, "blk.#.attn_norm.weight", &[Dim::Width], BEFORE),
     entry(Role::AttentionNormBias, "blk.#.attn_norm.bias", &[Dim::Width], Need::Optional),
-    entry(Role::QueryKeyValue, "blk.#.attn_qkv.weight", &[Dim::Width, Dim::QueriesKeysValues], Need::Optional),
-    entry(Role::QueryKeyValueBias, "blk.#.attn_qkv.bias", &[Dim::QueriesKeysValues], Need::Optional),
-    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::QueryBias, "blk.#.attn_q.bias", &[Dim::Queries], Need::Optional),
+    entry(Role::QueryKeyValue, "blk.#.attn_qkv.weight", &[Dim::Width, Dim::QueriesKeysValues], FUSED),
+    entry(Role::QueryKeyValueBias, "blk.#.attn_qkv.bias", &[Dim::QueriesKeysValues], ATTENTION_BIAS),
+    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], APART),
+    entry(Role::QueryBias, "blk.#.attn_q.bias", &[Dim::Queries], ATTENTION_BIAS),
     entry(Role::QueryNorm, "blk.#.attn_q_norm.weight", &[Dim::QueryNorm], HEAD_NORMS),
-    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::KeyBias, "blk.#.attn_k.bias", &[Dim::Keys], Need::Optional),
+    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], APART),
+    entry(Role::KeyBias, "blk.#.attn_k.bias", &[Dim::Keys], ATTENTION_BIAS),
     entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::KeyNorm], HEAD_NORMS),
-    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], Need::Optional),
-    entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
-    entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
+    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], APART),
+    entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], ATTENTION_BIAS),
+    entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], ATTENTION),
+    entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], ATTENTION_BIAS),
+    entry(Role::ShortConvInput, "blk.#.shortconv.in_proj.weight", &[Dim::Width, Dim::Mixed], SHORT_CONV),
+    entry(Role::ShortConvTaps, "blk.#.shortconv.conv.weight", &[Dim::Taps, Dim::Channels], SHORT_CONV),
+    entry(Role::ShortConvOutput, "blk.#.shortconv.out_proj.weight", &[Dim::Channels, Dim::Width], SHORT_CONV),
     entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
     entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
     entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
@@ -202,7 +234,7 @@ impl Entry {
 
     /// Whether it is converted to f32 at load.
     pub fn is_vector(&self) -> bool {
-        self.shape.len() == 1
+        matches!(self.shape, [_] | [Dim::Taps, _])
     }
 
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.
@@ -236,7 +268,7 @@ impl Entry {
         while found.len() > shape.len() && found.last() == Some(&1) {
             found = &found[..found.len() - 1];
         }
-        if found != shape && !(self.is_vector() && shape == [tensor.elements()]) {
+        if found != shape && shape != [tensor.elements()] {
             return Err(
                 file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape))
             );

@@ -5,6 +5,7 @@ use fastq_kernels::elementwise::{layer_norm, rms_norm};
 use fastq_kernels::{Cpu, Format, Matrix};
 
 use super::arch::{Gate, NormKind};
+use super::mixers::short_conv::ShortConvWeights;
 use super::rope::RopeTable;
 use super::spec::{Attention, FeedForward, Mixer, ModelSpec};
 use super::tensors::{Role, TENSORS};
@@ -115,6 +116,8 @@ pub struct LayerWeights {
 pub enum MixerWeights {
     /// Attention.
     Attention(AttentionWeights),
+    /// A short convolution.
+    ShortConv(ShortConvWeights),
 }
 
 /// Attention of one layer.
@@ -145,6 +148,7 @@ impl MixerWeights {
             MixerWeights::Attention(AttentionWeights { query, key, value, .. }) => {
                 [query, key, value].into_iter().collect()
             }
+            MixerWeights::ShortConv(short_conv) => [&short_conv.input].into_iter().collect(),
         }
     }
 
@@ -152,6 +156,7 @@ impl MixerWeights {
     pub(super) fn output(&self) -> &Linear {
         match self {
             MixerWeights::Attention(attention) => &attention.output,
+            MixerWeights::ShortConv(short_conv) => &short_conv.output,
         }
     }
 }
@@ -193,7 +198,7 @@ pub struct Weights {
 }
 
 /// Finds tensors and counts what is used.
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     file: &'a Gguf,
     spec: &'a ModelSpec,
     used: Vec<bool>,
@@ -250,8 +255,13 @@ impl Loader<'_> {
         found.ok_or_else(|| self.file.error(format!("tensor {} is missing", role.entry().name(layer))))
     }
 
-    fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
+    pub(super) fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
         let found = self.linear(role, bias, layer)?;
+        self.required(role, layer, found)
+    }
+
+    pub(super) fn need_vector(&mut self, role: Role, layer: usize) -> Result<Vec<f32>> {
+        let found = self.vector(role, layer)?;
         self.required(role, layer, found)
     }
 
@@ -259,6 +269,7 @@ impl Loader<'_> {
         let spec = &self.spec.layers[layer];
         let mixer = match &spec.mixer {
             Mixer::Attention(attention) => MixerWeights::Attention(self.attention(attention, layer)?),
+            Mixer::ShortConv(short_conv) => MixerWeights::ShortConv(self.short_conv(short_conv, layer)?),
         };
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
@@ -352,8 +363,12 @@ impl Weights {
         }
         let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;
-        let output_norm = loader.norm(Role::OutputNorm, Some(Role::OutputNormBias), 0)?;
-        let output_norm = loader.required(Role::OutputNorm, 0, output_norm)?;
+        let role = match spec.architecture.output_norm_as_embedding_norm {
+            true => Role::EmbeddingNorm,
+            false => Role::OutputNorm,
+        };
+        let output_norm = loader.norm(role, Some(Role::OutputNormBias), 0)?;
+        let output_norm = loader.required(role, 0, output_norm)?;
         let output = match loader.linear(Role::Output, Some(Role::OutputBias), 0)? {
             Some(output) => output,
             None => Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() },
