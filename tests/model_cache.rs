@@ -47,8 +47,8 @@ fn item<'a>(sequence: &'a mut Sequence, tokens: &'a [u32], out: &'a mut Vec<f32>
 }
 
 /// Models with recurrent layers.
-fn recurrent() -> [tiny::Tiny; 1] {
-    [tiny::lfm2()]
+fn recurrent() -> [tiny::Tiny; 2] {
+    [tiny::lfm2(), tiny::qwen35()]
 }
 
 /// As [`whole`], with a model that has all its memory.
@@ -89,7 +89,7 @@ mod in_format {
     }
 
     pub(super) fn forks_share_until_they_write(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2(), tiny::qwen35()] {
             let model = tiny.load(&options(kv)).expect("loads");
             let (text, left, right) = (tokens(2, 100), tokens(3, 40), tokens(4, 40));
             let mut first = model.new_sequence();
@@ -138,7 +138,7 @@ mod in_format {
     }
 
     pub(super) fn cancelling_restores_the_sequence(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2(), tiny::qwen35()] {
             // A prompt of many chunks, interrupted at ever later times.
             let model = tiny.load(&LoadOptions { prefill_chunk: 8, ..options(kv) }).expect("loads");
             let (start, long, end) = (tokens(9, 90), tokens(10, 400), tokens(11, 10));
@@ -191,7 +191,7 @@ mod in_format {
     }
 
     pub(super) fn the_plan_is_what_is_allocated(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2(), tiny::qwen35()] {
             let model = tiny.load(&options(kv)).expect("loads");
             let plan = model.plan().clone();
             assert_eq!(plan.context, tiny.context);

@@ -34,6 +34,10 @@ pub(crate) struct Tiny {
 }
 
 pub(crate) const VOCABULARY: usize = 300;
+/// Value heads of a delta net, key heads, and the length of both: more than a thread takes at once.
+const DELTA_HEADS: usize = 6;
+const DELTA_KEY_HEADS: usize = 2;
+const DELTA_SIZE: usize = 72;
 
 /// An lfm2 with convolutions first and last, of a width that is no whole number of lanes' blocks.
 pub(crate) fn lfm2() -> Tiny {
@@ -48,6 +52,34 @@ pub(crate) fn lfm2() -> Tiny {
         recurrent: &[true, false, true],
         formats: &[Format::F32, Format::F16, Format::BF16],
         keys: vec![("lfm2.shortconv.l_cache".into(), 3u32.into())],
+        biases: false,
+        ..llama()
+    }
+}
+
+/// A qwen35 with three value heads to one key head, after every third layer one with attention, and one more layer that predicts
+/// further tokens.
+pub(crate) fn qwen35() -> Tiny {
+    let key = |name: &str, value: u32| (format!("qwen35.{name}"), Value::from(value));
+    Tiny {
+        architecture: "qwen35",
+        layers: 5,
+        width: 120,
+        heads: 3,
+        kv_heads: 1,
+        head: 40,
+        feed_forward: 136,
+        recurrent: &[true, true, true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![
+            key("ssm.conv_kernel", 4),
+            key("ssm.state_size", DELTA_SIZE as u32),
+            key("ssm.group_count", DELTA_KEY_HEADS as u32),
+            key("ssm.time_step_rank", DELTA_HEADS as u32),
+            key("ssm.inner_size", (DELTA_HEADS * DELTA_SIZE) as u32),
+            key("rope.dimension_count", 16),
+            ("qwen35.rope.dimension_sections".into(), Value::Array(Array::from([3i32, 3, 2, 0].as_slice()))),
+        ],
         biases: false,
         ..llama()
     }
@@ -161,6 +193,20 @@ impl Tiny {
     fn mixer(&self, layer: usize) -> Vec<(&'static str, usize, Option<usize>)> {
         let d = self.width;
         let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
+        if self.is_recurrent(layer) && self.architecture == "qwen35" {
+            let (values, channels) = (DELTA_HEADS * DELTA_SIZE, (DELTA_HEADS + 2 * DELTA_KEY_HEADS) * DELTA_SIZE);
+            return vec![
+                ("attn_qkv.weight", d, Some(channels)),
+                ("attn_gate.weight", d, Some(values)),
+                ("ssm_conv1d.weight", 4, Some(channels)),
+                ("ssm_dt.bias", DELTA_HEADS, None),
+                ("ssm_a", DELTA_HEADS, None),
+                ("ssm_beta.weight", d, Some(DELTA_HEADS)),
+                ("ssm_alpha.weight", d, Some(DELTA_HEADS)),
+                ("ssm_norm.weight", DELTA_SIZE, None),
+                ("ssm_out.weight", values, Some(d)),
+            ];
+        }
         if self.is_recurrent(layer) {
             return vec![
                 ("shortconv.conv.weight", 3, Some(d)),
@@ -169,7 +215,7 @@ impl Tiny {
             ];
         }
         let mut list = vec![
-            ("attn_q.weight", d, Some(q)),
+            ("attn_q.weight", d, Some(if self.architecture == "qwen35" { 2 * q } else { q })),
             ("attn_k.weight", d, Some(kv)),
             ("attn_v.weight", d, Some(kv)),
             ("attn_output.weight", q, Some(d)),
@@ -195,7 +241,7 @@ impl Tiny {
             let b = format!("blk.{layer}.");
             for (name, k, rows) in [
                 ("attn_norm.weight", d, None),
-                ("ffn_norm.weight", d, None),
+                (if self.architecture == "qwen35" { "post_attention_norm.weight" } else { "ffn_norm.weight" }, d, None),
                 ("ffn_gate.weight", d, Some(f)),
                 ("ffn_up.weight", d, Some(f)),
                 ("ffn_down.weight", f, Some(d)),
@@ -227,12 +273,13 @@ impl Tiny {
         list.into_iter()
             .filter(|(name, ..)| !self.without.contains(name))
             .map(|(name, k, rows)| {
-                let converted = rows.is_none() || name.ends_with("conv.weight");
+                let converted = rows.is_none() || name.contains("conv");
                 let format = if converted { Format::F32 } else { *turn.next().expect("a cycle") };
                 let mut values: Vec<f32> = (0..k * rows.unwrap_or(1))
                     .map(|_| match (rows, name.ends_with("bias")) {
                         (Some(_), _) => rng.bell() * 1.5 / (k as f32).sqrt(),
                         (None, true) => rng.bell() * 0.2,
+                        (None, false) if name.ends_with("ssm_a") => -0.2 * (1.0 + rng.unit()),
                         (None, false) => 1.0 + rng.bell() * 0.1,
                     })
                     .collect();

@@ -13,6 +13,7 @@ mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
 mod smollm3;
 mod stablelm;
 
@@ -34,6 +35,7 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("olmo2", &olmo2::OLMO2),
     ("stablelm", &stablelm::STABLELM),
     ("lfm2", &lfm2::LFM2),
+    ("qwen35", &qwen35::QWEN35),
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
@@ -49,12 +51,16 @@ pub struct Architecture {
     pub output_norm_as_embedding_norm: bool,
     /// How queries and keys are normalised before rope.
     pub head_norms: HeadNorms,
+    /// The matrix of the queries gives a gate behind each query, whose sigmoid multiplies the output of the head.
+    pub query_gate: bool,
     /// How rope pairs the values of a head.
     pub rope_style: RopeStyle,
     /// `rope.freq_base` where the file has none.
     pub rope_base: f32,
     /// Which layers have rope.
     pub rope_layers: RopeLayers,
+    /// `rope.dimension_sections` says which coordinate of a position turns which pair.
+    pub rope_sections: bool,
     /// Which layers have a sliding window, when the file has `attention.sliding_window`.
     pub window: WindowPattern,
     /// `attention.sliding_window` where the file has none.
@@ -89,9 +95,11 @@ impl Architecture {
         norms: NormPlacement::Before,
         output_norm_as_embedding_norm: false,
         head_norms: HeadNorms::None,
+        query_gate: false,
         rope_style: RopeStyle::Halves,
         rope_base: 10_000.0,
         rope_layers: RopeLayers::All,
+        rope_sections: false,
         window: WindowPattern::Never,
         window_default: None,
         window_rope_base: None,
@@ -119,6 +127,9 @@ pub enum Recurrence {
     None,
     /// Those with a 0 in `attention.head_count_kv` are short convolutions.
     ShortConvWithoutHeads,
+    /// All but every `n`-th are gated delta nets; the file may say otherwise as `full_attention_interval` or, layer by layer, as
+    /// `attention.recurrent_layers`.
+    DeltaNetAllButEvery(usize),
 }
 
 /// How a row is normalised.
@@ -135,6 +146,8 @@ pub enum NormKind {
 pub enum NormPlacement {
     /// `x += part(norm(x))`.
     Before,
+    /// The same; the norm of the feed-forward part has the name that others give to one after attention.
+    BeforeAsPostAttention,
     /// `x += norm(part(norm(x)))`.
     BeforeAndAfter,
     /// `x += norm(part(x))`.

@@ -57,7 +57,7 @@ impl BufferSizes {
         let attentions = || spec.layers.iter().filter_map(LayerSpec::attention);
         let largest = |size: fn(&Attention) -> usize| attentions().map(size).max().unwrap_or(0);
         let mixers = |size: fn(&Mixer) -> usize| spec.layers.iter().map(|l| size(&l.mixer)).max().unwrap_or(0);
-        let queries = largest(|layer| layer.heads * layer.key_dim);
+        let queries = largest(Attention::queries);
         let keys = largest(|layer| layer.kv_heads * layer.key_dim);
         let mut records = [0; Activation::ALL.len()];
         for linear in weights.linears() {
@@ -83,8 +83,8 @@ impl BufferSizes {
             records,
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
-            // Norms need a row of the hidden state, or of queries or keys.
-            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys),
+            // Norms need a row of the hidden state, or of queries, keys or outputs.
+            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys).max(mixers(Mixer::outputs)),
             parts: parts.min(MAX_PARTS),
             threads,
         }
@@ -123,7 +123,7 @@ pub(super) struct Buffers {
     pub(super) x: Zeroed<f32>,
     /// Output of a part before it is added `(rows, width)`.
     pub(super) t: Zeroed<f32>,
-    /// `(rows, heads * key_dim)`.
+    /// `(rows, heads * key_dim)`, with gates between them twice that.
     pub(super) q: Zeroed<f32>,
     /// `(rows, kv_heads * key_dim)`.
     pub(super) k: Zeroed<f32>,

@@ -191,20 +191,25 @@ impl Pass<'_, '_> {
         let parallel = context.spec.norms == NormPlacement::Parallel;
         let beside = parallel.then_some(&weights.feed_forward);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
+        let outputs = spec.mixer.outputs();
         match (&spec.mixer, &weights.mixer) {
             (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
                 self.attention(buffers, spec, weights, beside, narrow)?;
             }
             (Mixer::ShortConv(spec), MixerWeights::ShortConv(weights)) => {
                 self.short_conv(buffers, spec, weights)?;
-                self.wanted_outputs(buffers, spec.convolution.channels, narrow);
+                self.wanted_outputs(buffers, outputs, narrow);
+            }
+            (Mixer::DeltaNet(spec), MixerWeights::DeltaNet(weights)) => {
+                self.delta_net(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, outputs, narrow);
             }
             _ => return Err(Error::Internal("a layer has the weights of another mixer".into())),
         }
         if self.rows.is_empty() {
             return Ok(());
         }
-        let (output, outputs) = (weights.mixer.output(), spec.mixer.outputs());
+        let output = weights.mixer.output();
         let kinds = Kinds::of([output]);
         {
             let a = &*buffers.a;
@@ -261,7 +266,8 @@ impl Pass<'_, '_> {
             }
             self.heads(buffers, spec, weights, true, false)?;
         }
-        self.attend(buffers, spec)
+        self.attend(buffers, spec)?;
+        if spec.gated { self.gate_outputs(buffers, spec) } else { Ok(()) }
     }
 
     /// Only rows with logits go on: they move to the front of the hidden states and of the records of the kinds.

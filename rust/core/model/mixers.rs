@@ -4,6 +4,7 @@
 //! heads.
 
 pub mod convolution;
+pub mod delta_net;
 pub mod short_conv;
 
 use std::ops::Range;

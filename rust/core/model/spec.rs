@@ -6,6 +6,7 @@ use super::arch::{
 };
 use super::keys::Keys;
 use super::mixers::convolution::Convolution;
+use super::mixers::delta_net::DeltaNet;
 use super::mixers::short_conv::ShortConv;
 use super::rope::{RopeSpec, Scaling};
 use crate::gguf::Gguf;
@@ -67,6 +68,7 @@ impl LayerSpec {
         match &self.mixer {
             Mixer::Attention(_) => None,
             Mixer::ShortConv(short_conv) => Some(&short_conv.convolution),
+            Mixer::DeltaNet(delta_net) => Some(&delta_net.convolution),
         }
     }
 
@@ -86,6 +88,8 @@ pub enum Mixer {
     Attention(Attention),
     /// A short convolution between two gates.
     ShortConv(ShortConv),
+    /// A gated delta net.
+    DeltaNet(DeltaNet),
 }
 
 impl Mixer {
@@ -94,6 +98,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.heads * attention.value_dim,
             Mixer::ShortConv(short_conv) => short_conv.convolution.channels,
+            Mixer::DeltaNet(delta_net) => delta_net.values(),
         }
     }
 
@@ -102,6 +107,7 @@ impl Mixer {
         match self {
             Mixer::Attention(_) => 0,
             Mixer::ShortConv(short_conv) => short_conv.inputs(),
+            Mixer::DeltaNet(delta_net) => delta_net.inputs(),
         }
     }
 
@@ -110,6 +116,7 @@ impl Mixer {
         match self {
             Mixer::Attention(_) => 0,
             Mixer::ShortConv(short_conv) => short_conv.convolution.state_len(),
+            Mixer::DeltaNet(delta_net) => delta_net.state_len(),
         }
     }
 
@@ -118,6 +125,7 @@ impl Mixer {
         match &mut self {
             Mixer::Attention(_) => {}
             Mixer::ShortConv(short_conv) => short_conv.convolution.state_start = start,
+            Mixer::DeltaNet(delta_net) => delta_net.convolution.state_start = start,
         }
         self
     }
@@ -142,6 +150,20 @@ pub struct Attention {
     pub index_in_group: usize,
     /// Factor of the scores.
     pub score_scale: f32,
+    /// A gate follows every query, whose sigmoid multiplies the output of the head.
+    pub gated: bool,
+}
+
+impl Attention {
+    /// Values that the matrix of the queries gives for a head: the query and, where there is one, the gate.
+    pub fn query_stride(&self) -> usize {
+        if self.gated { 2 * self.key_dim } else { self.key_dim }
+    }
+
+    /// The same for all heads.
+    pub fn queries(&self) -> usize {
+        self.heads * self.query_stride()
+    }
 }
 
 /// Feed-forward part of one layer.
@@ -174,11 +196,10 @@ impl Temperature {
 }
 
 const MAX_LAYERS: usize = 512;
-const MAX_WIDTH: usize = 1 << 20;
+pub(super) const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
-const MAX_HEADS: usize = 1 << 14;
-const MAX_HEAD_DIM: usize = 4096;
-const MAX_TAPS: usize = 64;
+pub(super) const MAX_HEADS: usize = 1 << 14;
+pub(super) const MAX_HEAD_DIM: usize = 4096;
 /// Longest context.
 pub const MAX_CONTEXT: usize = 1 << 30;
 
@@ -323,6 +344,10 @@ impl Reader<'_> {
             keys.count(name, 1..=MAX_HEAD_DIM, per_head)
         };
         let (key_dim, value_dim) = (head_dim("attention.key_length")?, head_dim("attention.value_length")?);
+        if architecture.query_gate && key_dim != value_dim {
+            let what = format!("must be attention.key_length {key_dim}, found {value_dim}");
+            return Err(keys.wrong("attention.value_length", what));
+        }
         let ropes = self.ropes(key_dim, context, windows.is_some())?;
         let has_rope = self.rope_layers()?;
         let score_scale = self.score_scale(layers, width, heads[0], key_dim)?;
@@ -334,7 +359,9 @@ impl Reader<'_> {
             activation: architecture.activation,
             gate: architecture.gate,
         };
-        let layers = (0..layers)
+        // Layers at the end that predict further tokens.
+        let skipped = keys.count("nextn_predict_layers", 0..=layers - 1, Some(0))?;
+        let layers = (0..layers - skipped)
             .map(|layer| {
                 if let Some(mixer) = &recurrent[layer] {
                     let start = state_len;
@@ -358,6 +385,7 @@ impl Reader<'_> {
                         group,
                         index_in_group: groups[group].1 - 1,
                         score_scale,
+                        gated: architecture.query_gate,
                     }),
                     feed_forward: feed_forward(layer),
                 }
@@ -372,9 +400,19 @@ impl Reader<'_> {
         match architecture.recurrence {
             Recurrence::None => Ok(vec![None; kv_heads.len()]),
             Recurrence::ShortConvWithoutHeads => {
-                let taps = keys.count("shortconv.l_cache", 2..=MAX_TAPS, None)?;
-                let mixer = Mixer::ShortConv(ShortConv { convolution: Convolution::new(width, taps) });
+                let mixer = Mixer::ShortConv(ShortConv::read(keys, width)?);
                 Ok(kv_heads.iter().map(|&heads| (heads == 0).then(|| mixer.clone())).collect())
+            }
+            Recurrence::DeltaNetAllButEvery(every) => {
+                let mixer = Mixer::DeltaNet(DeltaNet::read(keys)?);
+                let layers = match keys.flags("attention.recurrent_layers", kv_heads.len())? {
+                    Some(flags) => flags,
+                    None => {
+                        let every = keys.count("full_attention_interval", 1..=MAX_LAYERS, Some(every))?;
+                        (1..=kv_heads.len()).map(|layer| layer % every != 0).collect()
+                    }
+                };
+                Ok(layers.into_iter().map(|recurrent| recurrent.then(|| mixer.clone())).collect())
             }
         }
     }
@@ -390,8 +428,14 @@ impl Reader<'_> {
             ));
         }
         let base = keys.positive("rope.freq_base", Some(architecture.rope_base))?;
-        let rope =
-            RopeSpec { style: architecture.rope_style, dims, base, scaling: keys.scaling(context)?, factors: true };
+        let rope = RopeSpec {
+            style: architecture.rope_style,
+            dims,
+            base,
+            scaling: keys.scaling(context)?,
+            factors: true,
+            sections: if architecture.rope_sections { Some(keys.sections()?) } else { None },
+        };
         let mut ropes = vec![rope.clone()];
         if windows {
             let base = keys.positive("rope.freq_base_swa", Some(architecture.window_rope_base.unwrap_or(base)))?;

@@ -2,6 +2,7 @@
 
 use super::arch::{Gate, HeadNorms, NormPlacement};
 use super::mixers::convolution::Convolution;
+use super::mixers::delta_net::DeltaNet;
 use super::spec::{Attention, LayerSpec, Mixer, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
@@ -36,6 +37,14 @@ pub enum Role {
     ShortConvInput,
     ShortConvTaps,
     ShortConvOutput,
+    DeltaGate,
+    DeltaTaps,
+    DeltaAlpha,
+    DeltaBeta,
+    DeltaRateBias,
+    DeltaLogDecay,
+    DeltaNorm,
+    DeltaOutput,
     PostAttentionNorm,
     FeedForwardNorm,
     FeedForwardNormBias,
@@ -55,7 +64,7 @@ enum Dim {
     Vocabulary,
     /// Half of the rotated values of a head.
     RopePairs,
-    /// All queries of a position.
+    /// All queries of a position, and their gates.
     Queries,
     /// All keys of a position.
     Keys,
@@ -71,6 +80,12 @@ enum Dim {
     Taps,
     /// Channels of a convolution.
     Channels,
+    /// Heads of a delta net.
+    DeltaHeads,
+    /// Values of a head of a delta net.
+    DeltaSize,
+    /// The values of all its heads.
+    DeltaValues,
     /// What one weight of the norm of queries stands for.
     QueryNorm,
     /// What one weight of the norm of keys stands for.
@@ -89,18 +104,26 @@ impl Dim {
             HeadNorms::Together | HeadNorms::OwnIfThere => heads(all),
         };
         let convolution = |size: fn(&Convolution) -> usize| layer.convolution().map_or(0, size);
+        let delta_net = |size: fn(&DeltaNet) -> usize| match &layer.mixer {
+            Mixer::DeltaNet(delta_net) => size(delta_net),
+            _ => 0,
+        };
         let size = match self {
             Dim::Width => spec.width,
             Dim::Vocabulary => spec.vocabulary,
             Dim::RopePairs => spec.ropes[0].dims / 2,
-            Dim::Queries => heads(|a| a.heads * a.key_dim),
+            Dim::Queries => heads(Attention::queries),
             Dim::Keys => heads(|a| a.kv_heads * a.key_dim),
             Dim::Values => heads(|a| a.kv_heads * a.value_dim),
-            Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
+            Dim::QueriesKeysValues if layer.attention().is_none() => convolution(|c| c.channels),
+            Dim::QueriesKeysValues => heads(|a| a.queries() + a.kv_heads * (a.key_dim + a.value_dim)),
             Dim::Heads => heads(|a| a.heads * a.value_dim),
             Dim::Mixed => layer.mixer.mixed(),
             Dim::Taps => convolution(|c| c.taps),
             Dim::Channels => convolution(|c| c.channels),
+            Dim::DeltaHeads => delta_net(|d| d.heads),
+            Dim::DeltaSize => delta_net(|d| d.size),
+            Dim::DeltaValues => delta_net(DeltaNet::values),
             Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
             Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
             Dim::FeedForward => layer.feed_forward.width,
@@ -155,9 +178,14 @@ const fn entry(role: Role, name: &'static str, shape: &'static [Dim], need: Need
 /// Every layer with attention.
 const ATTENTION: Need = Need::By(|_, layer| Need::Required.of_attention(layer));
 const ATTENTION_BIAS: Need = Need::By(|_, layer| Need::Optional.of_attention(layer));
-const FUSED: Need = Need::By(|_, layer| Need::Optional.of_attention(layer));
+const FUSED: Need = Need::By(|_, layer| match layer.mixer {
+    Mixer::Attention(_) => Some(Need::Optional),
+    Mixer::ShortConv(_) => None,
+    Mixer::DeltaNet(_) => Some(Need::Required),
+});
 const APART: Need = Need::By(|_, layer| Need::Unless(Role::QueryKeyValue).of_attention(layer));
 const SHORT_CONV: Need = Need::By(|_, layer| Need::when(matches!(layer.mixer, Mixer::ShortConv(_))));
+const DELTA_NET: Need = Need::By(|_, layer| Need::when(matches!(layer.mixer, Mixer::DeltaNet(_))));
 const OUTPUT_NORM: Need = Need::By(|spec, _| Need::when(!spec.architecture.output_norm_as_embedding_norm));
 const EMBEDDING_NORM: Need = Need::By(|spec, _| Need::when(spec.architecture.output_norm_as_embedding_norm));
 const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_norms {
@@ -168,7 +196,13 @@ const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_nor
 });
 const BEFORE: Need = Need::By(|spec, _| Need::when(spec.norms != NormPlacement::After));
 const BEFORE_FEED_FORWARD: Need =
-    Need::By(|spec, _| Need::when(!matches!(spec.norms, NormPlacement::After | NormPlacement::Parallel)));
+    Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::Before | NormPlacement::BeforeAndAfter)));
+const AFTER_ATTENTION: Need = Need::By(|spec, _| {
+    Need::when(matches!(
+        spec.norms,
+        NormPlacement::After | NormPlacement::BeforeAndAfter | NormPlacement::BeforeAsPostAttention
+    ))
+});
 const AFTER: Need =
     Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::After | NormPlacement::BeforeAndAfter)));
 const GATE: Need = Need::By(|_, layer| Need::when(layer.feed_forward.gate == Gate::Apart));
@@ -201,7 +235,15 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::ShortConvInput, "blk.#.shortconv.in_proj.weight", &[Dim::Width, Dim::Mixed], SHORT_CONV),
     entry(Role::ShortConvTaps, "blk.#.shortconv.conv.weight", &[Dim::Taps, Dim::Channels], SHORT_CONV),
     entry(Role::ShortConvOutput, "blk.#.shortconv.out_proj.weight", &[Dim::Channels, Dim::Width], SHORT_CONV),
-    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER),
+    entry(Role::DeltaGate, "blk.#.attn_gate.weight", &[Dim::Width, Dim::DeltaValues], DELTA_NET),
+    entry(Role::DeltaTaps, "blk.#.ssm_conv1d.weight", &[Dim::Taps, Dim::Channels], DELTA_NET),
+    entry(Role::DeltaAlpha, "blk.#.ssm_alpha.weight", &[Dim::Width, Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaBeta, "blk.#.ssm_beta.weight", &[Dim::Width, Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaRateBias, "blk.#.ssm_dt.bias", &[Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaLogDecay, "blk.#.ssm_a", &[Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaNorm, "blk.#.ssm_norm.weight", &[Dim::DeltaSize], DELTA_NET),
+    entry(Role::DeltaOutput, "blk.#.ssm_out.weight", &[Dim::DeltaValues, Dim::Width], DELTA_NET),
+    entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER_ATTENTION),
     entry(Role::FeedForwardNorm, "blk.#.ffn_norm.weight", &[Dim::Width], BEFORE_FEED_FORWARD),
     entry(Role::FeedForwardNormBias, "blk.#.ffn_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::Gate, "blk.#.ffn_gate.weight", &[Dim::Width, Dim::FeedForward], GATE),

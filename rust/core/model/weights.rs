@@ -4,7 +4,8 @@ use arrayvec::ArrayVec;
 use fastq_kernels::elementwise::{layer_norm, rms_norm};
 use fastq_kernels::{Cpu, Format, Matrix};
 
-use super::arch::{Gate, NormKind};
+use super::arch::{Gate, NormKind, NormPlacement};
+use super::mixers::delta_net::DeltaNetWeights;
 use super::mixers::short_conv::ShortConvWeights;
 use super::rope::RopeTable;
 use super::spec::{Attention, FeedForward, Mixer, ModelSpec};
@@ -118,6 +119,8 @@ pub enum MixerWeights {
     Attention(AttentionWeights),
     /// A short convolution.
     ShortConv(ShortConvWeights),
+    /// A gated delta net.
+    DeltaNet(DeltaNetWeights),
 }
 
 /// Attention of one layer.
@@ -149,6 +152,9 @@ impl MixerWeights {
                 [query, key, value].into_iter().collect()
             }
             MixerWeights::ShortConv(short_conv) => [&short_conv.input].into_iter().collect(),
+            MixerWeights::DeltaNet(DeltaNetWeights { mixed, gate, alpha, beta, .. }) => {
+                [mixed, gate, alpha, beta].into_iter().collect()
+            }
         }
     }
 
@@ -157,6 +163,7 @@ impl MixerWeights {
         match self {
             MixerWeights::Attention(attention) => &attention.output,
             MixerWeights::ShortConv(short_conv) => &short_conv.output,
+            MixerWeights::DeltaNet(delta_net) => &delta_net.output,
         }
     }
 }
@@ -240,7 +247,7 @@ impl Loader<'_> {
         Ok(Some(Linear { tensor: index, start: 0, format, rows, k, bias }))
     }
 
-    fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
+    pub(super) fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
         let Some(weight) = self.vector(weight, layer)? else { return Ok(None) };
         let (kind, epsilon) = (self.spec.architecture.norm, self.spec.norm_epsilon);
         let bias = match bias {
@@ -251,7 +258,7 @@ impl Loader<'_> {
     }
 
     /// What `find` has just refused if it were missing.
-    fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
+    pub(super) fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
         found.ok_or_else(|| self.file.error(format!("tensor {} is missing", role.entry().name(layer))))
     }
 
@@ -270,12 +277,18 @@ impl Loader<'_> {
         let mixer = match &spec.mixer {
             Mixer::Attention(attention) => MixerWeights::Attention(self.attention(attention, layer)?),
             Mixer::ShortConv(short_conv) => MixerWeights::ShortConv(self.short_conv(short_conv, layer)?),
+            Mixer::DeltaNet(delta_net) => MixerWeights::DeltaNet(self.delta_net(delta_net, layer)?),
+        };
+        let after = self.norm(Role::PostAttentionNorm, None, layer)?;
+        let (post_attention_norm, feed_forward_norm) = match self.spec.norms {
+            NormPlacement::BeforeAsPostAttention => (None, after),
+            _ => (after, self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?),
         };
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
             mixer,
-            post_attention_norm: self.norm(Role::PostAttentionNorm, None, layer)?,
-            feed_forward_norm: self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?,
+            post_attention_norm,
+            feed_forward_norm,
             feed_forward: self.feed_forward(&spec.feed_forward, layer)?,
             post_feed_forward_norm: self.norm(Role::PostFeedForwardNorm, None, layer)?,
         })
@@ -285,7 +298,7 @@ impl Loader<'_> {
         let [query, key, value] = match self.linear(Role::QueryKeyValue, Some(Role::QueryKeyValueBias), layer)? {
             Some(fused) => {
                 let keys = spec.kv_heads * spec.key_dim;
-                let mut parts = fused.split([spec.heads * spec.key_dim, keys, spec.kv_heads * spec.value_dim]);
+                let mut parts = fused.split([spec.queries(), keys, spec.kv_heads * spec.value_dim]);
                 for (part, bias) in parts.iter_mut().zip([Role::QueryBias, Role::KeyBias, Role::ValueBias]) {
                     if part.bias.is_none() {
                         part.bias = self.vector(bias, layer)?;

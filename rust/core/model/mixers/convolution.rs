@@ -4,8 +4,12 @@ use std::ops::Range;
 
 use fastq_kernels::recurrent::convolution_state_len;
 
+use crate::Result;
+use crate::model::keys::Keys;
+
 /// Channels that a thread takes at once; a multiple of the lanes of the kernels.
 const PART: usize = 128;
+const MAX_TAPS: usize = 64;
 
 /// The shape of a convolution.
 #[derive(Clone, Debug)]
@@ -26,8 +30,9 @@ pub(super) struct Part {
 }
 
 impl Convolution {
-    pub(in crate::model) fn new(channels: usize, taps: usize) -> Convolution {
-        Convolution { channels, taps, state_start: 0 }
+    /// A convolution whose number of taps is the key `taps`.
+    pub(super) fn read(keys: Keys<'_>, taps: &str, channels: usize) -> Result<Convolution> {
+        Ok(Convolution { channels, taps: keys.count(taps, 2..=MAX_TAPS, None)?, state_start: 0 })
     }
 
     /// Values of its state.

@@ -7,6 +7,7 @@ use super::convolution::Convolution;
 use crate::Result;
 use crate::model::buffers::Buffers;
 use crate::model::forward::Pass;
+use crate::model::keys::Keys;
 use crate::model::regions::Product;
 use crate::model::tensors::Role;
 use crate::model::weights::{Linear, Loader};
@@ -20,6 +21,11 @@ pub struct ShortConv {
 }
 
 impl ShortConv {
+    /// Reads the key `shortconv.l_cache`.
+    pub(in crate::model) fn read(keys: Keys<'_>, width: usize) -> Result<ShortConv> {
+        Ok(ShortConv { convolution: Convolution::read(keys, "shortconv.l_cache", width)? })
+    }
+
     /// Values of `b`, `c` and `x` of a position.
     pub fn inputs(&self) -> usize {
         3 * self.convolution.channels
