@@ -62,7 +62,7 @@ class Family:
 
 GEMMA: dict[str, Any] = {"vocabulary": "spm", "gemma_tokens": True, "size_keys": ("head",)}
 SANDWICH = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
-SCALES = {"embedding_scale": 6.0, "residual_scale": 0.4, "attention_scale": 0.2, "logit_scale": 3.0}
+SCALES = {"embedding_scale": 3.0, "residual_scale": 0.6, "attention_scale": 0.2, "logit_scale": 3.0}
 DELTA = {"mixers": None, "taps": 4, "delta_heads": 4, "delta_keys": 2, "state": 32, "extra_layers": None,
          "rope_dimensions": 16}  # fmt: skip
 ENCODER: dict[str, Any] = {"vocabulary": "wordpiece", "tied": "always", "heads_fill_width": True, "encoder": True,

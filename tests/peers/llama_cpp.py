@@ -1,4 +1,4 @@
-"""Logits of tiny models: llama.cpp, the float64 twin and, where it is installed, fastq, each against the others.
+"""Answers of tiny models: llama.cpp, the float64 twin and, where it is installed, fastq, each against the others.
 
     python tests/peers/llama_cpp.py --python PATH_TO_PYTHON_WITH_LLAMA_CPP [NAME ...]
 
@@ -26,30 +26,26 @@ HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)
 
 import tiny  # noqa: E402
-from families import FAMILIES  # noqa: E402
+from reference.encoder import Encoder  # noqa: E402
 from reference.forward import Twin  # noqa: E402
-from shapes import SHAPES  # noqa: E402
+from shapes import ENCODERS, QUANTIZED, QUANTIZED_ENCODERS, SHAPES  # noqa: E402
 
 Array = npt.NDArray[np.floating[Any]]
-TOKENS = 300
-EXACT = {"llama.cpp - twin": 1e-3, "llama.cpp - fastq": 1e-3, "fastq - f16 twin": 1e-4}
-# Activations are rounded to int8 elsewhere, and a token near the border between two experts may meet another one.
-ROUNDED = {"llama.cpp - twin": 0.06, "llama.cpp - fastq": 0.06, "fastq - f16 twin": 0.06}
-"""The root mean square is compared, not the largest error."""
-
-QUANTIZED: dict[str, dict[str, Any]] = {
-    f"{architecture} {form}": {"architecture": architecture, "format": form, "layers": 4,
-                               "kv_heads": 4 if architecture == "olmoe" else 2}
-    for architecture in FAMILIES
-    for form in ("Q8_0", "Q4_K_M")
-}  # fmt: skip
-QUANTIZED["gpt-oss MXFP4"] = {"architecture": "gpt-oss", "format": "Q8_0", "expert_format": "MXFP4", "layers": 4}
+TOKENS, CONTEXT = 300, tiny.Tiny.context
+EXACT = {"llama.cpp - twin": 1e-3, "llama.cpp - fastq": 1e-3, "fastq - f16 twin": 2e-4}
+"""Bounds of the largest error. The cache of fastq rounds to half precision; the twin then does too, and differs where
+a value lies between two roundings.
+"""
+ROUNDED = dict.fromkeys(EXACT, 0.06)
+"""Bounds of the usual error with quantized weights: activations are rounded to int8 in more than one way, and a token
+near the border between two experts may meet another one.
+"""
 
 
-def logits_of_llama_cpp(python: str, folder: Path, prompts: dict[Path, list[int]], context: int) -> dict[Path, Array]:
+def answers_of_llama_cpp(python: str, folder: Path, prompts: dict[Path, list[int]]) -> dict[Path, Array]:
     outs = {path: folder / f"{path.stem}.npy" for path in prompts}
     jobs = [
-        {"model": str(path), "tokens": tokens, "context": context, "out": str(outs[path])}
+        {"model": str(path), "tokens": tokens, "context": CONTEXT, "encoder": is_encoder(path), "out": str(outs[path])}
         for path, tokens in prompts.items()
     ]
     worker = [python, "-I", str(HERE / "llama_cpp_worker.py")]
@@ -64,7 +60,7 @@ def logits_of_fastq(path: Path, tokens: list[int]) -> Array | None:
     import fastq
 
     try:
-        with fastq.Model(path) as model:
+        with fastq.Model(path, context=CONTEXT, threads=1) as model:
             return model.logits(tokens, all=True)
     except fastq.UnsupportedModelError:
         return None
@@ -73,16 +69,35 @@ def logits_of_fastq(path: Path, tokens: list[int]) -> Array | None:
         return np.full((1, 1), np.nan)
 
 
+def is_encoder(path: Path) -> bool:
+    return not Twin(path).causal
+
+
+def answer_of_twin(path: Path, tokens: list[int], **options: Any) -> Array:
+    """Logits; of an encoder the rows of the tokens, and the vector for all of them."""
+    if not is_encoder(path):
+        return Twin(path, context=CONTEXT, **options).logits(tokens)
+    encoder = Encoder(path, **options)
+    return np.vstack([encoder.hidden(tokens), encoder.pooled(tokens)])
+
+
 def largest(a: Array, b: Array) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def typical(a: Array, b: Array) -> float:
-    return float(np.sqrt(((a - b) ** 2).mean() / (b**2).mean()))
+def usual(a: Array, b: Array) -> float:
+    """Root mean square of the difference relative to that of the logits, for the middle one of the tokens."""
+    return float(np.median(np.sqrt(((a - b) ** 2).mean(axis=1) / (b**2).mean(axis=1))))
+
+
+def prompt(path: Path) -> list[int]:
+    """Random tokens, others for every file."""
+    size = len(Twin(path).file.metadata["tokenizer.ggml.tokens"])
+    return [int(t) for t in np.random.default_rng([TOKENS, size]).integers(0, size, TOKENS)]
 
 
 def selected(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    known = SHAPES | QUANTIZED
+    known = SHAPES | ENCODERS | QUANTIZED | QUANTIZED_ENCODERS
     chosen = {k: v for k, v in known.items() if not names or any(k.startswith(name) for name in names)}
     if not chosen:
         raise SystemExit(f"no shape is called {' or '.join(names)}")
@@ -98,18 +113,20 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = {key: tiny.write(folder / f"{i}.gguf", tiny.Tiny(**shape)) for i, (key, shape) in enumerate(shapes.items())}
+        paths = {
+            key: tiny.write(folder / f"{i}.gguf", tiny.Tiny(**shape)) for i, (key, shape) in enumerate(shapes.items())
+        }
         prompts = {path: prompt(path) for path in paths.values()}
-        theirs = logits_of_llama_cpp(options.python, folder, prompts, tiny.Tiny.context)
+        theirs = answers_of_llama_cpp(options.python, folder, prompts)
         print(f"{'':44}" + "".join(f"{pair:>20}" for pair in EXACT))
         for key, path in paths.items():
-            exact = key in SHAPES
+            exact = key in SHAPES | ENCODERS
             found = {
                 "llama.cpp": theirs[path],
-                "twin": Twin(path, int8=not exact).logits(prompts[path]),
+                "twin": answer_of_twin(path, prompts[path], int8=not exact),
                 "fastq": logits_of_fastq(path, prompts[path]),
                 # With keys and values rounded as fastq's cache rounds them.
-                "f16 twin": Twin(path, int8=not exact, cache=np.float16).logits(prompts[path]),
+                "f16 twin": answer_of_twin(path, prompts[path], int8=not exact, cache=np.float16),
             }
             line = f"{key:44}"
             for pair, bound in (EXACT if exact else ROUNDED).items():
@@ -117,18 +134,12 @@ def main() -> int:
                 if a is None or b is None:
                     line += f"{'-':>20}"
                     continue
-                error = (largest if exact else typical)(a.astype(np.float64), b.astype(np.float64))
+                error = (largest if exact else usual)(a.astype(np.float64), b.astype(np.float64))
                 failures += not error <= bound
                 line += f"{error:>19.1e}{' ' if error <= bound else '!'}"
             print(line)
     print(f"{failures} errors above their bounds")
     return min(failures, 1)
-
-
-def prompt(path: Path) -> list[int]:
-    """Random tokens, others for every file."""
-    size = len(Twin(path).file.metadata["tokenizer.ggml.tokens"])
-    return [int(t) for t in np.random.default_rng([TOKENS, size]).integers(0, size, TOKENS)]
 
 
 if __name__ == "__main__":
