@@ -36,7 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 # GGUF value types
-U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9
+U8, U16, U32, I32, F32, BOOL, STRING, ARRAY = 0, 2, 4, 5, 6, 7, 8, 9
 ALIGNMENT = 32
 
 CHAT_TEMPLATE = (
@@ -623,7 +623,7 @@ def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator
 
 
 # --------------------------------------------------------------------------------------------------------------- writer
-SCALARS = {U16: "H", U32: "I", I32: "i", F32: "f", BOOL: "?"}
+SCALARS = {U8: "B", U16: "H", U32: "I", I32: "i", F32: "f", BOOL: "?"}
 
 
 def _string(text: str) -> bytes:
