@@ -127,6 +127,16 @@ fn experts_have_one_answer() {
     one_answer(&tiny::granitemoe(), KvFormat::F16);
 }
 
+#[test]
+fn lfm2_has_one_answer() {
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::lfm2(), kv));
+}
+
+#[test]
+fn qwen35_has_one_answer() {
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::qwen35(), kv));
+}
+
 /// Texts of more than one part of attention: at once, with a last token or a few that many threads share, and in a batch.
 #[test]
 fn long_texts_have_one_answer() {

@@ -71,6 +71,89 @@ fn wrong_keys_are_named_with_range_and_value() {
 }
 
 #[test]
+fn wrong_keys_of_recurrent_layers_are_named() {
+    let heads = |heads: &[u32]| Value::Array(Array::from(heads));
+    let cases: Vec<(Tiny, &str, Value, &str)> = vec![
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 1u32.into(), "shortconv.l_cache must be from 2 to 64, found 1"),
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 65u32.into(), "from 2 to 64, found 65"),
+        (
+            tiny::lfm2(),
+            "lfm2.shortconv.l_cache",
+            4u32.into(),
+            "tensor blk.0.shortconv.conv.weight must have shape [4, 200], found [3, 200]",
+        ),
+        (
+            tiny::lfm2(),
+            "lfm2.attention.head_count_kv",
+            heads(&[0, 3, 0, 0]),
+            "must divide the 4 heads of layer 1, found 3",
+        ),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 0]), "one element for each of 4 layers, found 3"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 2, 0]), "tensor blk.2.attn_q.weight is missing"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", 0u32.into(), "tensor blk.1.shortconv.in_proj.weight is missing"),
+    ];
+    let numbers = |numbers: &[i32]| Value::Array(Array::from(numbers));
+    let flags = |flags: &[bool]| Value::Array(Array::from(flags));
+    let delta: Vec<(&str, Value, &str)> = vec![
+        ("ssm.conv_kernel", 1u32.into(), "ssm.conv_kernel must be from 2 to 64, found 1"),
+        ("ssm.conv_kernel", 3u32.into(), "tensor blk.0.ssm_conv1d.weight must have shape [3, 720], found [4, 720]"),
+        ("ssm.state_size", 0u32.into(), "ssm.state_size must be from 1 to 4096, found 0"),
+        (
+            "ssm.state_size",
+            64u32.into(),
+            "ssm.inner_size must be 6 heads of 64 (ssm.time_step_rank, ssm.state_size), found 432",
+        ),
+        ("ssm.time_step_rank", 16385u32.into(), "ssm.time_step_rank must be from 1 to 16384, found 16385"),
+        ("ssm.group_count", 4u32.into(), "ssm.group_count must divide the 6 heads of ssm.time_step_rank, found 4"),
+        ("ssm.group_count", 3u32.into(), "tensor blk.0.attn_qkv.weight must have shape [120, 864], found [120, 720]"),
+        (
+            "rope.dimension_sections",
+            numbers(&[3, 3, 2]),
+            "must be four numbers, one of the first three above 0, found [3, 3, 2]",
+        ),
+        ("rope.dimension_sections", numbers(&[0, 0, 0, 8]), "one of the first three above 0"),
+        ("full_attention_interval", 0u32.into(), "full_attention_interval must be from 1 to 512, found 0"),
+        (
+            "full_attention_interval",
+            3u32.into(),
+            "tensor blk.2.attn_qkv.weight must have shape [120, 320], found [120, 720]",
+        ),
+        ("attention.recurrent_layers", flags(&[true; 4]), "one element for each of 5 layers, found 4"),
+        ("attention.recurrent_layers", flags(&[true; 5]), "tensor blk.3.attn_qkv.weight is missing"),
+        ("attention.value_length", 32u32.into(), "attention.value_length must be attention.key_length 40, found 32"),
+        ("nextn_predict_layers", 5u32.into(), "nextn_predict_layers must be from 0 to 4, found 5"),
+        ("attention.head_count_kv", 0u32.into(), "must divide the 3 heads of layer 3, found 0"),
+    ];
+    let delta = delta.into_iter().map(|(key, value, expected)| (tiny::qwen35(), key, value, expected));
+    for (tiny, key, value, expected) in cases.into_iter().chain(delta) {
+        let key = &format!("{}.{}", tiny.architecture, key.trim_start_matches("lfm2."));
+        let error = with(tiny, key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+    let mut tiny = tiny::lfm2();
+    tiny.keys.clear();
+    let error = tiny.load(&options()).expect_err("a key is missing").to_string();
+    assert!(error.contains("lfm2.shortconv.l_cache is missing: expected an integer from 2 to 64"), "{error}");
+}
+
+#[test]
+fn layers_that_predict_further_tokens_are_ignored() {
+    let text = tokens(3, 20);
+    let facts = |skipped: u32| {
+        let mut tiny = Tiny { formats: &[fastq_kernels::Format::F32], ..tiny::qwen35() };
+        tiny.keys.push(("qwen35.nextn_predict_layers".into(), skipped.into()));
+        let model = tiny.load(&options()).expect("loads");
+        let (mut sequence, mut out) = (model.new_sequence(), Vec::new());
+        let item = BatchItem { sequence: &mut sequence, tokens: &text, logits: Logits::Last, out: &mut out };
+        model.forward(&mut [item], &Never).expect("logits");
+        (model.info().layers, model.info().ignored_tensors.len())
+    };
+    assert_eq!(facts(0), (5, 0));
+    // Norms, feed-forward part and delta net of the last layer.
+    assert_eq!(facts(1), (4, 5 + 9));
+}
+
+#[test]
 fn missing_tensors_and_wrong_types_are_named() {
     let mut tiny = tiny::gemma();
     tiny.without = vec!["blk.2.attn_q_norm.weight".into()];
@@ -182,6 +265,7 @@ fn a_plan_that_does_not_fit_says_what_would() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 131_072,
@@ -227,6 +311,7 @@ fn a_plan_warns_when_the_file_does_not_fit_beside_it() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 16_384,

@@ -82,6 +82,8 @@ fn a_step_allocates_nothing() {
         (tiny::gemma(), KvFormat::F16),
         (tiny::gpt_oss(), KvFormat::F16),
         (tiny::granitemoe(), KvFormat::F16),
+        (tiny::lfm2(), KvFormat::F16),
+        (tiny::qwen35(), KvFormat::F16),
     ] {
         let architecture = tiny.architecture;
         // The memory of a second thread would be taken when it happens to get its first piece.

@@ -112,7 +112,7 @@ def plan(
         architecture: A description of a variant, as in ``Model(path, architecture=...)``.
 
     Returns:
-        Bytes of weights, KV cache and working memory, beside what the machine has free.
+        Bytes of weights, KV cache, recurrent state and working memory, beside what the machine has free.
 
     Raises:
         FileNotFoundError: There is no such file.

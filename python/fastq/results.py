@@ -182,8 +182,9 @@ class MemoryPlan:
         weights_mapped: The weights are mapped: file cache, which the system may drop and read again.
         kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
         kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
+        state_bytes: Recurrent state of one sequence, where a model has such layers; the same for every context.
         scratch_bytes: Activations and working memory.
-        total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
+        total_bytes: What must be free: KV cache, recurrent state, working memory, and the weights unless they are mapped.
         available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
         warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside
             the rest, so that parts of the file are read again for every token. ``None`` when nothing is.
@@ -195,6 +196,7 @@ class MemoryPlan:
     weights_mapped: bool
     kv: str
     kv_bytes: int
+    state_bytes: int
     scratch_bytes: int
     total_bytes: int
     available_bytes: int | None

@@ -14,6 +14,7 @@ mod forward;
 mod info;
 mod keys;
 mod logits;
+pub mod mixers;
 mod regions;
 pub mod rope;
 pub mod spec;
@@ -30,7 +31,7 @@ pub use fastq_kernels::attention::KvFormat;
 use fastq_kernels::{Cpu, Level};
 
 use crate::gguf::{Gguf, OpenOptions};
-use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
+use crate::kv_cache::{GroupLayout, KvCache, LayerKv, state_bytes_per_sequence};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::{Pool, check_threads};
@@ -78,7 +79,7 @@ pub struct LoadOptions {
     /// The architecture, instead of the one that the file names: a variant of a known one
     /// ([`described`](arch::description::described)). Keys still begin with the file's name.
     pub architecture: Option<Architecture>,
-    /// The most bytes that the KV cache of all sequences together may take; by default what is free.
+    /// The most bytes that the KV cache and the recurrent states of all sequences together may take; by default what is free.
     pub kv_limit: Option<u64>,
 }
 
@@ -208,6 +209,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         weights_mapped: options.mmap,
         kv_format: options.kv,
         groups: &groups,
+        state_bytes: state_bytes_per_sequence(spec.state_len),
         scratch_bytes: sizes.bytes() + weights.owned_bytes,
         chunk,
         trained_context: spec.context,
@@ -252,9 +254,10 @@ impl Model {
         let pool = Pool::new(threads)?.on(processors);
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
-        let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - plan.kv_bytes));
-        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(plan.kv_bytes));
-        let cache = KvCache::new(groups, limit);
+        let of_sequence = plan.kv_bytes + plan.state_bytes;
+        let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - of_sequence));
+        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(of_sequence));
+        let cache = KvCache::new(groups, spec.state_len, limit);
         if interrupt.stop() {
             return Err(Error::Cancelled);
         }
@@ -318,7 +321,7 @@ impl Model {
         self.inner.spec.vocabulary
     }
 
-    /// Bytes that the cache holds now.
+    /// Bytes that the cache holds now, recurrent states included.
     pub fn kv_used_bytes(&self) -> u64 {
         self.inner.cache.used_bytes()
     }

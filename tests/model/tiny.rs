@@ -22,6 +22,8 @@ pub(crate) struct Tiny {
     pub(crate) experts: Option<Experts>,
     pub(crate) biases: bool,
     pub(crate) tied: bool,
+    /// Which layers carry a state in place of attention, in turn.
+    pub(crate) recurrent: &'static [bool],
     /// Types of the matrices, in turn.
     pub(crate) formats: &'static [Format],
     /// Keys added or replaced.
@@ -42,6 +44,56 @@ pub(crate) struct Experts {
 }
 
 pub(crate) const VOCABULARY: usize = 300;
+/// Value heads of a delta net, key heads, and the length of both: more than a thread takes at once.
+const DELTA_HEADS: usize = 6;
+const DELTA_KEY_HEADS: usize = 2;
+const DELTA_SIZE: usize = 72;
+
+/// An lfm2 with convolutions first and last, of a width that is no whole number of lanes' blocks.
+pub(crate) fn lfm2() -> Tiny {
+    Tiny {
+        architecture: "lfm2",
+        layers: 4,
+        width: 200,
+        heads: 4,
+        kv_heads: 2,
+        head: 50,
+        feed_forward: 160,
+        recurrent: &[true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![("lfm2.shortconv.l_cache".into(), 3u32.into())],
+        biases: false,
+        ..llama()
+    }
+}
+
+/// A qwen35 with three value heads to one key head, after every third layer one with attention, and one more layer that predicts
+/// further tokens.
+pub(crate) fn qwen35() -> Tiny {
+    let key = |name: &str, value: u32| (format!("qwen35.{name}"), Value::from(value));
+    Tiny {
+        architecture: "qwen35",
+        layers: 5,
+        width: 120,
+        heads: 3,
+        kv_heads: 1,
+        head: 40,
+        feed_forward: 136,
+        recurrent: &[true, true, true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![
+            key("ssm.conv_kernel", 4),
+            key("ssm.state_size", DELTA_SIZE as u32),
+            key("ssm.group_count", DELTA_KEY_HEADS as u32),
+            key("ssm.time_step_rank", DELTA_HEADS as u32),
+            key("ssm.inner_size", (DELTA_HEADS * DELTA_SIZE) as u32),
+            key("rope.dimension_count", 16),
+            ("qwen35.rope.dimension_sections".into(), Value::Array(Array::from([3i32, 3, 2, 0].as_slice()))),
+        ],
+        biases: false,
+        ..llama()
+    }
+}
 
 /// A llama with matrices of all types, two query heads per kv head and biases.
 pub(crate) fn llama() -> Tiny {
@@ -58,6 +110,7 @@ pub(crate) fn llama() -> Tiny {
         experts: None,
         biases: true,
         tied: false,
+        recurrent: &[false],
         formats: Format::ALL,
         keys: Vec::new(),
         without: Vec::new(),
@@ -80,6 +133,7 @@ pub(crate) fn gemma() -> Tiny {
         experts: None,
         biases: false,
         tied: true,
+        recurrent: &[false],
         formats: &[Format::Q4_0, Format::F16, Format::Q8_0, Format::Q5_1, Format::Q4_1, Format::F32, Format::Q5_0],
         keys: Vec::new(),
         without: Vec::new(),
@@ -100,6 +154,7 @@ pub(crate) fn gpt_oss() -> Tiny {
         context: 1024,
         window: 20,
         experts: Some(Experts { count: 7, used: 3, shared: 0 }),
+        recurrent: &[false],
         biases: true,
         tied: false,
         formats: &[Format::MXFP4, Format::Q8_0, Format::BF16, Format::F32, Format::Q4_0],
@@ -141,7 +196,7 @@ impl Tiny {
             (format!("{a}.block_count"), number(self.layers)),
             (format!("{a}.feed_forward_length"), number(self.feed_forward)),
             (format!("{a}.attention.head_count"), number(self.heads)),
-            (format!("{a}.attention.head_count_kv"), number(self.kv_heads)),
+            (format!("{a}.attention.head_count_kv"), self.heads_of_layers()),
             (format!("{a}.attention.key_length"), number(self.head)),
             (format!("{a}.attention.value_length"), number(self.head)),
             (format!("{a}.attention.layer_norm_rms_epsilon"), Value::from(1e-5f32)),
@@ -173,14 +228,66 @@ impl Tiny {
         writer.write(path, &Never).expect("the model is written");
     }
 
+    /// Whether a layer carries a state.
+    fn is_recurrent(&self, layer: usize) -> bool {
+        self.recurrent[layer % self.recurrent.len()]
+    }
+
+    /// Key and value heads: one number, or one for each layer of an lfm2.
+    fn heads_of_layers(&self) -> Value {
+        let heads = |layer| if self.is_recurrent(layer) { 0 } else { self.kv_heads as u32 };
+        match self.architecture {
+            "lfm2" => Value::Array(Array::from((0..self.layers).map(heads).collect::<Vec<_>>().as_slice())),
+            _ => Value::from(self.kv_heads as u32),
+        }
+    }
+
+    /// Name, k and rows (none: a vector) of what a layer has to mix positions.
+    fn mixer(&self, layer: usize) -> Vec<(&'static str, usize, Option<usize>)> {
+        let d = self.width;
+        let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
+        if self.is_recurrent(layer) && self.architecture == "qwen35" {
+            let (values, channels) = (DELTA_HEADS * DELTA_SIZE, (DELTA_HEADS + 2 * DELTA_KEY_HEADS) * DELTA_SIZE);
+            return vec![
+                ("attn_qkv.weight", d, Some(channels)),
+                ("attn_gate.weight", d, Some(values)),
+                ("ssm_conv1d.weight", 4, Some(channels)),
+                ("ssm_dt.bias", DELTA_HEADS, None),
+                ("ssm_a", DELTA_HEADS, None),
+                ("ssm_beta.weight", d, Some(DELTA_HEADS)),
+                ("ssm_alpha.weight", d, Some(DELTA_HEADS)),
+                ("ssm_norm.weight", DELTA_SIZE, None),
+                ("ssm_out.weight", values, Some(d)),
+            ];
+        }
+        if self.is_recurrent(layer) {
+            return vec![
+                ("shortconv.conv.weight", 3, Some(d)),
+                ("shortconv.in_proj.weight", d, Some(3 * d)),
+                ("shortconv.out_proj.weight", d, Some(d)),
+            ];
+        }
+        let mut list = vec![
+            ("attn_q.weight", d, Some(if self.architecture == "qwen35" { 2 * q } else { q })),
+            ("attn_k.weight", d, Some(kv)),
+            ("attn_v.weight", d, Some(kv)),
+            ("attn_output.weight", q, Some(d)),
+        ];
+        if matches!(self.architecture, "gemma3" | "lfm2" | "qwen35") {
+            list.extend([("attn_q_norm.weight", self.head, None), ("attn_k_norm.weight", self.head, None)]);
+        }
+        list
+    }
+
     fn tensors(&self) -> Vec<(String, Vec<u64>, Format, Vec<u8>)> {
         let (d, f) = (self.width, self.feed_forward);
         let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
         let gemma = self.architecture == "gemma3";
         let gpt_oss = self.architecture == "gpt-oss";
+        let output_norm = if self.architecture == "lfm2" { "token_embd_norm.weight" } else { "output_norm.weight" };
         // Name, k and the other dimensions; vectors have none of these, and those of experts one.
         let mut list: Vec<(String, usize, Vec<usize>)> =
-            vec![("token_embd.weight".into(), d, vec![VOCABULARY]), ("output_norm.weight".into(), d, vec![])];
+            vec![("token_embd.weight".into(), d, vec![VOCABULARY]), (output_norm.into(), d, vec![])];
         if !self.tied {
             list.push(("output.weight".into(), d, vec![VOCABULARY]));
         }
@@ -188,11 +295,11 @@ impl Tiny {
             let b = format!("blk.{layer}.");
             let mut push = |name: &str, k: usize, outer: &[usize]| list.push((b.clone() + name, k, outer.to_vec()));
             push("attn_norm.weight", d, &[]);
-            push("attn_q.weight", d, &[q]);
-            push("attn_k.weight", d, &[kv]);
-            push("attn_v.weight", d, &[kv]);
-            push("attn_output.weight", q, &[d]);
-            push(if gpt_oss { "post_attention_norm.weight" } else { "ffn_norm.weight" }, d, &[]);
+            for (name, k, rows) in self.mixer(layer) {
+                push(name, k, rows.as_slice());
+            }
+            let after_attention = gpt_oss || self.architecture == "qwen35";
+            push(if after_attention { "post_attention_norm.weight" } else { "ffn_norm.weight" }, d, &[]);
             match self.experts {
                 None => {
                     push("ffn_gate.weight", d, &[f]);
@@ -212,8 +319,6 @@ impl Tiny {
                 }
             }
             if gemma {
-                push("attn_q_norm.weight", self.head, &[]);
-                push("attn_k_norm.weight", self.head, &[]);
                 push("post_attention_norm.weight", d, &[]);
                 push("post_ffw_norm.weight", d, &[]);
             }
@@ -248,11 +353,13 @@ impl Tiny {
                 let rows: usize = outer.iter().product();
                 let bias = name.ends_with("bias");
                 let matrix = !outer.is_empty() && !bias;
-                let format = if matrix { *turn.next().expect("a cycle") } else { Format::F32 };
+                let converted = !matrix || name.contains("conv");
+                let format = if converted { Format::F32 } else { *turn.next().expect("a cycle") };
                 let mut values: Vec<f32> = (0..k * rows)
                     .map(|_| match (matrix, bias) {
                         (true, _) => rng.bell() * 1.5 / (k as f32).sqrt(),
                         (false, true) => rng.bell() * 0.2,
+                        (false, false) if name.ends_with("ssm_a") => -0.2 * (1.0 + rng.unit()),
                         (false, false) => 1.0 + rng.bell() * 0.1,
                     })
                     .collect();

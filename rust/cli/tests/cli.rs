@@ -209,7 +209,7 @@ fn plan_adds_up() {
     let json = place.json(&["plan", "tiny.gguf", "--context", "100", "--json"]);
     let number = |key: &str| json[key].as_u64().unwrap();
     assert_eq!(number("context"), 100);
-    assert_eq!(number("total_bytes"), number("kv_bytes") + number("scratch_bytes"));
+    assert_eq!(number("total_bytes"), number("kv_bytes") + number("state_bytes") + number("scratch_bytes"));
     assert!(place.ok(&["plan", "tiny.gguf"]).contains("context 256 of 256"));
     let smaller = place.json(&["plan", "tiny.gguf", "--context", "100", "--kv", "q8_0", "--json"]);
     assert_eq!((&json["kv_format"], &smaller["kv_format"]), (&"f16".into(), &"q8_0".into()));

@@ -9,6 +9,7 @@ mod gemma3;
 mod gpt_oss;
 mod granite;
 mod granitemoe;
+mod lfm2;
 mod llama;
 mod mistral3;
 mod nomic_bert;
@@ -18,6 +19,7 @@ mod phi2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen35;
 mod qwen3moe;
 mod smollm3;
 mod stablelm;
@@ -46,6 +48,8 @@ pub const ARCHITECTURES: &[(&str, &Architecture)] = &[
     ("bert", &bert::BERT),
     ("nomic-bert", &nomic_bert::NOMIC_BERT),
     ("gpt-oss", &gpt_oss::GPT_OSS),
+    ("lfm2", &lfm2::LFM2),
+    ("qwen35", &qwen35::QWEN35),
 ];
 
 /// What makes an architecture different from the others, beyond the numbers in the file.
@@ -55,12 +59,18 @@ pub struct Architecture {
     pub encoder: bool,
     /// Embeddings have a row of `position_embd.weight` added.
     pub position_rows: bool,
+    /// Which layers have a recurrent state in place of attention.
+    pub recurrence: Recurrence,
     /// The norm before and after parts.
     pub norm: NormKind,
     /// Where norms are.
     pub norms: NormPlacement,
+    /// The norm before the output has the name that others give to one after the embedding.
+    pub output_norm_as_embedding_norm: bool,
     /// How queries and keys are normalised before rope.
     pub head_norms: HeadNorms,
+    /// The matrix of the queries gives a gate behind each query, whose sigmoid multiplies the output of the head.
+    pub query_gate: bool,
     /// How rope pairs the values of a head.
     #[serde(with = "RopeStyleName")]
     pub rope_style: RopeStyle,
@@ -68,6 +78,8 @@ pub struct Architecture {
     pub rope_base: f32,
     /// Which layers have rope.
     pub rope_layers: RopeLayers,
+    /// `rope.dimension_sections` says which coordinate of a position turns which pair.
+    pub rope_sections: bool,
     /// Which layers have a sliding window, when the file has `attention.sliding_window`.
     pub window: WindowPattern,
     /// `attention.sliding_window` where the file has none.
@@ -103,12 +115,16 @@ impl Architecture {
     const BASE: Architecture = Architecture {
         encoder: false,
         position_rows: false,
+        recurrence: Recurrence::None,
         norm: NormKind::Rms,
         norms: NormPlacement::Before,
+        output_norm_as_embedding_norm: false,
         head_norms: HeadNorms::None,
+        query_gate: false,
         rope_style: RopeStyle::Halves,
         rope_base: 10_000.0,
         rope_layers: RopeLayers::All,
+        rope_sections: false,
         window: WindowPattern::Never,
         window_default: None,
         window_rope_base: None,
@@ -142,6 +158,19 @@ impl Architecture {
 enum RopeStyleName {
     Pairs,
     Halves,
+}
+
+/// Which layers have a recurrent state in place of attention.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recurrence {
+    /// None.
+    None,
+    /// Those with a 0 in `attention.head_count_kv` are short convolutions.
+    ShortConvWithoutHeads,
+    /// All but every `n`-th are gated delta nets; the file may say otherwise as `full_attention_interval` or, layer by layer, as
+    /// `attention.recurrent_layers`.
+    DeltaNetAllButEvery(usize),
 }
 
 /// How a row is normalised.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use fastq_kernels::attention::{KvHead, Query, SPLIT, Scores, attention, attention_part, combine, part_len};
-use fastq_kernels::elementwise::{add, rope, scale};
+use fastq_kernels::elementwise::{add, mul_sigmoid, rope, scale};
 
 use super::arch::HeadNorms;
 use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker, recycle};
@@ -32,8 +32,7 @@ impl Pass<'_, '_> {
             (model.ropes[rope].style, before..before + all.ropes[rope].pairs())
         });
         let together = model.architecture.head_norms == HeadNorms::Together;
-        let (queries, keys, values) =
-            (spec.heads * spec.key_dim, spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
+        let (queries, keys, values) = (spec.queries(), spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
         let Buffers { q, k, v, cos, sin, workers, .. } = buffers;
         let (q, k, v, workers) = (Disjoint::new(q), Disjoint::new(k), Disjoint::new(v), Disjoint::new(workers));
         let (rows, batch) = (&*self.rows, &*self.batch);
@@ -41,10 +40,7 @@ impl Pass<'_, '_> {
             let row = rows[index];
             // SAFETY: a worker number belongs to one thread at a time.
             let worker = unsafe { workers.item(worker) };
-            let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&Norm>| {
-                if let Some(bias) = bias {
-                    add(cpu, x, bias);
-                }
+            let mut turn = |x: &mut [f32], norm: Option<&Norm>| {
                 if let Some(norm) = norm {
                     let span = if together { x.len() } else { spec.key_dim };
                     norm.parts(cpu, x, span, &mut worker.local);
@@ -57,9 +53,17 @@ impl Pass<'_, '_> {
             if with_queries {
                 // SAFETY: a row belongs to one piece.
                 let q = unsafe { q.slice(index * queries..(index + 1) * queries) };
-                turn(q, weights.query.bias.as_deref(), weights.query_norm.as_ref());
-                if let Some(temperature) = model.temperature {
-                    scale(cpu, q, temperature.at(row.position));
+                if let Some(bias) = &weights.query.bias {
+                    add(cpu, q, bias);
+                }
+                // All at once, unless there are gates between them.
+                let (stride, len) = if spec.gated { (spec.query_stride(), spec.key_dim) } else { (queries, queries) };
+                for q in q.chunks_exact_mut(stride) {
+                    let q = &mut q[..len];
+                    turn(q, weights.query_norm.as_ref());
+                    if let Some(temperature) = model.temperature {
+                        scale(cpu, q, temperature.at(row.position));
+                    }
                 }
             }
             if with_keys {
@@ -67,7 +71,10 @@ impl Pass<'_, '_> {
                 let (k, v) = unsafe {
                     (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values))
                 };
-                turn(k, weights.key.bias.as_deref(), weights.key_norm.as_ref());
+                if let Some(bias) = &weights.key.bias {
+                    add(cpu, k, bias);
+                }
+                turn(k, weights.key_norm.as_ref());
                 if let Some(bias) = &weights.value.bias {
                     add(cpu, v, bias);
                 }
@@ -89,7 +96,7 @@ impl Pass<'_, '_> {
         let Context { spec: model, cpu, groups, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
-        let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
+        let (queries, outputs) = (spec.queries(), spec.heads * spec.value_dim);
         let record = part_len(spec.value_dim);
         let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
         let sink = |head: usize| sinks.map(|sinks| sinks[head]);
@@ -123,7 +130,7 @@ impl Pass<'_, '_> {
                     let (start, end) = (layout.start(row.position).max(start), row.end.min(end));
                     if start < end {
                         list.extend((0..group).map(|h| Query {
-                            q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
+                            q: (range.start + i) * queries + (head * group + h) * spec.query_stride(),
                             out: (i * group + h) * step,
                             start,
                             end,
@@ -165,6 +172,23 @@ impl Pass<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Pass<'_, '_> {
+    /// Multiplies the outputs of the heads by the sigmoid of the gates behind their queries.
+    pub(super) fn gate_outputs(&mut self, buffers: &mut Buffers, spec: &Attention) -> Result<()> {
+        let (cpu, queries, outputs) = (self.context.cpu, spec.queries(), spec.heads * spec.value_dim);
+        let Buffers { q, a, .. } = buffers;
+        let (q, a) = (&**q, Disjoint::new(a));
+        self.regions.each_row(self.rows.len(), 4 * outputs, |row, _| {
+            // SAFETY: a row belongs to one piece.
+            let a = unsafe { a.slice(row * outputs..(row + 1) * outputs) };
+            let q = &q[row * queries..(row + 1) * queries];
+            for (a, q) in a.chunks_exact_mut(spec.value_dim).zip(q.chunks_exact(spec.query_stride())) {
+                mul_sigmoid(cpu, a, &q[spec.key_dim..]);
+            }
+        })
     }
 }
 

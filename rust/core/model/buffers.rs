@@ -8,7 +8,7 @@ use super::attend::Piece;
 use super::batch::Segment;
 use super::experts::{ExpertBuffers, ExpertSizes};
 use super::forward::Row;
-use super::spec::{Attention, LayerSpec, ModelSpec};
+use super::spec::{Attention, LayerSpec, Mixer, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
 use crate::memory::Zeroed;
@@ -28,7 +28,8 @@ pub(super) struct BufferSizes {
     queries: usize,
     keys: usize,
     values: usize,
-    heads: usize,
+    outputs: usize,
+    mixed: usize,
     feed_forward: usize,
     /// Bytes of the longest record of each kind of activations in use, else 0.
     records: [usize; Activation::ALL.len()],
@@ -57,7 +58,8 @@ impl BufferSizes {
     pub(super) fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
         let attentions = || spec.layers.iter().filter_map(LayerSpec::attention);
         let largest = |size: fn(&Attention) -> usize| attentions().map(size).max().unwrap_or(0);
-        let queries = largest(|layer| layer.heads * layer.key_dim);
+        let mixers = |size: fn(&Mixer) -> usize| spec.layers.iter().map(|l| size(&l.mixer)).max().unwrap_or(0);
+        let queries = largest(Attention::queries);
         let keys = largest(|layer| layer.kv_heads * layer.key_dim);
         let mut records = [0; Activation::ALL.len()];
         for linear in weights.linears() {
@@ -77,13 +79,14 @@ impl BufferSizes {
             queries,
             keys,
             values: largest(|layer| layer.kv_heads * layer.value_dim),
-            heads: largest(|layer| layer.heads * layer.value_dim),
+            outputs: mixers(Mixer::outputs),
+            mixed: mixers(Mixer::mixed),
             feed_forward: spec.layers.iter().map(|layer| layer.feed_forward.width_per_row()).max().unwrap_or(0),
             records,
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
-            // Norms need a row of the hidden state, or of queries or keys.
-            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys),
+            // Norms need a row of the hidden state, or of queries, keys or outputs.
+            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys).max(mixers(Mixer::outputs)),
             parts: parts.min(MAX_PARTS),
             experts: ExpertSizes::new(spec, weights),
             threads,
@@ -91,7 +94,12 @@ impl BufferSizes {
     }
 
     fn per_row(&self) -> usize {
-        2 * (self.width + self.feed_forward + self.pairs) + self.queries + self.keys + self.values + self.heads
+        2 * (self.width + self.feed_forward + self.pairs)
+            + self.queries
+            + self.keys
+            + self.values
+            + self.outputs
+            + self.mixed
     }
 
     /// Bytes of all buffers.
@@ -119,14 +127,16 @@ pub(super) struct Buffers {
     pub(super) x: Zeroed<f32>,
     /// Output of a part before it is added `(rows, width)`.
     pub(super) t: Zeroed<f32>,
-    /// `(rows, heads * key_dim)`.
+    /// `(rows, heads * key_dim)`, with gates between them twice that.
     pub(super) q: Zeroed<f32>,
     /// `(rows, kv_heads * key_dim)`.
     pub(super) k: Zeroed<f32>,
     /// `(rows, kv_heads * value_dim)`.
     pub(super) v: Zeroed<f32>,
-    /// Output of attention `(rows, heads * value_dim)`.
+    /// Output of the mixer before its last matrix, `(rows, heads * value_dim)` of attention.
     pub(super) a: Zeroed<f32>,
+    /// What a mixer with a state is given `(rows, mixed)`.
+    pub(super) mixed: Zeroed<f32>,
     /// `(rows, feed_forward)`; with experts `(slots, width)`, then those of the shared one.
     pub(super) gate: Zeroed<f32>,
     /// As `gate`.
@@ -179,7 +189,8 @@ impl Buffers {
             q: rows(sizes.queries)?,
             k: rows(sizes.keys)?,
             v: rows(sizes.values)?,
-            a: rows(sizes.heads)?,
+            a: rows(sizes.outputs)?,
+            mixed: rows(sizes.mixed)?,
             gate: rows(sizes.feed_forward)?,
             up: rows(sizes.feed_forward)?,
             records: [record(a)?, record(b)?, record(c)?],
@@ -208,8 +219,8 @@ impl Buffers {
 
     /// Bytes that were allocated, without what the kernels keep.
     pub(super) fn bytes(&self) -> u64 {
-        let Buffers { x, t, q, k, v, a, gate, up, cos, sin, logits, parts, .. } = self;
-        let floats = [x, t, q, k, v, a, gate, up, cos, sin, logits, parts].into_iter();
+        let Buffers { x, t, q, k, v, a, mixed, gate, up, cos, sin, logits, parts, .. } = self;
+        let floats = [x, t, q, k, v, a, mixed, gate, up, cos, sin, logits, parts].into_iter();
         let workers = self.workers.iter().map(|worker| worker.local.bytes() + KERNEL_SCRATCH);
         floats.map(Zeroed::bytes).sum::<u64>()
             + self.records.iter().map(Zeroed::bytes).sum::<u64>()

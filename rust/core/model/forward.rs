@@ -21,7 +21,7 @@ use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
 use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
-use crate::{Interrupt, Result};
+use crate::{Error, Interrupt, Result};
 
 /// What a pass reads.
 #[derive(Clone, Copy)]
@@ -263,12 +263,21 @@ impl Pass<'_, '_> {
         let parallel = context.spec.norms == NormPlacement::Parallel;
         let beside = weights.beside(context.spec);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
-        let outputs = match (&spec.mixer, &weights.mixer) {
+        let outputs = spec.mixer.outputs();
+        match (&spec.mixer, &weights.mixer) {
             (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
                 self.attention(buffers, spec, weights, beside, narrow)?;
-                spec.heads * spec.value_dim
             }
-        };
+            (Mixer::ShortConv(spec), MixerWeights::ShortConv(weights)) => {
+                self.short_conv(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, outputs, narrow);
+            }
+            (Mixer::DeltaNet(spec), MixerWeights::DeltaNet(weights)) => {
+                self.delta_net(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, outputs, narrow);
+            }
+            _ => return Err(Error::Internal("a layer has the weights of another mixer".into())),
+        }
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -329,7 +338,8 @@ impl Pass<'_, '_> {
             }
             self.heads(buffers, spec, weights, true, false)?;
         }
-        self.attend(buffers, spec, weights.sinks.as_deref())
+        self.attend(buffers, spec, weights.sinks.as_deref())?;
+        if spec.gated { self.gate_outputs(buffers, spec) } else { Ok(()) }
     }
 
     /// Only rows with logits go on: they move to the front of the hidden states and of the records of the kinds.
@@ -348,6 +358,18 @@ impl Pass<'_, '_> {
             }
         }
         self.rows.retain(|row| row.logits.is_some());
+    }
+
+    /// The same after a mixer with a state, which needs all rows: the outputs move, too.
+    fn wanted_outputs(&mut self, buffers: &mut Buffers, outputs: usize, narrow: bool) {
+        if !narrow {
+            return;
+        }
+        let wanted = self.rows.iter().enumerate().filter(|(_, row)| row.logits.is_some());
+        for (kept, (row, _)) in wanted.enumerate() {
+            buffers.a.copy_within(row * outputs..(row + 1) * outputs, kept * outputs);
+        }
+        self.keep_wanted(buffers, Kinds::of([]));
     }
 
     /// `x += norm(feed_forward(norm(x)))`, with the norms that are there.

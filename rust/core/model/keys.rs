@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::rope::Scaling;
-use super::spec::MAX_CONTEXT;
+use super::spec::{MAX_CONTEXT, MAX_HEAD_DIM};
 use crate::gguf::{Gguf, Value};
 use crate::{Error, Result};
 
@@ -114,6 +114,19 @@ impl Keys<'_> {
     /// A number above 0; 0 and a missing key mean none.
     pub(super) fn optional(&self, name: &str) -> Result<Option<f32>> {
         Ok(Some(self.fraction(name)?).filter(|value| *value > 0.0))
+    }
+
+    /// How many pairs turn with time, height, width and what else there is.
+    pub(super) fn sections(&self) -> Result<[usize; 4]> {
+        let name = "rope.dimension_sections";
+        let expected = "four numbers, one of the first three above 0";
+        let found = self.file.usizes(&self.key(name))?.ok_or_else(|| self.missing(name, expected.into()))?;
+        match <[usize; 4]>::try_from(found.as_slice()) {
+            Ok(sections) if sections[..3].iter().any(|&n| n > 0) && sections.iter().all(|&n| n <= MAX_HEAD_DIM) => {
+                Ok(sections)
+            }
+            _ => Err(self.wrong(name, format!("must be {expected}, found {found:?}"))),
+        }
     }
 
     pub(super) fn scaling(&self, context: usize) -> Result<Scaling> {

@@ -16,6 +16,14 @@ pub struct RopeSpec {
     pub scaling: Scaling,
     /// The factors of the file apply.
     pub factors: bool,
+    /// Pairs that turn with time, height, width and something else (interleaved multimodal rope); `None` where all turn with time.
+    pub sections: Option<[usize; 4]>,
+}
+
+/// Whether a pair turns with the position in a text, which is that of the first three axes.
+fn turns([time, height, width, other]: [usize; 4], pair: usize) -> bool {
+    let at = pair % (time + height + width + other);
+    at < 3 * [time, height, width][at % 3]
 }
 
 /// Stretching of rope to contexts longer than trained.
@@ -65,6 +73,10 @@ impl RopeTable {
             for (frequency, factor) in frequencies.iter_mut().zip(factors) {
                 *frequency /= f64::from(*factor);
             }
+        }
+        if let Some(sections) = spec.sections {
+            let still = frequencies.iter_mut().enumerate().filter(|(pair, _)| !turns(sections, *pair));
+            still.for_each(|(_, frequency)| *frequency = 0.0);
         }
         let mut magnitude = 1.0;
         match spec.scaling {

@@ -1,11 +1,14 @@
 //! The hyper-parameters of a model, read from its metadata and checked.
 
 use super::arch::{
-    ActivationFunction, Architecture, ExpertRules, ExpertWidth, Gate, NormKind, NormPlacement, RopeLayers, Routing,
-    ScoreScale, WindowPattern,
+    ActivationFunction, Architecture, ExpertRules, ExpertWidth, Gate, NormKind, NormPlacement, Recurrence, RopeLayers,
+    Routing, ScoreScale, WindowPattern,
 };
 use super::embed::Pooling;
 use super::keys::Keys;
+use super::mixers::convolution::Convolution;
+use super::mixers::delta_net::DeltaNet;
+use super::mixers::short_conv::ShortConv;
 use super::rope::{RopeSpec, Scaling};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
@@ -51,6 +54,8 @@ pub struct ModelSpec {
     pub long_context: bool,
     /// Windows of the groups of layers that share cache pages; `None` for layers that see everything.
     pub groups: Vec<Option<usize>>,
+    /// Values of the recurrent state of a sequence: those of layer after layer.
+    pub state_len: usize,
     /// The layers.
     pub layers: Vec<LayerSpec>,
 }
@@ -65,10 +70,20 @@ pub struct LayerSpec {
 }
 
 impl LayerSpec {
+    /// The convolution of the mixer, where it has one.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        match &self.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::ShortConv(short_conv) => Some(&short_conv.convolution),
+            Mixer::DeltaNet(delta_net) => Some(&delta_net.convolution),
+        }
+    }
+
     /// The attention, where the mixer is that.
     pub fn attention(&self) -> Option<&Attention> {
         match &self.mixer {
             Mixer::Attention(attention) => Some(attention),
+            _ => None,
         }
     }
 }
@@ -78,6 +93,49 @@ impl LayerSpec {
 pub enum Mixer {
     /// Softmax attention over the cache.
     Attention(Attention),
+    /// A short convolution between two gates.
+    ShortConv(ShortConv),
+    /// A gated delta net.
+    DeltaNet(DeltaNet),
+}
+
+impl Mixer {
+    /// Values of its output, for a position.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.heads * attention.value_dim,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.channels,
+            Mixer::DeltaNet(delta_net) => delta_net.values(),
+        }
+    }
+
+    /// Values that the matrices of a mixer with a state give it for a position.
+    pub fn mixed(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.inputs(),
+            Mixer::DeltaNet(delta_net) => delta_net.inputs(),
+        }
+    }
+
+    /// Values of its recurrent state.
+    pub fn state_len(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_len(),
+            Mixer::DeltaNet(delta_net) => delta_net.state_len(),
+        }
+    }
+
+    /// The same with its state at `start` in that of a sequence.
+    fn placed(mut self, start: usize) -> Mixer {
+        match &mut self {
+            Mixer::Attention(_) => {}
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_start = start,
+            Mixer::DeltaNet(delta_net) => delta_net.convolution.state_start = start,
+        }
+        self
+    }
 }
 
 /// Attention of one layer.
@@ -99,6 +157,20 @@ pub struct Attention {
     pub index_in_group: usize,
     /// Factor of the scores.
     pub score_scale: f32,
+    /// A gate follows every query, whose sigmoid multiplies the output of the head.
+    pub gated: bool,
+}
+
+impl Attention {
+    /// Values that the matrix of the queries gives for a head: the query and, where there is one, the gate.
+    pub fn query_stride(&self) -> usize {
+        if self.gated { 2 * self.key_dim } else { self.key_dim }
+    }
+
+    /// The same for all heads.
+    pub fn queries(&self) -> usize {
+        self.heads * self.query_stride()
+    }
 }
 
 /// Feed-forward part of one layer.
@@ -155,11 +227,11 @@ impl Temperature {
 }
 
 const MAX_LAYERS: usize = 512;
-const MAX_WIDTH: usize = 1 << 20;
+pub(super) const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
 const MAX_EXPERTS: usize = 1 << 12;
-const MAX_HEADS: usize = 1 << 14;
-const MAX_HEAD_DIM: usize = 4096;
+pub(super) const MAX_HEADS: usize = 1 << 14;
+pub(super) const MAX_HEAD_DIM: usize = 4096;
 /// Longest context.
 pub const MAX_CONTEXT: usize = 1 << 30;
 
@@ -201,6 +273,7 @@ struct Layers {
     layers: Vec<LayerSpec>,
     ropes: Vec<RopeSpec>,
     groups: Vec<Option<usize>>,
+    state_len: usize,
 }
 
 /// The sliding windows of a model.
@@ -219,7 +292,7 @@ impl Reader<'_> {
         let context = keys.count("context_length", 1..=MAX_CONTEXT, None)?;
         let original = keys.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?;
         let windows = self.windows(layers)?;
-        let Layers { layers, ropes, groups } = self.layers(layers, width, context, windows)?;
+        let Layers { layers, ropes, groups, state_len } = self.layers(layers, width, context, windows)?;
         let multiplier = |name| if architecture.multipliers { keys.optional(name) } else { Ok(None) };
         let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
@@ -256,6 +329,7 @@ impl Reader<'_> {
             ropes,
             long_context: used_context.unwrap_or(context) > original,
             groups,
+            state_len,
             layers,
         })
     }
@@ -280,15 +354,17 @@ impl Reader<'_> {
 
     /// The layers, the rotations and the groups of layers that share cache pages.
     fn layers(&self, layers: usize, width: usize, context: usize, windows: Option<Windows>) -> Result<Layers> {
-        let Reader { keys, .. } = *self;
+        let Reader { architecture, keys } = *self;
         let feed_forward = self.feed_forward(layers)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=MAX_HEADS, None)?;
+        let least = usize::from(architecture.recurrence == Recurrence::None);
         let kv_heads = match keys.has("attention.head_count_kv") {
-            true => keys.per_layer("attention.head_count_kv", layers, 1..=MAX_HEADS, None)?,
+            true => keys.per_layer("attention.head_count_kv", layers, least..=MAX_HEADS, None)?,
             false => heads.clone(),
         };
+        let recurrent = self.recurrent(width, &kv_heads)?;
         for (layer, (&heads, &kv_heads)) in heads.iter().zip(&kv_heads).enumerate() {
-            if heads % kv_heads != 0 {
+            if recurrent[layer].is_none() && !heads.is_multiple_of(kv_heads) {
                 return Err(keys.wrong(
                     "attention.head_count_kv",
                     format!("must divide the {heads} heads of layer {layer}, found {kv_heads}"),
@@ -306,13 +382,25 @@ impl Reader<'_> {
             keys.count(name, 1..=MAX_HEAD_DIM, per_head)
         };
         let (key_dim, value_dim) = (head_dim("attention.key_length")?, head_dim("attention.value_length")?);
+        if architecture.query_gate && key_dim != value_dim {
+            let what = format!("must be attention.key_length {key_dim}, found {value_dim}");
+            return Err(keys.wrong("attention.value_length", what));
+        }
         let ropes = self.ropes(key_dim, context, windows.is_some())?;
         let has_rope = self.rope_layers()?;
         let score_scale = self.score_scale(layers, width, heads[0], key_dim)?;
 
         let mut groups: Vec<(Option<usize>, usize)> = Vec::new();
-        let layers = (0..layers)
+        let mut state_len = 0usize;
+        // Layers at the end that predict further tokens.
+        let skipped = keys.count("nextn_predict_layers", 0..=layers - 1, Some(0))?;
+        let layers = (0..layers - skipped)
             .map(|layer| {
+                if let Some(mixer) = &recurrent[layer] {
+                    let start = state_len;
+                    state_len = start.saturating_add(mixer.state_len());
+                    return LayerSpec { mixer: mixer.clone().placed(start), feed_forward: feed_forward[layer] };
+                }
                 let window = windows.as_ref().filter(|windows| windows.layers[layer]).map(|windows| windows.len);
                 let group = groups.iter().position(|(w, _)| *w == window).unwrap_or_else(|| {
                     groups.push((window, 0));
@@ -330,12 +418,13 @@ impl Reader<'_> {
                         group,
                         index_in_group: groups[group].1 - 1,
                         score_scale,
+                        gated: architecture.query_gate,
                     }),
                     feed_forward: feed_forward[layer],
                 }
             })
             .collect();
-        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect() })
+        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect(), state_len })
     }
 
     /// The feed-forward parts.
@@ -383,6 +472,29 @@ impl Reader<'_> {
         Ok(Some((rules, experts)))
     }
 
+    /// The mixers of the layers with a recurrent state; `None` for those with attention.
+    fn recurrent(&self, width: usize, kv_heads: &[usize]) -> Result<Vec<Option<Mixer>>> {
+        let Reader { architecture, keys } = *self;
+        match architecture.recurrence {
+            Recurrence::None => Ok(vec![None; kv_heads.len()]),
+            Recurrence::ShortConvWithoutHeads => {
+                let mixer = Mixer::ShortConv(ShortConv::read(keys, width)?);
+                Ok(kv_heads.iter().map(|&heads| (heads == 0).then(|| mixer.clone())).collect())
+            }
+            Recurrence::DeltaNetAllButEvery(every) => {
+                let mixer = Mixer::DeltaNet(DeltaNet::read(keys)?);
+                let layers = match keys.flags("attention.recurrent_layers", kv_heads.len())? {
+                    Some(flags) => flags,
+                    None => {
+                        let every = keys.count("full_attention_interval", 1..=MAX_LAYERS, Some(every))?;
+                        (1..=kv_heads.len()).map(|layer| layer % every != 0).collect()
+                    }
+                };
+                Ok(layers.into_iter().map(|recurrent| recurrent.then(|| mixer.clone())).collect())
+            }
+        }
+    }
+
     /// The rotation of the layers that see everything, and that of those with a window when it is another one.
     fn ropes(&self, key_dim: usize, context: usize, windows: bool) -> Result<Vec<RopeSpec>> {
         let Reader { architecture, keys } = *self;
@@ -394,8 +506,14 @@ impl Reader<'_> {
             ));
         }
         let base = keys.positive("rope.freq_base", Some(architecture.rope_base))?;
-        let rope =
-            RopeSpec { style: architecture.rope_style, dims, base, scaling: keys.scaling(context)?, factors: true };
+        let rope = RopeSpec {
+            style: architecture.rope_style,
+            dims,
+            base,
+            scaling: keys.scaling(context)?,
+            factors: true,
+            sections: if architecture.rope_sections { Some(keys.sections()?) } else { None },
+        };
         let mut ropes = vec![rope.clone()];
         if windows {
             let base = keys.positive("rope.freq_base_swa", Some(architecture.window_rope_base.unwrap_or(base)))?;

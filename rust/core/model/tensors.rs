@@ -1,7 +1,9 @@
 //! The registry: one table of the tensors a model may have, with their roles, shapes and whether they must be there.
 
 use super::arch::{Gate, HeadNorms, NormPlacement};
-use super::spec::{Attention, Experts, FeedForward, LayerSpec, ModelSpec};
+use super::mixers::convolution::Convolution;
+use super::mixers::delta_net::DeltaNet;
+use super::spec::{Attention, Experts, FeedForward, LayerSpec, Mixer, ModelSpec};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::{Error, Result};
 
@@ -36,6 +38,17 @@ pub enum Role {
     Sinks,
     AttentionOutput,
     AttentionOutputBias,
+    ShortConvInput,
+    ShortConvTaps,
+    ShortConvOutput,
+    DeltaGate,
+    DeltaTaps,
+    DeltaAlpha,
+    DeltaBeta,
+    DeltaRateBias,
+    DeltaLogDecay,
+    DeltaNorm,
+    DeltaOutput,
     PostAttentionNorm,
     AttentionOutputNorm,
     AttentionOutputNormBias,
@@ -74,7 +87,7 @@ enum Dim {
     Context,
     /// Half of the rotated values of a head.
     RopePairs,
-    /// All queries of a position.
+    /// All queries of a position, and their gates.
     Queries,
     /// All keys of a position.
     Keys,
@@ -86,6 +99,18 @@ enum Dim {
     Heads,
     /// The number of query heads.
     HeadCount,
+    /// What the matrices of a mixer with a state give it for a position.
+    Mixed,
+    /// Positions that a convolution sees.
+    Taps,
+    /// Channels of a convolution.
+    Channels,
+    /// Heads of a delta net.
+    DeltaHeads,
+    /// Values of a head of a delta net.
+    DeltaSize,
+    /// The values of all its heads.
+    DeltaValues,
     /// What one weight of the norm of queries stands for.
     QueryNorm,
     /// What one weight of the norm of keys stands for.
@@ -108,18 +133,30 @@ impl Dim {
             HeadNorms::Each | HeadNorms::None => heads(|a| a.key_dim),
             HeadNorms::Together | HeadNorms::OwnIfThere => heads(all),
         };
+        let convolution = |size: fn(&Convolution) -> usize| layer.convolution().map_or(0, size);
+        let delta_net = |size: fn(&DeltaNet) -> usize| match &layer.mixer {
+            Mixer::DeltaNet(delta_net) => size(delta_net),
+            _ => 0,
+        };
         let size = match self {
             Dim::Width => spec.width,
             Dim::Vocabulary => spec.vocabulary,
             Dim::TokenTypes => spec.token_types,
             Dim::Context => spec.context,
             Dim::RopePairs => spec.ropes[0].dims / 2,
-            Dim::Queries => heads(|a| a.heads * a.key_dim),
+            Dim::Queries => heads(Attention::queries),
             Dim::Keys => heads(|a| a.kv_heads * a.key_dim),
             Dim::Values => heads(|a| a.kv_heads * a.value_dim),
-            Dim::QueriesKeysValues => heads(|a| a.heads * a.key_dim + a.kv_heads * (a.key_dim + a.value_dim)),
+            Dim::QueriesKeysValues if layer.attention().is_none() => convolution(|c| c.channels),
+            Dim::QueriesKeysValues => heads(|a| a.queries() + a.kv_heads * (a.key_dim + a.value_dim)),
             Dim::Heads => heads(|a| a.heads * a.value_dim),
             Dim::HeadCount => heads(|a| a.heads),
+            Dim::Mixed => layer.mixer.mixed(),
+            Dim::Taps => convolution(|c| c.taps),
+            Dim::Channels => convolution(|c| c.channels),
+            Dim::DeltaHeads => delta_net(|d| d.heads),
+            Dim::DeltaSize => delta_net(|d| d.size),
+            Dim::DeltaValues => delta_net(DeltaNet::values),
             Dim::QueryNorm => norm(|a| a.heads * a.key_dim),
             Dim::KeyNorm => norm(|a| a.kv_heads * a.key_dim),
             Dim::FeedForward => layer.feed_forward.width,
@@ -149,6 +186,11 @@ impl Need {
     fn when(condition: bool) -> Option<Need> {
         condition.then_some(Need::Required)
     }
+
+    /// In layers with attention as said, in others ignored.
+    fn of_attention(self, layer: &LayerSpec) -> Option<Need> {
+        layer.attention().map(|_| self)
+    }
 }
 
 /// A line of the table.
@@ -158,8 +200,9 @@ pub struct Entry {
     pub role: Role,
     /// Name; `#` stands for the number of the layer.
     name: &'static str,
-    /// Shape in ggml's order, the contiguous dimension first. One dimension, or a bias: a vector, converted to f32 at load. Else a
-    /// matrix of any type with a kernel, used as it is in the file, or the matrices of all experts behind each other.
+    /// Shape in ggml's order, the contiguous dimension first. One dimension, a bias, or a filter of [`Dim::Taps`] per row: converted to
+    /// f32 at load. Else a matrix of any type with a kernel, used as it is in the file, or the matrices of all experts behind each
+    /// other.
     shape: &'static [Dim],
     need: Need,
 }
@@ -168,6 +211,21 @@ const fn entry(role: Role, name: &'static str, shape: &'static [Dim], need: Need
     Entry { role, name, shape, need }
 }
 
+/// Every layer with attention.
+const ATTENTION: Need = Need::By(|_, layer| Need::Required.of_attention(layer));
+const ATTENTION_BIAS: Need = Need::By(|_, layer| Need::Optional.of_attention(layer));
+const FUSED: Need = Need::By(|_, layer| match layer.mixer {
+    Mixer::Attention(_) => Some(Need::Optional),
+    Mixer::ShortConv(_) => None,
+    Mixer::DeltaNet(_) => Some(Need::Required),
+});
+const APART: Need = Need::By(|_, layer| Need::Unless(Role::QueryKeyValue).of_attention(layer));
+const SHORT_CONV: Need = Need::By(|_, layer| Need::when(matches!(layer.mixer, Mixer::ShortConv(_))));
+const DELTA_NET: Need = Need::By(|_, layer| Need::when(matches!(layer.mixer, Mixer::DeltaNet(_))));
+const OUTPUT_NORM: Need =
+    Need::By(|spec, _| Need::when(!spec.architecture.encoder && !spec.architecture.output_norm_as_embedding_norm));
+const EMBEDDING_NORM: Need =
+    Need::By(|spec, _| Need::when(spec.architecture.encoder || spec.architecture.output_norm_as_embedding_norm));
 const HEAD_NORMS: Need = Need::By(|spec, layer| match spec.architecture.head_norms {
     _ if layer.attention().is_none() => None,
     HeadNorms::None => None,
@@ -181,8 +239,6 @@ const BEFORE_FEED_FORWARD: Need =
 const AFTER: Need =
     Need::By(|spec, _| Need::when(matches!(spec.norms, NormPlacement::After | NormPlacement::BeforeAndAfter)));
 const AFTER_SUM: Need = Need::By(|spec, _| Need::when(spec.norms == NormPlacement::AfterSum));
-const ENCODER: Need = Need::By(|spec, _| Need::when(spec.architecture.encoder));
-const DECODER: Need = Need::By(|spec, _| Need::when(!spec.architecture.encoder));
 const OPTIONAL_IN_DECODER: Need = Need::By(|spec, _| (!spec.architecture.encoder).then_some(Need::Optional));
 const TOKEN_TYPES: Need = Need::By(|spec, _| Need::when(spec.token_types > 0));
 const POSITION_ROWS: Need = Need::By(|spec, _| Need::when(spec.architecture.position_rows));
@@ -205,11 +261,11 @@ const SHARED: Need =
 /// Every tensor that is read.
 pub static TENSORS: &[Entry] = &[
     entry(Role::Embedding, "token_embd.weight", &[Dim::Width, Dim::Vocabulary], Need::Required),
-    entry(Role::EmbeddingNorm, "token_embd_norm.weight", &[Dim::Width], ENCODER),
+    entry(Role::EmbeddingNorm, "token_embd_norm.weight", &[Dim::Width], EMBEDDING_NORM),
     entry(Role::EmbeddingNormBias, "token_embd_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::TokenTypes, "token_types.weight", &[Dim::Width, Dim::TokenTypes], TOKEN_TYPES),
     entry(Role::PositionRows, "position_embd.weight", &[Dim::Width, Dim::Context], POSITION_ROWS),
-    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], DECODER),
+    entry(Role::OutputNorm, "output_norm.weight", &[Dim::Width], OUTPUT_NORM),
     entry(Role::OutputNormBias, "output_norm.bias", &[Dim::Width], Need::Optional),
     entry(Role::Output, "output.weight", &[Dim::Width, Dim::Vocabulary], OPTIONAL_IN_DECODER),
     entry(Role::OutputBias, "output.bias", &[Dim::Vocabulary], Need::Optional),
@@ -218,19 +274,30 @@ pub static TENSORS: &[Entry] = &[
     entry(Role::ShortRopeFactors, "rope_factors_short.weight", &[Dim::RopePairs], Need::Optional),
     entry(Role::AttentionNorm, "blk.#.attn_norm.weight", &[Dim::Width], BEFORE),
     entry(Role::AttentionNormBias, "blk.#.attn_norm.bias", &[Dim::Width], Need::Optional),
-    entry(Role::QueryKeyValue, "blk.#.attn_qkv.weight", &[Dim::Width, Dim::QueriesKeysValues], Need::Optional),
-    entry(Role::QueryKeyValueBias, "blk.#.attn_qkv.bias", &[Dim::QueriesKeysValues], Need::Optional),
-    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::QueryBias, "blk.#.attn_q.bias", &[Dim::Queries], Need::Optional),
+    entry(Role::QueryKeyValue, "blk.#.attn_qkv.weight", &[Dim::Width, Dim::QueriesKeysValues], FUSED),
+    entry(Role::QueryKeyValueBias, "blk.#.attn_qkv.bias", &[Dim::QueriesKeysValues], ATTENTION_BIAS),
+    entry(Role::Query, "blk.#.attn_q.weight", &[Dim::Width, Dim::Queries], APART),
+    entry(Role::QueryBias, "blk.#.attn_q.bias", &[Dim::Queries], ATTENTION_BIAS),
     entry(Role::QueryNorm, "blk.#.attn_q_norm.weight", &[Dim::QueryNorm], HEAD_NORMS),
-    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::KeyBias, "blk.#.attn_k.bias", &[Dim::Keys], Need::Optional),
+    entry(Role::Key, "blk.#.attn_k.weight", &[Dim::Width, Dim::Keys], APART),
+    entry(Role::KeyBias, "blk.#.attn_k.bias", &[Dim::Keys], ATTENTION_BIAS),
     entry(Role::KeyNorm, "blk.#.attn_k_norm.weight", &[Dim::KeyNorm], HEAD_NORMS),
-    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], Need::Unless(Role::QueryKeyValue)),
-    entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], Need::Optional),
+    entry(Role::Value, "blk.#.attn_v.weight", &[Dim::Width, Dim::Values], APART),
+    entry(Role::ValueBias, "blk.#.attn_v.bias", &[Dim::Values], ATTENTION_BIAS),
     entry(Role::Sinks, "blk.#.attn_sinks.weight", &[Dim::HeadCount], SINKS),
-    entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], Need::Required),
-    entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], Need::Optional),
+    entry(Role::AttentionOutput, "blk.#.attn_output.weight", &[Dim::Heads, Dim::Width], ATTENTION),
+    entry(Role::AttentionOutputBias, "blk.#.attn_output.bias", &[Dim::Width], ATTENTION_BIAS),
+    entry(Role::ShortConvInput, "blk.#.shortconv.in_proj.weight", &[Dim::Width, Dim::Mixed], SHORT_CONV),
+    entry(Role::ShortConvTaps, "blk.#.shortconv.conv.weight", &[Dim::Taps, Dim::Channels], SHORT_CONV),
+    entry(Role::ShortConvOutput, "blk.#.shortconv.out_proj.weight", &[Dim::Channels, Dim::Width], SHORT_CONV),
+    entry(Role::DeltaGate, "blk.#.attn_gate.weight", &[Dim::Width, Dim::DeltaValues], DELTA_NET),
+    entry(Role::DeltaTaps, "blk.#.ssm_conv1d.weight", &[Dim::Taps, Dim::Channels], DELTA_NET),
+    entry(Role::DeltaAlpha, "blk.#.ssm_alpha.weight", &[Dim::Width, Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaBeta, "blk.#.ssm_beta.weight", &[Dim::Width, Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaRateBias, "blk.#.ssm_dt.bias", &[Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaLogDecay, "blk.#.ssm_a", &[Dim::DeltaHeads], DELTA_NET),
+    entry(Role::DeltaNorm, "blk.#.ssm_norm.weight", &[Dim::DeltaSize], DELTA_NET),
+    entry(Role::DeltaOutput, "blk.#.ssm_out.weight", &[Dim::DeltaValues, Dim::Width], DELTA_NET),
     entry(Role::PostAttentionNorm, "blk.#.post_attention_norm.weight", &[Dim::Width], AFTER_ATTENTION),
     entry(Role::AttentionOutputNorm, "blk.#.attn_output_norm.weight", &[Dim::Width], AFTER_SUM),
     entry(Role::AttentionOutputNormBias, "blk.#.attn_output_norm.bias", &[Dim::Width], Need::Optional),
@@ -279,7 +346,7 @@ impl Entry {
 
     /// Whether it is converted to f32 at load.
     pub fn is_vector(&self) -> bool {
-        self.shape.len() == 1 || self.name.ends_with(".bias")
+        self.name.ends_with(".bias") || matches!(self.shape, [_] | [Dim::Taps, _])
     }
 
     /// Finds the tensor and checks its shape and type. `None` when it is not there and need not be.
@@ -313,7 +380,7 @@ impl Entry {
         while found.len() > shape.len() && found.last() == Some(&1) {
             found = &found[..found.len() - 1];
         }
-        if found != shape && !(self.is_vector() && shape == [tensor.elements()]) {
+        if found != shape && shape != [tensor.elements()] {
             return Err(
                 file.tensor_error(tensor, format!("tensor {name} must have shape {shape:?}, found {:?}", tensor.shape))
             );

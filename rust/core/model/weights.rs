@@ -5,6 +5,8 @@ use fastq_kernels::elementwise::{layer_norm, rms_norm};
 use fastq_kernels::{Cpu, Format, Matrix};
 
 use super::arch::{Gate, NormKind, NormPlacement};
+use super::mixers::delta_net::DeltaNetWeights;
+use super::mixers::short_conv::ShortConvWeights;
 use super::rope::RopeTable;
 use super::spec::{Attention, Experts, FeedForward, Mixer, ModelSpec};
 use super::tensors::{Role, TENSORS};
@@ -132,6 +134,10 @@ pub struct LayerWeights {
 pub enum MixerWeights {
     /// Attention.
     Attention(AttentionWeights),
+    /// A short convolution.
+    ShortConv(ShortConvWeights),
+    /// A gated delta net.
+    DeltaNet(DeltaNetWeights),
 }
 
 /// Attention of one layer.
@@ -186,6 +192,10 @@ impl MixerWeights {
             MixerWeights::Attention(AttentionWeights { query, key, value, .. }) => {
                 [query, key, value].into_iter().collect()
             }
+            MixerWeights::ShortConv(short_conv) => [&short_conv.input].into_iter().collect(),
+            MixerWeights::DeltaNet(DeltaNetWeights { mixed, gate, alpha, beta, .. }) => {
+                [mixed, gate, alpha, beta].into_iter().collect()
+            }
         }
     }
 
@@ -193,6 +203,8 @@ impl MixerWeights {
     pub(super) fn output(&self) -> &Linear {
         match self {
             MixerWeights::Attention(attention) => &attention.output,
+            MixerWeights::ShortConv(short_conv) => &short_conv.output,
+            MixerWeights::DeltaNet(delta_net) => &delta_net.output,
         }
     }
 }
@@ -281,7 +293,7 @@ pub struct Weights {
 }
 
 /// Finds tensors and counts what is used.
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     file: &'a Gguf,
     spec: &'a ModelSpec,
     used: Vec<bool>,
@@ -323,7 +335,7 @@ impl Loader<'_> {
         Ok(Some(Linear { tensor: index, start: 0, format, rows, k, bias }))
     }
 
-    fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
+    pub(super) fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
         let Some(weight) = self.vector(weight, layer)? else { return Ok(None) };
         let (kind, epsilon) = (self.spec.architecture.norm, self.spec.norm_epsilon);
         let bias = match bias {
@@ -334,12 +346,17 @@ impl Loader<'_> {
     }
 
     /// What `find` has just refused if it were missing.
-    fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
+    pub(super) fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
         found.ok_or_else(|| self.file.error(format!("tensor {} is missing", role.entry().name(layer))))
     }
 
-    fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
+    pub(super) fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
         let found = self.linear(role, bias, layer)?;
+        self.required(role, layer, found)
+    }
+
+    pub(super) fn need_vector(&mut self, role: Role, layer: usize) -> Result<Vec<f32>> {
+        let found = self.vector(role, layer)?;
         self.required(role, layer, found)
     }
 
@@ -347,15 +364,17 @@ impl Loader<'_> {
         let spec = &self.spec.layers[layer];
         let mixer = match &spec.mixer {
             Mixer::Attention(attention) => MixerWeights::Attention(self.attention(attention, layer)?),
+            Mixer::ShortConv(short_conv) => MixerWeights::ShortConv(self.short_conv(short_conv, layer)?),
+            Mixer::DeltaNet(delta_net) => MixerWeights::DeltaNet(self.delta_net(delta_net, layer)?),
         };
-        let mut post_attention_norm = match self.norm(Role::PostAttentionNorm, None, layer)? {
+        let after = match self.norm(Role::PostAttentionNorm, None, layer)? {
             Some(norm) => Some(norm),
             None => self.norm(Role::AttentionOutputNorm, Some(Role::AttentionOutputNormBias), layer)?,
         };
-        let mut feed_forward_norm = self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?;
-        if self.spec.norms == NormPlacement::BeforeAsPostAttention {
-            feed_forward_norm = post_attention_norm.take();
-        }
+        let (post_attention_norm, feed_forward_norm) = match self.spec.norms {
+            NormPlacement::BeforeAsPostAttention => (None, after),
+            _ => (after, self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?),
+        };
         Ok(LayerWeights {
             attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
             mixer,
@@ -376,7 +395,7 @@ impl Loader<'_> {
         let [query, key, value] = match self.linear(Role::QueryKeyValue, Some(Role::QueryKeyValueBias), layer)? {
             Some(fused) => {
                 let keys = spec.kv_heads * spec.key_dim;
-                let mut parts = fused.split([spec.heads * spec.key_dim, keys, spec.kv_heads * spec.value_dim]);
+                let mut parts = fused.split([spec.queries(), keys, spec.kv_heads * spec.value_dim]);
                 for (part, bias) in parts.iter_mut().zip([Role::QueryBias, Role::KeyBias, Role::ValueBias]) {
                     if part.bias.is_none() {
                         part.bias = self.vector(bias, layer)?;
@@ -474,13 +493,20 @@ impl Weights {
         }
         let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;
-        let output_norm = loader.norm(Role::OutputNorm, Some(Role::OutputNormBias), 0)?;
+        let role = match spec.architecture.output_norm_as_embedding_norm {
+            true => Role::EmbeddingNorm,
+            false => Role::OutputNorm,
+        };
+        let output_norm = loader.norm(role, Some(Role::OutputNormBias), 0)?;
         let output = match loader.linear(Role::Output, Some(Role::OutputBias), 0)? {
             Some(output) => Some(output),
             None if spec.architecture.encoder => None,
             None => Some(Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() }),
         };
-        let embedding_norm = loader.norm(Role::EmbeddingNorm, Some(Role::EmbeddingNormBias), 0)?;
+        let embedding_norm = match spec.architecture.encoder {
+            true => loader.norm(Role::EmbeddingNorm, Some(Role::EmbeddingNormBias), 0)?,
+            false => None,
+        };
         let position_rows = loader.linear(Role::PositionRows, None, 0)?;
         let token_type = loader.linear(Role::TokenTypes, None, 0)?.map(|types| {
             // There is but one text, and its tokens are of the first type.

@@ -87,6 +87,7 @@ pub(crate) fn plan<'py>(
     record.set_item("weights_mapped", plan.weights_mapped)?;
     record.set_item("kv", plan.kv_format.name())?;
     record.set_item("kv_bytes", plan.kv_bytes)?;
+    record.set_item("state_bytes", plan.state_bytes)?;
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;
     record.set_item("available_bytes", plan.available_bytes)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fastq_core::LoadOptions;
 use fastq_core::gguf::{Gguf, OpenOptions};
+use fastq_core::kv_cache::MAX_SNAPSHOTS;
 use fastq_core::memory::MemoryPlan;
 use fastq_core::model;
 use serde_json::{Value, json};
@@ -65,6 +66,10 @@ fn to_text(path: &Path, plan: &MemoryPlan) -> String {
         let sees = group.window.map_or("all positions".to_owned(), |window| format!("a window of {window} positions"));
         rows.push(vec!["kv cache".to_owned(), bytes(group.bytes), format!("{}, {} layers that see {sees}", plan.kv_format.name(), group.layers)]);
     }
+    if plan.state_bytes > 0 {
+        let note = format!("at any context: two that take turns, {MAX_SNAPSHOTS} snapshots");
+        rows.push(vec!["recurrent state".to_owned(), bytes(plan.state_bytes), note]);
+    }
     rows.push(vec!["working memory".to_owned(), bytes(plan.scratch_bytes), String::new()]);
     rows.push(vec!["must be free".to_owned(), bytes(plan.total_bytes), String::new()]);
     if let Some(available) = plan.available_bytes {
@@ -96,6 +101,7 @@ fn to_json(path: &Path, plan: &MemoryPlan) -> Value {
         "kv_format": plan.kv_format.name(),
         "kv": kv.collect::<Vec<_>>(),
         "kv_bytes": plan.kv_bytes,
+        "state_bytes": plan.state_bytes,
         "scratch_bytes": plan.scratch_bytes,
         "total_bytes": plan.total_bytes,
         "available_bytes": plan.available_bytes,

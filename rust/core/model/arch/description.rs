@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Architecture, RopeLayers, WindowPattern};
+use super::{Architecture, Recurrence, RopeLayers, WindowPattern};
 use crate::gguf::io_error;
 use crate::{Error, Result};
 
@@ -99,10 +99,11 @@ fn check(described: &Architecture) -> Result<()> {
     positive("logit_cap", described.logit_cap)?;
     for (name, every) in [
         ("rope_layers", matches!(described.rope_layers, RopeLayers::AllButEvery(0))),
+        ("recurrence", matches!(described.recurrence, Recurrence::DeltaNetAllButEvery(0))),
         ("window", matches!(described.window, WindowPattern::AllButEvery(0))),
     ] {
         if every {
-            return Err(wrong(&format!("{name}: all_but_every must be at least 1, found 0")));
+            return Err(wrong(&format!("{name}: every so many layers must be at least 1, found 0")));
         }
     }
     Ok(())
@@ -147,7 +148,10 @@ mod tests {
             (r#"{"base": "llama", "heads": 3}"#, "\"heads\" is not known; the keys are base, "),
             (r#"{"base": "llama", "head_norms": "some"}"#, "head_norms: unknown variant `some`"),
             (r#"{"base": "llama", "rope_base": -1}"#, "rope_base must be a finite number above 0, found -1"),
-            (r#"{"base": "llama", "rope_layers": {"all_but_every": 0}}"#, "all_but_every must be at least 1"),
+            (
+                r#"{"base": "llama", "rope_layers": {"all_but_every": 0}}"#,
+                "rope_layers: every so many layers must be at least 1",
+            ),
             (r#"{"base": "llama", "window": {"all_but_every": -2}}"#, "window: "),
         ] {
             let error = described(text).expect_err(text).to_string();

@@ -102,6 +102,18 @@ map!(
     silu_mul(up;), SiluMul, |isa, x, y| isa.mul(math::silu(isa, x), y)
 );
 map!(
+    /// `x = sigmoid(x)`, with `sigmoid(x) = 1 / (1 + exp(-x))`.
+    sigmoid(;), Sigmoid, |isa, x, _y| math::sigmoid(isa, x)
+);
+map!(
+    /// `x *= sigmoid(gate)`.
+    mul_sigmoid(gate;), MulSigmoid, |isa, x, y| isa.mul(x, math::sigmoid(isa, y))
+);
+map!(
+    /// `x = ln(1 + e^x)`.
+    softplus(;), Softplus, |isa, x, _y| math::softplus(isa, x)
+);
+map!(
     /// `x = gelu(x)`, with the tanh form of GELU.
     gelu(;), Gelu, |isa, x, _y| math::gelu(isa, x)
 );
