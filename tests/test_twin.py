@@ -96,7 +96,8 @@ def test_quantized_architectures(name: str, make: Make, note: Callable[[str], No
     note(f"twin, {name}: {short[3]:.1e} on 3 tokens, {long:.1e} on 40 tokens, {rounding:.1e} unrounded")
     assert short[3] <= 1e-4
     assert long <= 0.03
-    assert rounding <= 0.06
+    # A delta net carries what was rounded from token to token.
+    assert rounding <= 0.08
 
 
 @pytest.mark.parametrize("name", [*(n for n, f in tiny.FORMATS.items() if f.block > 1), "Q4_K_M", "mixed"])

@@ -32,9 +32,9 @@ pub struct ModelInfo {
     pub layers: usize,
     /// Length of the hidden state.
     pub width: usize,
-    /// Query heads of the first layer.
+    /// Query heads of the first layer with attention.
     pub heads: usize,
-    /// Key and value heads of the first layer.
+    /// Key and value heads of the same layer.
     pub kv_heads: usize,
     /// Length of a key.
     pub head_size: usize,
