@@ -33,6 +33,7 @@ impl Pass<'_, '_> {
     ) -> Result<()> {
         self.route(buffers, spec, part)?;
         self.gather(buffers, part)?;
+        self.multiply(buffers, part)?;
         self.between(buffers, spec, part)?;
         self.mix(buffers, part, end)
     }
@@ -73,26 +74,29 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// The products of the experts with their rows.
+    /// The records of the rows, slot by slot.
     fn gather(&mut self, buffers: &mut Buffers, part: &ExpertsWeights) -> Result<()> {
-        let Context { file, spec: model, .. } = self.context;
-        let Experts { used, .. } = part.spec;
-        let Buffers { gate, up, records, workers, experts, .. } = buffers;
+        let (width, used) = (self.context.spec.width, part.spec.used);
+        let Buffers { records, experts, .. } = buffers;
         let kinds = Kinds::of(part.expert_inputs());
-        {
-            let sources = &experts.sources;
-            let slots = experts.records.each_mut().map(|records| Disjoint::new(records));
-            // To copy a byte costs less than to compute a value.
-            self.regions.each_row(self.rows.len() * used, model.width / 8, |slot, _| {
-                let row = sources[slot] / used;
-                for kind in kinds.iter() {
-                    let (index, bytes) = (kind_index(kind), kind.row_bytes(model.width));
-                    // SAFETY: a slot belongs to one piece.
-                    let record = unsafe { slots[index].slice(slot * bytes..(slot + 1) * bytes) };
-                    record.copy_from_slice(&records[index][row * bytes..(row + 1) * bytes]);
-                }
-            })?;
-        }
+        let sources = &experts.sources;
+        let slots = experts.records.each_mut().map(|records| Disjoint::new(records));
+        // To copy a byte costs less than to compute a value.
+        self.regions.each_row(self.rows.len() * used, width / 8, |slot, _| {
+            let row = sources[slot] / used;
+            for kind in kinds.iter() {
+                let (index, bytes) = (kind_index(kind), kind.row_bytes(width));
+                // SAFETY: a slot belongs to one piece.
+                let record = unsafe { slots[index].slice(slot * bytes..(slot + 1) * bytes) };
+                record.copy_from_slice(&records[index][row * bytes..(row + 1) * bytes]);
+            }
+        })
+    }
+
+    /// The products of the experts' `gate` and `up` with their slots.
+    fn multiply(&mut self, buffers: &mut Buffers, part: &ExpertsWeights) -> Result<()> {
+        let file = self.context.file;
+        let Buffers { gate, up, workers, experts, .. } = buffers;
         let mut list = recycle(std::mem::take(&mut experts.products));
         let (mut gate, mut up) = (&mut gate[..], &mut up[..]);
         for (expert, slots) in groups(&experts.ends[..part.spec.count]) {
