@@ -394,7 +394,9 @@ def write(path: Path, kind: str) -> Path:
     pairs = KINDS[kind]()
     tokens = next(pair.value for pair in pairs if pair.key == "tokenizer.ggml.tokens")
     shape = tiny.Tiny(layers=1, width=32, heads=1, kv_heads=1, ffn=32).resolved()
-    model = [pair for pair in tiny.metadata(shape, Vocabulary("gpt2", tokens, [])) if not pair.key.startswith("tokenizer.")]
+    model = [
+        pair for pair in tiny.metadata(shape, Vocabulary("gpt2", tokens, [])) if not pair.key.startswith("tokenizer.")
+    ]
     with open(path, "wb") as file:
         tiny.write_file(file, model + pairs, list(enumerate(tiny.Layout(shape, len(tokens)).model())), 0)
     return path
