@@ -119,3 +119,18 @@ impl RopeTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::turns;
+
+    #[test]
+    fn pairs_of_other_sections_stay() {
+        let turning = |sections, pairs| (0..pairs).filter(|&pair| turns(sections, pair)).collect::<Vec<usize>>();
+        // As in Qwen 3.5: ordinary rope.
+        assert_eq!(turning([11, 11, 10, 0], 32), (0..32).collect::<Vec<_>>());
+        // Every third pair is of one axis, as long as its section lasts; the rest is of the fourth.
+        assert_eq!(turning([2, 1, 1, 2], 12), [0, 1, 2, 3, 6, 7, 8, 9]);
+        assert_eq!(turning([0, 0, 2, 2], 8), [2, 6]);
+    }
+}
