@@ -34,7 +34,8 @@ def test_tiny_encoders_beside_their_twins(name: str, make: Make) -> None:
     encoder, tokenizer = Encoder(path, cache=np.float16), WordPiece(File(path))
     with fastq.Model(path) as m:
         found = m.embed(TEXTS, normalize=False)
-        assert found.shape == (len(TEXTS), encoder.width) and found.dtype == np.float32
+        assert found.shape == (len(TEXTS), encoder.width)
+        assert found.dtype == np.float32
         for text, vector in zip(TEXTS, found, strict=True):
             wanted = encoder.pooled(tokenizer.encode(text))
             assert np.abs(vector - wanted).max() <= 1e-4 * np.abs(wanted).max(), text
@@ -61,7 +62,8 @@ def test_a_vector_depends_on_its_text_only(architecture: str, make: Make) -> Non
             together, apart = m.embed(TEXTS), np.stack([m.embed(text) for text in TEXTS])
             assert np.array_equal(together, apart)
             vectors.append(together)
-    assert np.array_equal(vectors[0], vectors[1]) and np.array_equal(vectors[0], vectors[2])
+    assert np.array_equal(vectors[0], vectors[1])
+    assert np.array_equal(vectors[0], vectors[2])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])

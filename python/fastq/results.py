@@ -184,7 +184,8 @@ class MemoryPlan:
         kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
         state_bytes: Recurrent state of one sequence, where a model has such layers; the same for every context.
         scratch_bytes: Activations and working memory.
-        total_bytes: What must be free: KV cache, recurrent state, working memory, and the weights unless they are mapped.
+        total_bytes: What must be free: KV cache, recurrent state, working memory, and the weights unless they are
+            mapped.
         available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
         warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside
             the rest, so that parts of the file are read again for every token. ``None`` when nothing is.

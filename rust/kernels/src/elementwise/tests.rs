@@ -115,7 +115,7 @@ const FUNCTIONS: &[Function] = &[
         reference: |x, y, _| {
             map2(x, y, |x, y| {
                 let (gate, up) = ((4.0 * x).min(7.0), (4.0 * y).clamp(-7.0, 7.0));
-                gate * sigmoid(1.702 * gate) * (up + 1.0)
+                gate * sigmoid64(1.702 * gate) * (up + 1.0)
             })
         },
     },
