@@ -34,7 +34,7 @@ $(VENV)/ready: pyproject.toml $(BIN)/python
 build: $(VENV)/ready ## Build the extension into .venv, with all optimizations
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 
-models: $(VENV)/ready ## Fetch the two real models that the tests use
+models: $(VENV)/ready ## Fetch the real models that the tests use
 	$(BIN)/python tests/models.py
 
 lint: build ## Formatting, lints and types, warnings as errors

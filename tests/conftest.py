@@ -1,4 +1,4 @@
-"""Fixtures: tiny models, the two real models, the shared material; and a summary of what was left out."""
+"""Fixtures: tiny models, the real models, the shared material; and a summary of what was left out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def note() -> Callable[[str], None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs a real model, so that it can be left out where those take too long."""
     for item in items:
-        if {"smollm2", "gemma3", "real"} & set(getattr(item, "fixturenames", ())):
+        if {"smollm2", "gemma3", "minilm", "real"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("real_model")
 
 
@@ -105,9 +105,15 @@ def gemma3() -> Path:
     return real_model("gemma3")
 
 
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 in F16."""
+    return real_model("minilm")
+
+
 @pytest.fixture(scope="session", params=["smollm2", "gemma3"])
 def real(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    """Either real model, with its name."""
+    """Either real model that writes, with its name."""
     return request.param, real_model(request.param)
 
 

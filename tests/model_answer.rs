@@ -121,14 +121,32 @@ fn gemma_has_one_answer() {
     KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::gemma(), kv));
 }
 
+#[test]
+fn experts_have_one_answer() {
+    one_answer(&tiny::gpt_oss(), KvFormat::F16);
+    one_answer(&tiny::granitemoe(), KvFormat::F16);
+}
+
+#[test]
+fn lfm2_has_one_answer() {
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::lfm2(), kv));
+}
+
+#[test]
+fn qwen35_has_one_answer() {
+    KvFormat::ALL.iter().for_each(|&kv| one_answer(&tiny::qwen35(), kv));
+}
+
 /// Texts of more than one part of attention: at once, with a last token or a few that many threads share, and in a batch.
 #[test]
 fn long_texts_have_one_answer() {
     let llama = Tiny { context: 2048, layers: 2, formats: &[Format::Q8_0], ..tiny::llama() };
     // Windows of 600 begin and end within parts.
     let gemma = Tiny { context: 2048, window: 600, layers: 6, formats: &[Format::Q4_0], ..tiny::gemma() };
+    // Every layer has sinks, which are combined last.
+    let gpt_oss = Tiny { context: 2048, window: 600, layers: 2, ..tiny::gpt_oss() };
     let text = tokens(77, 1300);
-    for (tiny, &kv) in [llama, gemma].iter().flat_map(|tiny| KvFormat::ALL.iter().map(move |kv| (tiny, kv))) {
+    for (tiny, &kv) in [llama, gemma, gpt_oss].iter().flat_map(|tiny| KvFormat::ALL.iter().map(move |kv| (tiny, kv))) {
         let load = |level, threads, chunk| {
             tiny.load(&LoadOptions { kv, context: Some(2048), ..options(level, threads, chunk) }).expect("loads")
         };

@@ -5,7 +5,10 @@ mod tiny;
 
 use std::cell::Cell;
 
-use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never, Sequence};
+use fastq_core::generate::Kept;
+use fastq_core::{
+    BatchItem, Error, Generation, GenerationOptions, KvFormat, LoadOptions, Logits, Model, Never, Prompt, Sequence,
+};
 use tiny::tokens;
 
 fn options(kv: KvFormat) -> LoadOptions {
@@ -37,6 +40,20 @@ fn append(model: &Model, sequence: &mut Sequence, tokens: &[u32]) -> Vec<u32> {
     let item = BatchItem { sequence, tokens, logits: Logits::Last, out: &mut out };
     model.forward(&mut [item], &Never).expect("logits");
     out.iter().map(|x| x.to_bits()).collect()
+}
+
+fn item<'a>(sequence: &'a mut Sequence, tokens: &'a [u32], out: &'a mut Vec<f32>) -> BatchItem<'a> {
+    BatchItem { sequence, tokens, logits: Logits::Last, out }
+}
+
+/// Models with recurrent layers.
+fn recurrent() -> [tiny::Tiny; 2] {
+    [tiny::lfm2(), tiny::qwen35()]
+}
+
+/// As [`whole`], with a model that has all its memory.
+fn whole_of_fresh(tiny: &tiny::Tiny, text: &[u32]) -> Vec<u32> {
+    whole(&tiny.load(&options(KvFormat::F16)).expect("loads"), text)
 }
 
 /// Logits after `text`, computed at once.
@@ -72,7 +89,7 @@ mod in_format {
     }
 
     pub(super) fn forks_share_until_they_write(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2(), tiny::qwen35()] {
             let model = tiny.load(&options(kv)).expect("loads");
             let (text, left, right) = (tokens(2, 100), tokens(3, 40), tokens(4, 40));
             let mut first = model.new_sequence();
@@ -121,7 +138,7 @@ mod in_format {
     }
 
     pub(super) fn cancelling_restores_the_sequence(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::lfm2(), tiny::qwen35()] {
             // A prompt of many chunks, interrupted at ever later times.
             let model = tiny.load(&LoadOptions { prefill_chunk: 8, ..options(kv) }).expect("loads");
             let (start, long, end) = (tokens(9, 90), tokens(10, 400), tokens(11, 10));
@@ -174,18 +191,20 @@ mod in_format {
     }
 
     pub(super) fn the_plan_is_what_is_allocated(kv: KvFormat) {
-        for tiny in [tiny::llama(), tiny::gemma()] {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::gpt_oss(), tiny::granitemoe(), tiny::lfm2(), tiny::qwen35()] {
             let model = tiny.load(&options(kv)).expect("loads");
             let plan = model.plan().clone();
             assert_eq!(plan.context, tiny.context);
             assert_eq!(plan.kv_bytes, plan.kv.iter().map(|kv| kv.bytes).sum::<u64>());
-            assert_eq!(plan.kv_bytes + plan.scratch_bytes + plan.weights_bytes, plan.total_bytes, "not mapped");
+            let parts = [plan.kv_bytes, plan.state_bytes, plan.scratch_bytes, plan.weights_bytes];
+            assert_eq!(parts.iter().sum::<u64>(), plan.total_bytes, "not mapped");
             let vectors = plan.scratch_bytes - model.scratch_used_bytes();
             assert!(vectors < plan.weights_bytes, "{vectors} bytes of vectors");
             let mut sequence = model.new_sequence();
             append(&model, &mut sequence, &tokens(12, 64));
             append(&model, &mut sequence, &tokens(13, tiny.context - 64));
-            let used = model.kv_used_bytes();
+            // Two states of five: without snapshots.
+            let used = model.kv_used_bytes() - plan.state_bytes / 5 * 2;
             match tiny.window {
                 0 => assert_eq!(used, plan.kv_bytes),
                 _ => assert!(
@@ -206,6 +225,103 @@ mod in_format {
                 .expect_err("the context is full");
             assert!(matches!(error, Error::ContextOverflow(_)), "{error}");
             assert_eq!(sequence.len(), tiny.context);
+        }
+    }
+}
+
+#[test]
+fn a_state_goes_back_to_snapshots() {
+    for tiny in recurrent() {
+        let model = tiny.load(&options(KvFormat::F16)).expect("loads");
+        let (text, more) = (tokens(30, 120), tokens(31, 20));
+        let mut sequence = model.new_sequence();
+        let continued = |sequence: &Sequence, len: usize| {
+            assert_eq!(sequence.len(), len);
+            let expected = whole(&model, &[&text[..len], &more].concat());
+            assert!(append(&model, &mut sequence.fork(), &more) == expected, "{} after {len}", tiny.architecture);
+        };
+        for (start, end) in [(0, 10), (10, 40), (40, 41), (41, 70), (70, 120)] {
+            append(&model, &mut sequence, &text[start..end]);
+            sequence.snapshot();
+            sequence.snapshot();
+        }
+        // The newest three of 10, 40, 41, 70 and 120.
+        let mut other = sequence.fork();
+        assert_eq!(other.truncate(119).expect("shorter"), 70);
+        continued(&other, 70);
+        assert_eq!(other.truncate(70).expect("the same"), 70);
+        assert_eq!(other.truncate(60).expect("shorter"), 41);
+        continued(&other, 41);
+        assert_eq!(other.truncate(40).expect("shorter"), 0);
+        assert!(append(&model, &mut other, &text) == whole(&model, &text));
+        // What was appended after going back takes the place of what was there.
+        assert_eq!(sequence.truncate(100).expect("shorter"), 70);
+        assert_eq!(append(&model, &mut sequence, &more), whole(&model, &[&text[..70], &more].concat()));
+        sequence.snapshot();
+        assert_eq!(sequence.truncate(89).expect("shorter"), 70);
+        continued(&sequence, 70);
+        assert!(sequence.truncate(71).is_err());
+        sequence.truncate(0).expect("empty is always possible");
+        assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
+    }
+}
+
+#[test]
+fn snapshots_give_way_where_memory_is_short() {
+    for tiny in recurrent() {
+        let options = LoadOptions { context: Some(128), ..options(KvFormat::F16) };
+        let plan = tiny.load(&options).expect("loads").plan().clone();
+        // Two states of the five that a sequence may have, and a little.
+        let kv_limit = Some(plan.kv_bytes + plan.state_bytes / 5 * 2 + 8);
+        let model = tiny.load(&LoadOptions { kv_limit, ..options }).expect("loads");
+        let text = tokens(32, 90);
+        let mut sequence = model.new_sequence();
+        for part in text.chunks(30) {
+            append(&model, &mut sequence, part);
+            sequence.snapshot();
+        }
+        assert!(append(&model, &mut sequence, &[5]) == whole_of_fresh(&tiny, &[&text[..], &[5]].concat()));
+        let error = model.forward(&mut [item(&mut model.new_sequence(), &text, &mut Vec::new())], &Never);
+        assert!(matches!(error, Err(Error::Memory(_))), "no room for a second sequence");
+    }
+}
+
+/// A conversation, whose history ends with the token 2 and is followed by another beginning of the answer each time.
+#[test]
+fn kept_states_answer_as_new_ones() {
+    for tiny in recurrent() {
+        let model = tiny.load(&options(KvFormat::F16)).expect("loads");
+        let generation = GenerationOptions { max_tokens: Some(6), ignore_eos: true, ..GenerationOptions::default() };
+        let turn = |kept: Option<Kept>, prompt: &[u32]| {
+            let prompt = Prompt::Tokens(prompt.to_vec());
+            let mut generation = Generation::resume(&model, kept, prompt, &generation, &Never).expect("starts");
+            while !generation.finished() {
+                generation.step(&Never).expect("steps");
+            }
+            let kept = generation.take_kept();
+            (generation.into_completions().remove(0), kept)
+        };
+        let message = |seed, len: usize| {
+            [&tokens(seed, len).iter().map(|t| t.max(&3)).copied().collect::<Vec<_>>()[..], &[2]].concat()
+        };
+        let (mut history, mut kept) = (message(40, 30), None);
+        for round in 0..4 {
+            let known = history.len();
+            let prompt = [&history[..], &[10 + round, 20]].concat();
+            let (answer, now) = turn(kept, &prompt);
+            assert_eq!(answer.tokens, turn(None, &prompt).0.tokens, "{} round {round}", tiny.architecture);
+            assert_eq!(answer.timings.prefill_tokens + answer.cached_tokens, prompt.len());
+            // The same again begins where the last message ended.
+            let (again, now) = turn(now, &prompt);
+            assert_eq!((again.cached_tokens, &again.tokens), (known, &answer.tokens));
+            // As does the next one, which shows the beginning of the answer otherwise.
+            kept = now;
+            history.extend([30, 31]);
+            history.extend(message(50 + u64::from(round), 8));
+            let next = [&history[..], &[99]].concat();
+            let (other, now) = turn(kept, &next);
+            assert_eq!((other.cached_tokens, &other.tokens), (known, &turn(None, &next).0.tokens));
+            kept = now;
         }
     }
 }

@@ -8,7 +8,7 @@ use fastq_core::kv_cache::{GroupLayout, LayerKv};
 use fastq_core::machine::FreeMemory;
 use fastq_core::memory::Needs;
 use fastq_core::{BatchItem, Error, KvFormat, LoadOptions, Logits, Model, Never};
-use tiny::{Tiny, tokens};
+use tiny::{Experts, Tiny, tokens};
 
 fn options() -> LoadOptions {
     LoadOptions { threads: Some(1), ..LoadOptions::default() }
@@ -54,13 +54,13 @@ fn wrong_keys_are_named_with_range_and_value() {
         ("llama.context_length", 0u32.into(), "context_length must be from 1 to 1073741824, found 0"),
         ("llama.vocab_size", 7u32.into(), "vocab_size must be the number of tokens 300, found 7"),
         ("llama.expert_count", u32::MAX.into(), "expert_count must be from 0 to 4096"),
-        ("llama.expert_count", 8u32.into(), "8 experts is not supported"),
-        ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0"),
-        ("llama.rope.scaling.type", "longrope".into(), "rope scaling \"longrope\" is not supported"),
+        ("llama.expert_count", 8u32.into(), "llama.expert_used_count is missing: expected an integer from 1 to 4096"),
+        ("llama.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 0, found 8"),
+        ("llama.rope.scaling.type", "dynamic".into(), "rope scaling \"dynamic\" is not supported"),
         (
             "general.architecture",
             "not-an-arch".into(),
-            "architecture \"not-an-arch\" is not supported; this version runs llama, gemma3",
+            "architecture \"not-an-arch\" is not supported; this version runs llama, mistral3, ",
         ),
         ("general.architecture", 1u32.into(), "general.architecture"),
     ];
@@ -68,6 +68,89 @@ fn wrong_keys_are_named_with_range_and_value() {
         let error = with(tiny::llama(), key, value);
         assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
     }
+}
+
+#[test]
+fn wrong_keys_of_recurrent_layers_are_named() {
+    let heads = |heads: &[u32]| Value::Array(Array::from(heads));
+    let cases: Vec<(Tiny, &str, Value, &str)> = vec![
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 1u32.into(), "shortconv.l_cache must be from 2 to 64, found 1"),
+        (tiny::lfm2(), "lfm2.shortconv.l_cache", 65u32.into(), "from 2 to 64, found 65"),
+        (
+            tiny::lfm2(),
+            "lfm2.shortconv.l_cache",
+            4u32.into(),
+            "tensor blk.0.shortconv.conv.weight must have shape [4, 200], found [3, 200]",
+        ),
+        (
+            tiny::lfm2(),
+            "lfm2.attention.head_count_kv",
+            heads(&[0, 3, 0, 0]),
+            "must divide the 4 heads of layer 1, found 3",
+        ),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 0]), "one element for each of 4 layers, found 3"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", heads(&[0, 2, 2, 0]), "tensor blk.2.attn_q.weight is missing"),
+        (tiny::lfm2(), "lfm2.attention.head_count_kv", 0u32.into(), "tensor blk.1.shortconv.in_proj.weight is missing"),
+    ];
+    let numbers = |numbers: &[i32]| Value::Array(Array::from(numbers));
+    let flags = |flags: &[bool]| Value::Array(Array::from(flags));
+    let delta: Vec<(&str, Value, &str)> = vec![
+        ("ssm.conv_kernel", 1u32.into(), "ssm.conv_kernel must be from 2 to 64, found 1"),
+        ("ssm.conv_kernel", 3u32.into(), "tensor blk.0.ssm_conv1d.weight must have shape [3, 720], found [4, 720]"),
+        ("ssm.state_size", 0u32.into(), "ssm.state_size must be from 1 to 4096, found 0"),
+        (
+            "ssm.state_size",
+            64u32.into(),
+            "ssm.inner_size must be 6 heads of 64 (ssm.time_step_rank, ssm.state_size), found 432",
+        ),
+        ("ssm.time_step_rank", 16385u32.into(), "ssm.time_step_rank must be from 1 to 16384, found 16385"),
+        ("ssm.group_count", 4u32.into(), "ssm.group_count must divide the 6 heads of ssm.time_step_rank, found 4"),
+        ("ssm.group_count", 3u32.into(), "tensor blk.0.attn_qkv.weight must have shape [120, 864], found [120, 720]"),
+        (
+            "rope.dimension_sections",
+            numbers(&[3, 3, 2]),
+            "must be four numbers, one of the first three above 0, found [3, 3, 2]",
+        ),
+        ("rope.dimension_sections", numbers(&[0, 0, 0, 8]), "one of the first three above 0"),
+        ("full_attention_interval", 0u32.into(), "full_attention_interval must be from 1 to 512, found 0"),
+        (
+            "full_attention_interval",
+            3u32.into(),
+            "tensor blk.2.attn_qkv.weight must have shape [120, 320], found [120, 720]",
+        ),
+        ("attention.recurrent_layers", flags(&[true; 4]), "one element for each of 5 layers, found 4"),
+        ("attention.recurrent_layers", flags(&[true; 5]), "tensor blk.3.attn_qkv.weight is missing"),
+        ("attention.value_length", 32u32.into(), "attention.value_length must be attention.key_length 40, found 32"),
+        ("nextn_predict_layers", 5u32.into(), "nextn_predict_layers must be from 0 to 4, found 5"),
+        ("attention.head_count_kv", 0u32.into(), "must divide the 3 heads of layer 3, found 0"),
+    ];
+    let delta = delta.into_iter().map(|(key, value, expected)| (tiny::qwen35(), key, value, expected));
+    for (tiny, key, value, expected) in cases.into_iter().chain(delta) {
+        let key = &format!("{}.{}", tiny.architecture, key.trim_start_matches("lfm2."));
+        let error = with(tiny, key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+    let mut tiny = tiny::lfm2();
+    tiny.keys.clear();
+    let error = tiny.load(&options()).expect_err("a key is missing").to_string();
+    assert!(error.contains("lfm2.shortconv.l_cache is missing: expected an integer from 2 to 64"), "{error}");
+}
+
+#[test]
+fn layers_that_predict_further_tokens_are_ignored() {
+    let text = tokens(3, 20);
+    let facts = |skipped: u32| {
+        let mut tiny = Tiny { formats: &[fastq_kernels::Format::F32], ..tiny::qwen35() };
+        tiny.keys.push(("qwen35.nextn_predict_layers".into(), skipped.into()));
+        let model = tiny.load(&options()).expect("loads");
+        let (mut sequence, mut out) = (model.new_sequence(), Vec::new());
+        let item = BatchItem { sequence: &mut sequence, tokens: &text, logits: Logits::Last, out: &mut out };
+        model.forward(&mut [item], &Never).expect("logits");
+        (model.info().layers, model.info().ignored_tensors.len())
+    };
+    assert_eq!(facts(0), (5, 0));
+    // Norms, feed-forward part and delta net of the last layer.
+    assert_eq!(facts(1), (4, 5 + 9));
 }
 
 #[test]
@@ -80,6 +163,61 @@ fn missing_tensors_and_wrong_types_are_named() {
     tiny.without = vec!["output.weight".into()];
     let model = tiny.load(&options()).expect("the output is then the embedding");
     assert_eq!(model.info().parameters + 256 * 300, tiny::llama().load(&options()).expect("loads").info().parameters);
+}
+
+#[test]
+fn wrong_experts_are_named() {
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("gpt-oss.expert_count", 6u32.into(), "blk.0.ffn_gate_inp.weight must have shape [96, 6], found [96, 7]"),
+        ("gpt-oss.expert_count", 0u32.into(), "expert_used_count must be at most expert_count 0, found 3"),
+        ("gpt-oss.expert_used_count", 0u32.into(), "gpt-oss.expert_used_count must be from 1 to 4096, found 0"),
+        ("gpt-oss.expert_used_count", 8u32.into(), "expert_used_count must be at most expert_count 7, found 8"),
+        ("gpt-oss.expert_feed_forward_length", 0u32.into(), "expert_feed_forward_length must be from 1 to 16777216"),
+        (
+            "gpt-oss.expert_feed_forward_length",
+            32u32.into(),
+            "blk.0.ffn_gate_exps.weight must have shape [96, 32, 7], found [96, 64, 7]",
+        ),
+        (
+            "gpt-oss.expert_shared_feed_forward_length",
+            32u32.into(),
+            "blk.0.ffn_gate_shexp.weight is missing: expected one of shape [96, 32]",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        let error = with(tiny::gpt_oss(), key, value);
+        assert!(error.contains(expected), "{key}: {error:?} lacks {expected:?}");
+    }
+    for (name, shape) in
+        [("attn_sinks.weight", "[4]"), ("post_attention_norm.weight", "[96]"), ("ffn_down_exps.weight", "[64, 96, 7]")]
+    {
+        let name = format!("blk.1.{name}");
+        let mut tiny = tiny::gpt_oss();
+        tiny.without = vec![name.clone()];
+        let error = tiny.load(&options()).expect_err("a tensor is missing").to_string();
+        assert!(error.contains(&format!("tensor {name} is missing: expected one of shape {shape}")), "{error}");
+    }
+    let mut gemma = tiny::gemma();
+    gemma.keys = vec![("gemma3.expert_count".into(), 4u32.into()), ("gemma3.expert_used_count".into(), 2u32.into())];
+    let error = gemma.load(&options()).expect_err("no experts there").to_string();
+    assert!(error.contains("a gemma3 model with 4 experts is not supported"), "{error}");
+}
+
+#[test]
+fn the_facts_count_experts() {
+    let experts = Some(Experts { count: 6, used: 1, shared: 0 });
+    for (tiny, expected) in [
+        (tiny::llama(), (0, 0)),
+        (Tiny { experts, ..tiny::llama() }, (6, 1)),
+        (tiny::gpt_oss(), (7, 3)),
+        (tiny::granitemoe(), (5, 2)),
+    ] {
+        let model = tiny.load(&options()).expect("loads");
+        let info = model.info();
+        assert_eq!((info.experts, info.experts_used), expected, "{}", tiny.architecture);
+        assert_eq!(info.feed_forward, tiny.feed_forward);
+        assert!(info.ignored_tensors.is_empty(), "{:?}", info.ignored_tensors);
+    }
 }
 
 #[test]
@@ -127,6 +265,7 @@ fn a_plan_that_does_not_fit_says_what_would() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 131_072,
@@ -172,6 +311,7 @@ fn a_plan_warns_when_the_file_does_not_fit_beside_it() {
         weights_mapped: true,
         kv_format: KvFormat::F16,
         groups: &groups,
+        state_bytes: 0,
         scratch_bytes: 1 << 20,
         chunk: 512,
         trained_context: 16_384,

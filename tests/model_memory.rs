@@ -76,8 +76,15 @@ fn of_generation(model: &Model) -> usize {
 
 #[test]
 fn a_step_allocates_nothing() {
-    for (tiny, kv) in [(tiny::llama(), KvFormat::F16), (tiny::llama(), KvFormat::Q8_0), (tiny::gemma(), KvFormat::F16)]
-    {
+    for (tiny, kv) in [
+        (tiny::llama(), KvFormat::F16),
+        (tiny::llama(), KvFormat::Q8_0),
+        (tiny::gemma(), KvFormat::F16),
+        (tiny::gpt_oss(), KvFormat::F16),
+        (tiny::granitemoe(), KvFormat::F16),
+        (tiny::lfm2(), KvFormat::F16),
+        (tiny::qwen35(), KvFormat::F16),
+    ] {
         let architecture = tiny.architecture;
         // The memory of a second thread would be taken when it happens to get its first piece.
         let options = LoadOptions { threads: Some(1), kv, prefill_chunk: 32, ..LoadOptions::default() };

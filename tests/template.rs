@@ -307,3 +307,52 @@ fn from_a_file() {
     let broken = template(&file.string("tokenizer.chat_template", b"{% if %}")).unwrap().unwrap();
     assert!(matches!(broken.render(&[], None, false, &Map::new()), Err(Error::Template(_))));
 }
+
+#[test]
+fn generation_tags_write_nothing() {
+    let source = "{% for m in messages %}\n  {%- generation -%}\n{{ m.content }}{% endgeneration %}|{% endfor %}{{ 'generation' }}";
+    assert_eq!(render(source, &chat()).unwrap(), "Be terse.|Hi|Hello.|Bye|generation");
+    assert!(message("{% generation %}").contains("line 1"));
+    assert!(message("{% endgeneration %}").contains("line 1"));
+    assert_eq!(render("{% raw %}{% generation %}{% endraw %}", &chat()).unwrap(), "{% generation %}");
+}
+
+#[test]
+fn json_as_python_writes_it() {
+    let value = "{'b': [1, true, none, 'é😀\\n'], 'a': {}}";
+    for (arguments, expected) in [
+        ("", r#"{"b": [1, true, null, "é😀\n"], "a": {}}"#),
+        ("ensure_ascii=true", r#"{"b": [1, true, null, "\u00e9\ud83d\ude00\n"], "a": {}}"#),
+        ("separators=(',', ':')", r#"{"b":[1,true,null,"é😀\n"],"a":{}}"#),
+        ("sort_keys=true", r#"{"a": {}, "b": [1, true, null, "é😀\n"]}"#),
+        ("indent=1, separators=[';', '=']", "{\n \"b\"=[\n  1;\n  true;\n  null;\n  \"é😀\\n\"\n ];\n \"a\"={}\n}"),
+    ] {
+        assert_eq!(render(&format!("{{{{ {value}|tojson({arguments}) }}}}"), &chat()).unwrap(), expected);
+    }
+    assert!(message("{{ 1|tojson(separators=[',']) }}").contains("two strings"));
+}
+
+#[test]
+fn none_cannot_be_looped_over() {
+    let source =
+        "{{ none is iterable }} {{ 1 is iterable }} {{ 'a' is iterable }} {{ [] is iterable }} {{ {} is iterable }}";
+    assert_eq!(render(source, &chat()).unwrap(), "False False True True True");
+}
+
+#[test]
+fn indented_lines_keep_the_last_line_feed() {
+    for (arguments, expected) in [
+        ("", "a\n\n    b\n"),
+        ("(2)", "a\n\n  b\n"),
+        ("(2, true)", "  a\n\n  b\n"),
+        ("(width=1, first=true)", " a\n\n b\n"),
+        ("(1, blank=true)", "a\n \n b\n "),
+    ] {
+        assert_eq!(
+            render(&format!("{{{{ 'a\\n\\nb\\n'|indent{arguments} }}}}"), &chat()).unwrap(),
+            expected,
+            "{arguments}"
+        );
+    }
+    assert!(message("{{ 'a'|indent(1025) }}").contains("at most 1024"));
+}

@@ -135,6 +135,17 @@ def test_truncated_anywhere(small: Path, tmp_path: Path) -> None:
         assert caught.value.what
 
 
+def test_experts_are_counted(tmp_path: Path) -> None:
+    dense = tiny.write(tmp_path / "dense.gguf", tiny.Tiny(**SMALL))
+    experts = tiny.write(
+        tmp_path / "experts.gguf", tiny.Tiny(architecture="qwen3moe", experts=7, experts_used=3, **SMALL)
+    )
+    for path, expected in [(dense, (0, 0)), (experts, (7, 3))]:
+        with fastq.Model(path) as m:
+            assert (m.info.experts, m.info.experts_used) == expected
+    assert fastq.inspect(experts).metadata["qwen3moe.expert_used_count"] == 3
+
+
 class TestSplit:
     """A model in several files: NAME-00001-of-00003.gguf and so on."""
 

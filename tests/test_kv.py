@@ -42,6 +42,13 @@ def test_the_plan_counts_it(make: Make) -> None:
         assert (m.info.kv, q.info.kv) == ("f16", "q8_0")
 
 
+def test_the_plan_counts_recurrent_states(make: Make) -> None:
+    path = make(architecture="lfm2", layers=4, width=256)
+    # Five states (two that take turns, three snapshots) of three convolutions, which keep two f32 inputs per channel.
+    assert {fastq.plan(path, context=n).state_bytes for n in (64, 256)} == {5 * 3 * 2 * 256 * 4}
+    assert fastq.plan(make(), context=64).state_bytes == 0
+
+
 def test_real_models_hardly_change(real: tuple[str, Path], note: Callable[[str], None]) -> None:
     """Mean KL divergence from the f16 cache over a text of 400 tokens."""
     name, path = real

@@ -43,7 +43,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma3 mixed": {"architecture": "gemma3", "layers": 7, "format": "mixed", "window": 5},
     "gemma3 Q4_K, window 33": {"architecture": "gemma3", "layers": 6, "format": "Q4_K", "window": 33},
     "llama mixed, 9 heads on 3": {"format": "mixed", "heads": 9, "kv_heads": 3, "head_dim": 24, "tied": False},
+    "lfm2 mixed": {"architecture": "lfm2", "layers": 4, "format": "mixed"},
+    "lfm2, convolution of 5, untied": {"architecture": "lfm2", "layers": 3, "mixers": "rar", "taps": 5, "tied": False},
+    "qwen35 mixed": {"architecture": "qwen35", "layers": 4, "format": "mixed"},
+    "qwen35, 6 heads on 3, state of 64": {
+        "architecture": "qwen35",
+        "layers": 5,
+        "delta_heads": 6,
+        "delta_keys": 3,
+        "state": 64,
+        "tied": False,
+    },
     "llama Q5_0, yarn, biases": {"format": "Q5_0", "rope_scaling": "yarn", "biases": "all"},
+    "qwen3moe Q4_K, 3 of 9 experts": {"architecture": "qwen3moe", "format": "Q4_K", "experts": 9, "experts_used": 3},
+    "olmoe Q8_0": {"architecture": "olmoe", "format": "Q8_0", "kv_heads": 4},
+    "granitemoe mixed, shared expert": {"architecture": "granitemoe", "format": "mixed", "shared_ffn": 96},
+    "gpt-oss MXFP4": {"architecture": "gpt-oss", "format": "Q8_0", "expert_format": "MXFP4", "layers": 4},
 }
 
 

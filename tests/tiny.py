@@ -1,6 +1,7 @@
-"""Writes small GGUF models with random weights: any shape of `llama` and `gemma3`, in every block format.
+"""Writes small GGUF models with random weights: any shape of the architectures in families.py, in every block format.
 
     python tests/tiny.py OUT.gguf --architecture gemma3 --format Q4_K --layers 7 --window 8
+    python tests/tiny.py OUT.gguf --architecture qwen3moe --experts 9 --experts-used 3 --no-tied
     python tests/tiny.py OUT.gguf --shape llama-3.2-1b --format Q4_K_M       # 16 layers of width 2048, in seconds
 
 Needs numpy and the standard library only. The same options and seed give the same bytes.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -24,13 +27,16 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary
+import mixers
+from families import FAMILIES, Biases, Family
+from reference.encoder import POOLINGS
+from vocabularies import Vocabulary, bpe_vocabulary, spm_vocabulary, wordpiece_vocabulary
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 # GGUF value types
-U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9
+U8, U16, U32, I32, F32, BOOL, STRING, ARRAY = 0, 2, 4, 5, 6, 7, 8, 9
 ALIGNMENT = 32
 
 CHAT_TEMPLATE = (
@@ -169,7 +175,8 @@ def encode_floats(form: Format, x: Floats) -> Bytes:
 class Tiny:
     """What to write. `None` leaves a value to the architecture or to the other options."""
 
-    architecture: Literal["llama", "gemma3"] = "llama"
+    architecture: str = "llama"
+    """A name of FAMILIES."""
     format: str = "F32"
     """A name of FORMATS, `Q4_K_M` (llama-quantize's mix) or `mixed` (every format in turn, tensor by tensor)."""
     embedding_format: str | None = None
@@ -180,24 +187,80 @@ class Tiny:
     head_dim: int | None = None
     """Default: `width / heads`."""
     ffn: int = 512
-    vocabulary: Literal["spm", "bpe"] | None = None
-    """Default: `bpe` for llama, `spm` for gemma3."""
+    vocabulary: Literal["spm", "bpe", "wordpiece"] | None = None
     vocab_size: int | None = None
     """Padded with made-up tokens to this size."""
-    tied: bool = True
-    biases: Literal["none", "attention", "all"] = "none"
+    tied: bool | None = None
+    """Default: tied, if the architecture may be."""
+    biases: Biases | None = None
+    fused_qkv: bool | None = None
     rope_base: float = 10000.0
+    rope_dimensions: int | None = None
+    """Values of each head that are turned. Default: all."""
     rope_factors: bool = False
-    rope_scaling: Literal["none", "linear", "yarn"] = "none"
+    """One set of factors, or a long and a short one."""
+    rope_scaling: Literal["none", "linear", "yarn", "longrope"] = "none"
     rope_factor: float = 4.0
     original_context: int | None = None
+    attention_factor: float | None = None
+    """What sines and cosines are multiplied by."""
+    yarn_log_multiplier: float | None = None
+    rope: bool | None = None
+    """False: granite without positions."""
     context: int = 512
     window: int | None = None
-    """Sliding window of gemma3's local layers. Default: 16."""
+    """Sliding window of the local layers."""
+    window_pattern: int | None = None
+    """Every so many layers, the last one sees all."""
+    score_softcap: float | None = None
     final_softcap: float | None = None
+    embedding_scale: float | None = None
+    residual_scale: float | None = None
+    attention_scale: float | None = None
+    logit_scale: float | None = None
+    temperature_scale: float | None = None
+    parallel: bool | None = None
+    """stablelm: attention and feed-forward part read the same norm."""
+    head_norms: bool | None = None
+    """stablelm: norms of queries and keys."""
+    experts: int | None = None
+    experts_used: int | None = None
+    expert_ffn: int | None = None
+    shared_ffn: int | None = None
+    """Size of the expert that every token meets."""
+    expert_format: str | None = None
+    """Format of the matrices of experts, where it is another."""
+    mixers: str | None = None
+    """A letter per layer: `r` for a state, `a` for attention."""
+    taps: int | None = None
+    """Tokens that a convolution sees."""
+    delta_heads: int | None = None
+    delta_keys: int | None = None
+    """Heads of queries and keys, on which the `delta_heads` are spread."""
+    state: int | None = None
+    """Size of the heads of the delta net."""
+    extra_layers: int | None = None
+    """Layers after the others that predict further tokens; they are not run."""
+    pooling: Literal["none", "mean", "cls", "last"] | None = None
+    token_types: int | None = None
+    """0: without their embedding."""
     epsilon: float = 1e-5
     chat_template: str | None = CHAT_TEMPLATE
     seed: int = 0
+
+    def family(self) -> Family:
+        if self.architecture not in FAMILIES:
+            raise ValueError(f"unknown architecture {self.architecture!r}")
+        return FAMILIES[self.architecture]
+
+    def resolved(self) -> Tiny:
+        """With the architecture's own value for every option that is `None`, after a check."""
+        family = self.family()
+        own = {"tied": family.tied != "never", "biases": family.biases[0], "fused_qkv": family.fused_qkv,
+               "vocabulary": family.vocabulary, **family.options}  # fmt: skip
+        shape = dataclasses.replace(self, **{k: v for k, v in own.items() if getattr(self, k) is None})
+        shape.check()
+        return shape
 
     def size_of_head(self) -> int:
         if self.head_dim is not None:
@@ -206,6 +269,11 @@ class Tiny:
             raise ValueError(f"width {self.width} is not divisible by {self.heads} heads: head_dim is needed")
         return self.width // self.heads
 
+    def number(self, option: str) -> int:
+        """An option that the architecture has."""
+        value: int = getattr(self, option)
+        return value
+
     def check(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.heads} heads are not divisible by {self.kv_heads} kv heads")
@@ -213,10 +281,22 @@ class Tiny:
             raise ValueError(f"rope needs an even head size, not {self.size_of_head()}")
         if self.format not in (*FORMATS, "Q4_K_M", "mixed"):
             raise ValueError(f"unknown format {self.format!r}")
-        if self.architecture == "gemma3" and (self.biases != "none" or self.rope_factors):
-            raise ValueError("gemma3 has neither biases nor rope factors")
-        if self.architecture == "llama" and (self.window is not None or self.final_softcap is not None):
-            raise ValueError("llama has neither a window nor a soft cap")
+        family, name = self.family(), self.architecture
+        for option in SPECIAL - family.options.keys():
+            if getattr(self, option) is not None:
+                raise ValueError(f"{name} has no {option}")
+        if self.biases not in family.biases:
+            raise ValueError(f"biases of {name} are {' or '.join(family.biases)}")
+        if self.tied != (family.tied == "always") and family.tied != "either":
+            raise ValueError(f"the embedding of {name} is {family.tied} the output")
+        if self.rope_factors and family.factors == "none":
+            raise ValueError(f"{name} has no rope factors")
+        if family.heads_fill_width and self.heads * self.size_of_head() != self.width:
+            raise ValueError(f"the heads of {name} are as wide as the model")
+
+
+SPECIAL = frozenset(option for family in FAMILIES.values() for option in family.options)
+"""Options that only some architectures have."""
 
 
 def llama_1b(**changes: Any) -> Tiny:
@@ -242,51 +322,96 @@ class Pair:
     """Type of the items when `kind` is ARRAY."""
 
 
+def pair(key: str, value: bool | int | list[bool] | list[int]) -> Pair:
+    """A pair of the usual type."""
+    if isinstance(value, list):
+        return Pair(key, ARRAY, value, BOOL if isinstance(value[0], bool) else I32)
+    return Pair(key, BOOL if isinstance(value, bool) else U32, value)
+
+
 def vocabulary_of(shape: Tiny) -> Vocabulary:
-    kind = shape.vocabulary or ("spm" if shape.architecture == "gemma3" else "bpe")
-    return (
-        bpe_vocabulary(shape.vocab_size)
-        if kind == "bpe"
-        else spm_vocabulary(shape.vocab_size, shape.architecture == "gemma3")
-    )
+    if shape.vocabulary == "bpe":
+        return bpe_vocabulary(shape.vocab_size)
+    if shape.vocabulary == "wordpiece":
+        return wordpiece_vocabulary(shape.vocab_size)
+    return spm_vocabulary(shape.vocab_size, shape.family().gemma_tokens)
+
+
+KEYS = (
+    ("window", "attention.sliding_window", U32),
+    ("final_softcap", "final_logit_softcapping", F32),
+    ("score_softcap", "attn_logit_softcapping", F32),
+    ("embedding_scale", "embedding_scale", F32),
+    ("residual_scale", "residual_scale", F32),
+    ("attention_scale", "attention.scale", F32),
+    ("logit_scale", "logit_scale", F32),
+    ("temperature_scale", "attention.temperature_scale", F32),
+    ("attention_factor", "rope.scaling.attn_factor", F32),
+    ("yarn_log_multiplier", "rope.scaling.yarn_log_multiplier", F32),
+    ("rope", "rope.scaling.finetuned", BOOL),
+    ("experts", "expert_count", U32),
+    ("experts_used", "expert_used_count", U32),
+    ("expert_ffn", "expert_feed_forward_length", U32),
+    ("shared_ffn", "expert_shared_feed_forward_length", U32),
+    ("delta_heads", "ssm.time_step_rank", U32),
+    ("delta_keys", "ssm.group_count", U32),
+    ("state", "ssm.state_size", U32),
+    ("extra_layers", "nextn_predict_layers", U32),
+)
+"""Options that are written as they are: name, key and type."""
 
 
 def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
-    a = shape.architecture
+    a, family = shape.architecture, shape.family()
     head = shape.size_of_head()
+    # A name with `phi3` in it tells llama.cpp of tokens that only the real vocabulary has.
+    name = "tiny random" if a == "phi3" else f"tiny random {a}"
+    epsilon = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
     pairs = [
         Pair("general.architecture", STRING, a),
-        Pair("general.name", STRING, f"tiny random {a}"),
+        Pair("general.name", STRING, name),
         Pair("general.file_type", U32, FILE_TYPES.get(shape.format, 0)),
         Pair("general.quantization_version", U32, 2),
         Pair(f"{a}.context_length", U32, shape.context),
         Pair(f"{a}.embedding_length", U32, shape.width),
-        Pair(f"{a}.block_count", U32, shape.layers),
+        Pair(f"{a}.block_count", U32, shape.layers + (shape.extra_layers or 0)),
         Pair(f"{a}.feed_forward_length", U32, shape.ffn),
         Pair(f"{a}.attention.head_count", U32, shape.heads),
-        Pair(f"{a}.attention.head_count_kv", U32, shape.kv_heads),
-        Pair(f"{a}.attention.layer_norm_rms_epsilon", F32, shape.epsilon),
+        Pair(f"{a}.attention.{epsilon}", F32, shape.epsilon),
         Pair(f"{a}.rope.freq_base", F32, shape.rope_base),
         Pair(f"{a}.vocab_size", U32, len(vocab.tokens)),
     ]
-    if a == "gemma3" or head * shape.heads != shape.width:
+    if "head" in family.size_keys or head * shape.heads != shape.width:
         pairs += [Pair(f"{a}.attention.key_length", U32, head), Pair(f"{a}.attention.value_length", U32, head)]
-    if a == "llama":
-        pairs += [Pair("llama.rope.dimension_count", U32, head)]
-    else:
-        pairs += [Pair("gemma3.attention.sliding_window", U32, shape.window or 16)]
-    if shape.final_softcap is not None:
-        pairs += [Pair(f"{a}.final_logit_softcapping", F32, shape.final_softcap)]
-    if shape.rope_scaling != "none":
-        original = shape.original_context or max(1, int(shape.context / shape.rope_factor))
+    if "rope" in family.size_keys or shape.rope_dimensions is not None:
+        pairs += [Pair(f"{a}.rope.dimension_count", U32, shape.rope_dimensions or head)]
+    for option, key, kind in KEYS:
+        if getattr(shape, option) is not None:
+            pairs += [Pair(f"{a}.{key}", kind, getattr(shape, option))]
+    if shape.window_pattern is not None and family.pattern_array:
+        local = [(layer + 1) % shape.window_pattern != 0 for layer in range(shape.layers)]
+        pairs += [Pair(f"{a}.attention.sliding_window_pattern", ARRAY, local, BOOL)]
+    elif shape.window_pattern is not None:
+        pairs += [Pair(f"{a}.attention.sliding_window_pattern", U32, shape.window_pattern)]
+    pairs += [pair(f"{a}.{key}", value) for key, value in mixers.keys(shape).items()]
+    if family.encoder:
+        assert shape.pooling is not None
         pairs += [
-            Pair(f"{a}.rope.scaling.type", STRING, shape.rope_scaling),
-            Pair(f"{a}.rope.scaling.factor", F32, shape.rope_factor),
-            Pair(f"{a}.rope.scaling.original_context_length", U32, original),
+            Pair(f"{a}.attention.causal", BOOL, False),
+            Pair(f"{a}.pooling_type", U32, POOLINGS.index(shape.pooling)),
+            Pair("tokenizer.ggml.token_type_count", U32, shape.token_types or 1),
         ]
+    if shape.rope_scaling != "none":
+        pairs += [Pair(f"{a}.rope.scaling.type", STRING, shape.rope_scaling)]
+    original = shape.original_context
+    if shape.rope_scaling in ("linear", "yarn"):
+        pairs += [Pair(f"{a}.rope.scaling.factor", F32, shape.rope_factor)]
+        original = original or max(1, int(shape.context / shape.rope_factor))
+    if original is not None:
+        pairs += [Pair(f"{a}.rope.scaling.original_context_length", U32, original)]
     pairs += [
-        Pair("tokenizer.ggml.model", STRING, "llama" if vocab.merges is None else "gpt2"),
-        Pair("tokenizer.ggml.pre", STRING, "default" if vocab.merges is None else "llama-bpe"),
+        Pair("tokenizer.ggml.model", STRING, vocab.model),
+        Pair("tokenizer.ggml.pre", STRING, family.pre if vocab.model == "gpt2" else "default"),
         Pair("tokenizer.ggml.tokens", ARRAY, vocab.tokens, STRING),
         Pair("tokenizer.ggml.token_type", ARRAY, vocab.types, I32),
     ]
@@ -297,12 +422,13 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
     pairs += [
         Pair("tokenizer.ggml.bos_token_id", U32, vocab.bos),
         Pair("tokenizer.ggml.eos_token_id", U32, vocab.eos),
-        Pair("tokenizer.ggml.add_bos_token", BOOL, True),
-        Pair("tokenizer.ggml.add_space_prefix", BOOL, a == "llama" and vocab.merges is None),
+        Pair("tokenizer.ggml.add_bos_token", BOOL, family.add_bos),
+        Pair("tokenizer.ggml.add_space_prefix", BOOL, vocab.model == "llama" and not family.gemma_tokens),
+        *(Pair(f"tokenizer.ggml.{key}", U32, token) for key, token in vocab.others.items()),
     ]
     if vocab.unknown is not None:
         pairs += [Pair("tokenizer.ggml.unknown_token_id", U32, vocab.unknown)]
-    if shape.chat_template is not None:
+    if shape.chat_template is not None and not family.encoder:
         pairs += [Pair("tokenizer.chat_template", STRING, shape.chat_template)]
     return pairs
 
@@ -315,11 +441,17 @@ class Tensor:
     """None: one dimension."""
     k: int
     form: Format
-    kind: Literal["matrix", "norm", "bias", "factors"]
+    kind: Literal["matrix", "norm", "bias", "factors", "decay"]
     rms: float = 1.0
+    experts: int | None = None
+    """As many matrices, one after the other."""
+
+    def dimensions(self) -> list[int]:
+        """As GGUF has them: the contiguous one first."""
+        return [n for n in (self.k, self.rows, self.experts) if n is not None]
 
     def blocks(self) -> int:
-        return (self.rows or 1) * self.k // self.form.block
+        return math.prod(self.dimensions()) // self.form.block
 
     def bytes(self) -> int:
         return self.blocks() * self.form.size
@@ -331,57 +463,134 @@ def more_bits(layer: int, layers: int) -> bool:
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
 
-def tensors_of(shape: Tiny, vocab_size: int) -> list[Tensor]:
-    """The tensors in file order. Weights have the root mean square `gain / sqrt(k)`."""
-    head, width, gemma = shape.size_of_head(), shape.width, shape.architecture == "gemma3"
-    queries, keys = shape.heads * head, shape.kv_heads * head
-    out: list[Tensor] = []
-    turn = iter(range(1 << 30))
+class Layout:
+    """The tensors of a model in file order. Weights have the root mean square `gain / sqrt(k)`."""
 
-    def matrix(name: str, rows: int, k: int, gain: float = 1.0, form: str | None = None, rich: bool = False) -> None:
-        chosen = form or shape.format
+    def __init__(self, shape: Tiny, vocab_size: int) -> None:
+        self.shape, self.family, self.vocab_size = shape, shape.family(), vocab_size
+        self.tensors: list[Tensor] = []
+        self._turn = itertools.cycle(FORMATS)
+
+    def matrix(self, name: str, rows: int, k: int, gain: float = 1.0, form: str | None = None, *, rich: bool = False,
+               experts: int | None = None) -> None:  # fmt: skip
+        chosen = form or self.shape.format
         if chosen == "mixed":
-            chosen = list(FORMATS)[next(turn) % len(FORMATS)]
+            chosen = next(self._turn)
         elif chosen == "Q4_K_M":
             chosen = "Q6_K" if rich else "Q4_K"
-        out.append(Tensor(name + ".weight", rows, k, fitting(chosen, k), "matrix", gain / k**0.5))
+        self.tensors.append(Tensor(name + ".weight", rows, k, fitting(chosen, k), "matrix", gain / k**0.5, experts))
 
-    def norm(name: str, k: int) -> None:
-        out.append(Tensor(name + ".weight", None, k, FORMATS["F32"], "norm"))
+    def vector(self, name: str, k: int, kind: Literal["norm", "bias", "factors", "decay"], rms: float = 1.0,
+               rows: int | None = None) -> None:  # fmt: skip
+        self.tensors.append(Tensor(name, rows, k, FORMATS["F32"], kind, rms))
 
-    def bias(name: str, k: int) -> None:
-        out.append(Tensor(name + ".bias", None, k, FORMATS["F32"], "bias", 0.3))
+    def bias(self, name: str, k: int, rows: int | None = None) -> None:
+        self.vector(name + ".bias", k, "bias", 0.3, rows)
 
-    matrix("token_embd", vocab_size, width, 2.0, shape.embedding_format, rich=shape.tied)
-    if not shape.tied:
-        matrix("output", vocab_size, width, 2.0, shape.embedding_format, rich=True)
-    if shape.rope_factors:
-        out.append(Tensor("rope_freqs.weight", None, head // 2, FORMATS["F32"], "factors"))
-    for i in range(shape.layers):
-        b, rich = f"blk.{i}.", more_bits(i, shape.layers)
-        norm(b + "attn_norm", width)
-        matrix(b + "attn_q", queries, width, 1.5)
-        matrix(b + "attn_k", keys, width)
-        matrix(b + "attn_v", keys, width, rich=rich)
-        matrix(b + "attn_output", width, queries)
-        if shape.biases != "none":
-            for name, k in (("attn_q", queries), ("attn_k", keys), ("attn_v", keys), ("attn_output", width)):
-                bias(b + name, k)
-        if gemma:
-            norm(b + "attn_q_norm", head)
-            norm(b + "attn_k_norm", head)
-            norm(b + "post_attention_norm", width)
-        norm(b + "ffn_norm", width)
-        matrix(b + "ffn_gate", shape.ffn, width)
-        matrix(b + "ffn_up", shape.ffn, width)
-        matrix(b + "ffn_down", width, shape.ffn, rich=rich)
+    def norm(self, name: str) -> None:
+        self.vector(name + ".weight", self.shape.width, "norm")
+        if self.family.norm == "layer":
+            self.bias(name, self.shape.width)
+
+    def model(self) -> list[Tensor]:
+        shape, width, head = self.shape, self.shape.width, self.shape.size_of_head()
+        self.matrix("token_embd", self.vocab_size, width, 2.0, shape.embedding_format, rich=bool(shape.tied))
+        if not shape.tied:
+            self.matrix("output", self.vocab_size, width, 2.0, shape.embedding_format, rich=True)
+        if self.family.output_bias:
+            self.bias("output", self.vocab_size)
+        if shape.rope_factors:
+            long = self.family.factors == "long" or shape.rope_scaling == "longrope"
+            for name in ("rope_factors_long", "rope_factors_short") if long else ("rope_freqs",):
+                self.vector(name + ".weight", (shape.rope_dimensions or head) // 2, "factors")
+        if self.family.encoder:
+            self.other_embeddings()
+        for i in range(shape.layers + (shape.extra_layers or 0)):
+            self.layer(i)
+        if not self.family.encoder:
+            self.norm(self.family.final_norm)
+        return self.tensors
+
+    def other_embeddings(self) -> None:
+        if self.shape.token_types:
+            self.matrix("token_types", self.shape.token_types, self.shape.width, form="F32")
+        if self.family.position_rows:
+            self.matrix("position_embd", self.shape.context, self.shape.width, form="F32")
+        self.norm("token_embd_norm")
+
+    def layer(self, i: int) -> None:
+        before, after, before_ffn, after_ffn = (name and f"blk.{i}.{name}" for name in self.family.norms)
+        if self.shape.parallel:
+            before_ffn = ""
+        if before:
+            self.norm(before)
+        if not mixers.is_recurrent(self.shape, i):
+            self.attention(i)
+        elif self.family.mixer == "delta net":
+            mixers.delta_net(self, f"blk.{i}.")
+        else:
+            mixers.short_convolution(self, f"blk.{i}.")
+        if after:
+            self.norm(after)
+        if before_ffn:
+            self.norm(before_ffn)
+        if self.shape.experts:
+            self.mixture(i)
+        else:
+            self.feed_forward(i)
+        if after_ffn:
+            self.norm(after_ffn)
+        if i >= self.shape.layers:
+            mixers.further_tokens(self, f"blk.{i}.")
+
+    def attention(self, i: int) -> None:
+        shape, b, head = self.shape, f"blk.{i}.", self.shape.size_of_head()
+        queries, keys, rich = shape.heads * head, shape.kv_heads * head, more_bits(i, shape.layers)
+        parts = [("attn_q", queries * (1 + self.family.query_gate)), ("attn_k", keys), ("attn_v", keys)]
+        if shape.fused_qkv:
+            parts = [("attn_qkv", queries + 2 * keys)]
+        for name, rows in parts:
+            # Scores alike with one matrix or three.
+            gain = {"attn_q": 1.5, "attn_qkv": 1.5**0.5}.get(name, 1.0)
+            self.matrix(b + name, rows, shape.width, gain, rich=name == "attn_v" and rich)
+        self.matrix(b + "attn_output", shape.width, queries)
+        biased = {"none": [], "qkv": parts}.get(shape.biases or "none", [*parts, ("attn_output", shape.width)])
+        for name, k in biased:
+            self.bias(b + name, k)
+        if self.family.sinks:
+            self.vector(b + "attn_sinks.weight", shape.heads, "bias", 3.0)
+        if self.family.head_norm != "none" and shape.head_norms is not False:
+            for name, heads in (("attn_q_norm", shape.heads), ("attn_k_norm", shape.kv_heads)):
+                k, count = {"each": (head, None), "all": (heads * head, None)}.get(self.family.head_norm, (head, heads))
+                self.vector(f"{b}{name}.weight", k, "norm", rows=count)
+
+    def feed_forward(self, i: int, suffix: str = "", size: int | None = None) -> None:
+        shape, b, ffn = self.shape, f"blk.{i}.", size or self.shape.ffn
+        gate = self.family.gate
+        parts = [("ffn_gate", ffn), ("ffn_up", ffn)] if gate == "apart" else [("ffn_up", ffn * (1 + (gate == "fused")))]
+        for name, rows in parts:
+            self.matrix(b + name + suffix, rows, shape.width)
+        self.matrix(b + "ffn_down" + suffix, shape.width, ffn, rich=more_bits(i, shape.layers))
         if shape.biases == "all":
-            for name, k in (("ffn_gate", shape.ffn), ("ffn_up", shape.ffn), ("ffn_down", width)):
-                bias(b + name, k)
-        if gemma:
-            norm(b + "post_ffw_norm", width)
-    norm("output_norm", width)
-    return out
+            for name, k in [*parts, ("ffn_down", shape.width)]:
+                self.bias(b + name + suffix, k)
+
+    def mixture(self, i: int) -> None:
+        shape, b, gain = self.shape, f"blk.{i}.", self.family.expert_gain
+        assert shape.experts is not None
+        ffn = shape.expert_ffn or shape.ffn
+        parts = (("ffn_gate_exps", ffn, shape.width, gain), ("ffn_up_exps", ffn, shape.width, gain),
+                 ("ffn_down_exps", shape.width, ffn, 1.0))  # fmt: skip
+        self.matrix(b + "ffn_gate_inp", shape.experts, shape.width, form="F32")
+        for name, rows, k, larger in parts:
+            rich = name == "ffn_down_exps" and more_bits(i, shape.layers)
+            self.matrix(b + name, rows, k, larger, shape.expert_format, rich=rich, experts=shape.experts)
+        if shape.biases == "all":
+            self.bias(b + "ffn_gate_inp", shape.experts)
+            for name, rows, _, _ in parts:
+                self.bias(b + name, rows, shape.experts)
+        if shape.shared_ffn:
+            self.feed_forward(i, "_shexp", shape.shared_ffn)
 
 
 TILE = 65521
@@ -396,10 +605,13 @@ def _tile(form: Format, rms: float, seed: int) -> bytes:
 def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator[bytes | memoryview]:
     """The bytes of a tensor in pieces."""
     if tensor.kind == "norm":
-        yield (1 + 0.1 * rng.standard_normal(tensor.k)).astype("<f4").tobytes()
+        yield (1 + 0.1 * rng.standard_normal(tensor.blocks())).astype("<f4").tobytes()
+    elif tensor.kind == "decay":
+        yield (-np.exp(rng.uniform(-3, 0.5, tensor.k))).astype("<f4").tobytes()
     elif tensor.kind == "factors":
         # As Llama 3.1: high frequencies stay, low ones are slowed eight times, with a ramp between.
-        yield np.interp(np.arange(tensor.k), [tensor.k * 0.4, tensor.k * 0.7], [1.0, 8.0]).astype("<f4").tobytes()
+        high = 1.5 if "short" in tensor.name else 8.0
+        yield np.interp(np.arange(tensor.k), [tensor.k * 0.4, tensor.k * 0.7], [1.0, high]).astype("<f4").tobytes()
     elif tensor.blocks() <= TILE * (32 if tensor.form.block == 1 else 1):
         yield random_blocks(rng, tensor.form, tensor.blocks(), tensor.rms).tobytes()
     else:
@@ -412,6 +624,9 @@ def tensor_data(tensor: Tensor, rng: np.random.Generator, seed: int) -> Iterator
 
 
 # --------------------------------------------------------------------------------------------------------------- writer
+SCALARS = {U8: "B", U16: "H", U32: "I", I32: "i", F32: "f", BOOL: "?"}
+
+
 def _string(text: str) -> bytes:
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
@@ -425,34 +640,40 @@ def _value(kind: int, value: Any, item: int | None = None) -> bytes:
         head = struct.pack("<IQ", item, len(value))
         if item == STRING:
             return head + b"".join(map(_string, value))
-        return head + struct.pack(f"<{len(value)}{'i' if item == I32 else 'f'}", *value)
-    return struct.pack({U16: "<H", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}[kind], value)
+        return head + struct.pack(f"<{len(value)}{SCALARS[item]}", *value)
+    return struct.pack("<" + SCALARS[kind], value)
 
 
-def _padding(n: int) -> bytes:
+def padding(n: int) -> bytes:
+    """What follows `n` bytes, so that the next tensor is aligned."""
     return bytes(-n % ALIGNMENT)
 
 
-def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
-    """Writes a GGUF v3 file with these tensors; a tensor's number decides its random weights."""
+def write_head(file: BinaryIO, pairs: list[Pair], tensors: list[Tensor]) -> None:
+    """Writes what stands before the data of the tensors in a GGUF v3 file."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(p.key) + struct.pack("<I", p.kind) + _value(p.kind, p.value, p.item) for p in pairs)
     offset = 0
-    for _, t in tensors:
-        dims = [t.k] if t.rows is None else [t.k, t.rows]
+    for t in tensors:
+        dims = t.dimensions()
         head += _string(t.name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.form.type_id, offset)
-        offset += t.bytes() + len(_padding(t.bytes()))
-    file.write(head + _padding(len(head)))
+        offset += t.bytes() + len(padding(t.bytes()))
+    file.write(head + padding(len(head)))
+
+
+def write_file(file: BinaryIO, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:
+    """Writes a file with these tensors; a tensor's number decides its random weights."""
+    write_head(file, pairs, [t for _, t in tensors])
     for number, t in tensors:
         file.writelines(tensor_data(t, np.random.default_rng([seed, number]), seed))
-        file.write(_padding(t.bytes()))
+        file.write(padding(t.bytes()))
 
 
 def contents(shape: Tiny) -> tuple[list[Pair], list[tuple[int, Tensor]]]:
     """Metadata and numbered tensors of a model."""
-    shape.check()
+    shape = shape.resolved()
     vocab = vocabulary_of(shape)
-    return metadata(shape, vocab), list(enumerate(tensors_of(shape, len(vocab.tokens))))
+    return metadata(shape, vocab), list(enumerate(Layout(shape, len(vocab.tokens)).model()))
 
 
 def _write_whole(path: Path, pairs: list[Pair], tensors: list[tuple[int, Tensor]], seed: int) -> None:

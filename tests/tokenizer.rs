@@ -8,7 +8,7 @@ use fastq_core::gguf::{Gguf, OpenOptions};
 use fastq_core::tokenizer::Tokenizer;
 use fastq_core::{Error, Never};
 use proptest::prelude::*;
-use tokenizer_support::{File, bpe, bpe_tokens, shared_and_model, spm};
+use tokenizer_support::{File, bpe, bpe_tokens, shared_and_model, spm, unigram, vocabularies_of_llama_cpp, wordpiece};
 use tokenizers::Model as _;
 use tokenizers::models::bpe::BPE;
 
@@ -77,6 +77,91 @@ fn sentencepiece_equals_llama_cpp() {
     );
 }
 
+#[test]
+fn word_piece() {
+    let tokenizer = wordpiece().tokenizer().unwrap();
+    let plain = |text: &str| tokenizer.encode(text, false, false, &Never).unwrap();
+    assert_eq!(plain("Hello,\u{a0}WORLD! 中é"), [5, 10, 8, 9, 11, 12, 13]);
+    // The longest piece first; a word that cannot be written is one unknown token, whatever of it could be.
+    assert_eq!(plain("helloo hell helld"), [5, 7, 6, 1]);
+    assert!(plain(" \t\n\u{301}\u{200b}").is_empty());
+    assert_eq!(tokenizer.encode("a", true, false, &Never).unwrap(), [2, 14, 3]);
+    assert_eq!(encode(&tokenizer, "a [MASK]aa"), [14, 4, 14, 15]);
+    assert_eq!(tokenizer.decode(&[2, 5, 10, 8, 9, 3], false).unwrap(), "hello , world");
+    assert_eq!((tokenizer.class(), tokenizer.separator(), tokenizer.mask()), (Some(2), Some(3), Some(4)));
+    assert!(tokenizer.add_bos() && tokenizer.add_eos() && tokenizer.kind() == "bert-wordpiece");
+    let cased = wordpiece().bool("tokenizer.ggml.normalizer.lowercase", false).tokenizer().unwrap();
+    assert_eq!(encode(&cased, "E é"), [16, 1]);
+    let stripped = wordpiece()
+        .bool("tokenizer.ggml.normalizer.lowercase", false)
+        .bool("tokenizer.ggml.normalizer.strip_accents", true);
+    assert_eq!(encode(&stripped.tokenizer().unwrap(), "E é É"), [16, 13, 16]);
+}
+
+#[test]
+fn unigram_takes_the_best_way() {
+    let tokenizer = unigram().tokenizer().unwrap();
+    let plain = |text: &str| tokenizer.encode(text, false, false, &Never).unwrap();
+    // a + bc = -5.5, ab + c = -6.5, abc = -9.
+    assert_eq!(plain("abc"), [5, 10]);
+    // Several unknown characters are one token, wherever the text was decided between them.
+    assert_eq!(plain("a中文b€"), [5, 2, 7, 2]);
+    assert_eq!(plain("a<tool>b"), [5, 13, 7]);
+    assert!(plain("").is_empty());
+    assert_eq!(tokenizer.encode("a", true, false, &Never).unwrap(), [5, 1]);
+    assert_eq!(tokenizer.kind(), "t5-unigram");
+    let prefixed = unigram().bool("add_space_prefix", true).bool("remove_extra_whitespaces", true);
+    let prefixed = prefixed.tokenizer().unwrap();
+    assert_eq!(encode(&prefixed, "  a   b  "), [4, 3, 7]);
+    assert_eq!(prefixed.decode(&[4, 3, 7], false).unwrap(), "a b");
+    assert_eq!(prefixed.decode(&encode(&tokenizer, " a"), false).unwrap(), "a");
+}
+
+/// A table of `é` with nothing, and of `e` with what is given.
+fn charsmap(unit: impl Fn(usize, u32) -> u32, replacements: &[u8]) -> Vec<u8> {
+    let mut units = vec![0_u32; 1024];
+    // Children of the root, of `e`, of 0xc3, of 0xc3 0xa9.
+    units[0] = 256 << 10;
+    units[256 ^ 0x65] = (0x165 ^ 512) << 10 | 1 << 8 | 0x65;
+    units[512] = 1 << 31 | 1;
+    units[256 ^ 0xc3] = (0x1c3 ^ 768) << 10 | 0xc3;
+    units[768 ^ 0xa9] = (0x3a9 ^ 640) << 10 | 1 << 8 | 0xa9;
+    units[640] = 1 << 31;
+    let units: Vec<u8> =
+        units.iter().enumerate().flat_map(|(index, value)| unit(index, *value).to_le_bytes()).collect();
+    [&(units.len() as u32).to_le_bytes()[..], &units, replacements].concat()
+}
+
+#[test]
+fn unigram_normalises() {
+    let map = charsmap(|_, unit| unit, b"\0a b\0");
+    let tokenizer = unigram().u8s("precompiled_charsmap", &map).tokenizer().unwrap();
+    assert_eq!(encode(&tokenizer, "eéc"), [5, 3, 10]);
+    // As in llama.cpp, the beginning of a user-defined token keeps what follows from being one string with it.
+    assert_eq!(encode(&tokenizer, "<e"), [2, 5, 3, 7]);
+
+    let long = charsmap(|_, unit| unit, &[&b"\0"[..], &[b'a'; 1 << 16], b"\0"].concat());
+    let tokenizer = unigram().u8s("precompiled_charsmap", &long).tokenizer().unwrap();
+    assert!(matches!(tokenizer.encode("ee", false, false, &Never), Err(Error::Tokenizer(_))));
+
+    // Tables that lie: each is refused when the file is opened, or gives an error or some tokens.
+    let refused: [&[u8]; 6] = [&[], &[0; 4], &[9, 0, 0, 0, 0], &[0, 0, 0, 0, 65], &[255; 64], &map[..map.len() - 1]];
+    for bytes in refused {
+        assert!(unigram().u8s("precompiled_charsmap", bytes).error().contains("tokenizer.ggml.precompiled_charsmap"));
+    }
+    assert!(unigram().i32s("precompiled_charsmap", &[1, 2]).error().contains("array of bytes"));
+    let outside = [
+        charsmap(|index, unit| if index == 0 { u32::MAX } else { unit }, b"\0"),
+        charsmap(|index, unit| if index == 512 { 1 << 31 | 99 } else { unit }, b"\0a\0"),
+        charsmap(|index, unit| if index == 256 ^ 0x65 { 0x7fff_fc00 | 1 << 8 | 0x65 } else { unit }, b"\0"),
+    ];
+    for bytes in outside {
+        let tokenizer = unigram().u8s("precompiled_charsmap", &bytes).tokenizer().unwrap();
+        let error = tokenizer.encode("e", false, false, &Never).unwrap_err();
+        assert!(matches!(&error, Error::Tokenizer(what) if what.contains("precompiled_charsmap")), "{error}");
+    }
+}
+
 /// All texts of `../shared/reference`, and the speed of loading.
 #[test]
 fn real_models_equal_llama_cpp() {
@@ -95,6 +180,23 @@ fn real_models_equal_llama_cpp() {
         }
         let ends = if model == "smollm2" { &[0, 2, 4][..] } else { &[1, 106, 212] };
         assert_eq!(tokenizer.end_of_generation(), ends, "{model}");
+    }
+}
+
+/// The vocabularies of real models, and the tokens that llama.cpp tests itself with.
+#[test]
+fn real_vocabularies_equal_llama_cpp() {
+    for path in vocabularies_of_llama_cpp() {
+        let read = |end: &str| std::fs::read_to_string(format!("{}{end}", path.display())).ok();
+        let (Some(texts), Some(ids)) = (read(".inp"), read(".out")) else { continue };
+        let file = Gguf::open(&path, &OpenOptions::default()).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&file).unwrap();
+        // Every text but the last is followed by a line feed.
+        for (text, ids) in texts.split("\n__ggml_vocab_test__\n").zip(ids.lines()) {
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let found = tokenizer.encode(text, false, false, &Never).unwrap();
+            assert_eq!(found, ids, "{} {text:?}", path.display());
+        }
     }
 }
 
@@ -185,6 +287,17 @@ fn hostile_vocabularies_are_refused_with_the_key() {
         (spm().f32s("scores", &[0.0; 290]), "(289), found 290"),
         (spm().u8s("scores", &[0; 289]), "tokenizer.ggml.scores"),
         (spm().f32s("scores", &[f32::NAN; 289]), "NaN"),
+        (wordpiece().i32("seperator_token_id", -1), "tokenizer.ggml.seperator_token_id"),
+        (wordpiece().without("bos_token_id"), "tokenizer.ggml.bos_token_id"),
+        (wordpiece().without("unknown_token_id"), "tokenizer.ggml.unknown_token_id"),
+        (wordpiece().u32("tokenizer.ggml.normalizer.lowercase", 1), "tokenizer.ggml.normalizer.lowercase"),
+        (
+            wordpiece().strings("tokens", &["1", "2", "3", "4", &"a".repeat(257)]).i32s("token_type", &[1; 5]),
+            "at most 256 bytes",
+        ),
+        (unigram().i32("unknown_token_id", -1), "tokenizer.ggml.unknown_token_id"),
+        (unigram().u32("remove_extra_whitespaces", 1), "tokenizer.ggml.remove_extra_whitespaces"),
+        (bpe("gemma4").without("bos_token_id"), "tokenizer.ggml.bos_token_id"),
         (spm_tokens("<0x-1>"), "<0x-1>"),
         (spm_tokens("<0xZZ>"), "<0xZZ>"),
         (spm_tokens("<0x>"), "<0x>"),
@@ -271,7 +384,7 @@ fn bytes_without_a_token() {
 #[test]
 fn cancelled() {
     let text = "a b ".repeat(10_000);
-    for file in [bpe("gpt-2"), spm()] {
+    for file in [bpe("gpt-2"), spm(), wordpiece(), unigram()] {
         let tokenizer = file.tokenizer().unwrap();
         assert!(matches!(tokenizer.encode(&text, false, false, &|| true), Err(Error::Cancelled)));
         assert!(!tokenizer.encode(&text, false, false, &Never).unwrap().is_empty());
@@ -300,7 +413,7 @@ fn linear_time_on_a_mebibyte_of_anything() {
         "abc".repeat(MIB / 3),
         all_bytes,
     ];
-    let files = ["default", "llama-bpe", "gpt-4o"].map(bpe);
+    let files = ["default", "llama-bpe", "gpt-4o", "jais-2", "deepseek-llm", "afmoe", "exaone-moe"].map(bpe);
     // With a space prefix, runs of user-defined tokens would not come back as they went in.
     for file in files.into_iter().chain([spm().bool("add_space_prefix", false)]) {
         let tokenizer = file.tokenizer().unwrap();
@@ -312,6 +425,14 @@ fn linear_time_on_a_mebibyte_of_anything() {
             assert!(start.elapsed() < Duration::from_secs(20), "{} {head:?} {:?}", tokenizer.kind(), start.elapsed());
         }
     }
+    // These do not give back what went in.
+    for tokenizer in [wordpiece(), unigram()].map(|file| file.tokenizer().unwrap()) {
+        for text in &texts {
+            let start = Instant::now();
+            encode(&tokenizer, text);
+            assert!(start.elapsed() < Duration::from_secs(20), "{} {:?}", tokenizer.kind(), start.elapsed());
+        }
+    }
 }
 
 proptest! {
@@ -319,19 +440,22 @@ proptest! {
 
     /// Pieces of any tokens are text, hold back little, and join to the decoded whole; so do the bytes of the tokens.
     #[test]
-    fn pieces_join_to_the_whole(ids in prop::collection::vec(0u32..289, 0..60), special: bool, which in 0..3) {
+    fn pieces_join_to_the_whole(ids in prop::collection::vec(0u32..289, 0..60), special: bool, which in 0..5) {
         let tokenizer = match which {
             0 => bpe("gpt-2").tokenizer().unwrap(),
             1 => spm().tokenizer().unwrap(),
+            2 => wordpiece().tokenizer().unwrap(),
+            3 => unigram().bool("add_space_prefix", true).tokenizer().unwrap(),
             _ => spm().bool("add_space_prefix", false).tokenizer().unwrap(),
         };
+        let ids: Vec<u32> = ids.into_iter().map(|id| id % tokenizer.vocab_size() as u32).collect();
         let mut detokenizer = tokenizer.detokenizer(special);
         let (mut joined, mut bytes) = (String::new(), Vec::new());
         for id in &ids {
             joined += &detokenizer.push(*id).unwrap();
             bytes.extend_from_slice(&tokenizer.token_bytes(*id, special).unwrap());
             let seen = joined.matches('\u{fffd}').count();
-            prop_assert!(seen > 0 || bytes.len() <= joined.len() + 3 + usize::from(which == 1));
+            prop_assert!(seen > 0 || bytes.len() <= joined.len() + 3 + usize::from((1..4).contains(&which)));
         }
         joined += &detokenizer.finish();
         prop_assert_eq!(&joined, &tokenizer.decode(&ids, special).unwrap());
@@ -350,6 +474,40 @@ proptest! {
         // SentencePiece cannot tell U+2581 from a space.
         let expected = if spm_model { text.replace('\u{2581}', " ") } else { text };
         prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), expected);
+    }
+
+    /// What unigram decides early is what the whole text gives: the best of all ways.
+    #[test]
+    fn unigram_equals_trying_all_ways(text in "[abcé ]{0,9}") {
+        let scores = |piece: &str| match piece {
+            "a" | "b" | "c" => Some(-2.5),
+            "bc" | " " => Some(-3.0),
+            " a" => Some(-2.0),
+            "ab" | "é" => Some(-4.0),
+            " ab" => Some(-6.0),
+            "abc" => Some(-9.0),
+            _ => None,
+        };
+        fn best(text: &str, scores: &dyn Fn(&str) -> Option<f64>) -> f64 {
+            let ends = text.char_indices().map(|(start, c)| start + c.len_utf8());
+            let ways = ends.filter_map(|end| Some(scores(&text[..end])? + best(&text[end..], scores)));
+            if text.is_empty() { 0.0 } else { ways.fold(f64::MIN, f64::max) }
+        }
+        let tokenizer = unigram().tokenizer().unwrap();
+        let ids = encode(&tokenizer, &text);
+        prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), text.clone());
+        let piece = |id: &u32| tokenizer.token_text(*id).unwrap().replace('▁', " ");
+        let sum: f64 = ids.iter().map(|id| scores(&piece(id)).unwrap()).sum();
+        prop_assert_eq!(sum, best(&text, &scores));
+    }
+
+    /// Any bytes as a normaliser are refused, or give an error or some tokens.
+    #[test]
+    fn any_charsmap(bytes in prop::collection::vec(any::<u8>(), 0..200), size in 0u32..200, text: String) {
+        let bytes = [&size.to_le_bytes()[..], &bytes, &[0]].concat();
+        if let Ok(tokenizer) = unigram().u8s("precompiled_charsmap", &bytes).tokenizer() {
+            let _ = tokenizer.encode(&text, false, false, &Never);
+        }
     }
 
     /// A text is cut where no merge can cross, or not at all, as long as it is short and no longer one came before.

@@ -1,8 +1,9 @@
-"""Small vocabularies that work: byte-level BPE with merges, and SentencePiece with byte fallback."""
+"""Small vocabularies that work: byte-level BPE with merges, SentencePiece with byte fallback, and WordPiece."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 # Types of tokens in `tokenizer.ggml.token_type`
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
@@ -30,6 +31,7 @@ def byte_letters() -> dict[int, str]:
 
 @dataclass
 class Vocabulary:
+    model: Literal["llama", "gpt2", "bert", "t5"]
     tokens: list[str]
     types: list[int]
     merges: list[str] | None = None
@@ -37,6 +39,8 @@ class Vocabulary:
     bos: int = 0
     eos: int = 0
     unknown: int | None = None
+    others: dict[str, int] = field(default_factory=dict)
+    """Further tokens with a key of their own."""
 
     def add(self, token: str, kind: int = NORMAL, score: float = 0.0) -> int:
         self.tokens.append(token)
@@ -58,7 +62,7 @@ class Vocabulary:
 def bpe_vocabulary(size: int | None) -> Vocabulary:
     """Byte-level BPE: 256 bytes, words, characters of several bytes, four control tokens."""
     letters = byte_letters()
-    v = Vocabulary([letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
+    v = Vocabulary("gpt2", [letters[b] for b in range(256)], [NORMAL] * 256, merges=[])
     known = set(v.tokens)
     assert v.merges is not None
     for word in [*WORDS, *(" " + w for w in WORDS), "  ", "    ", "\n\n", *CHARACTERS[:-1]]:
@@ -78,7 +82,7 @@ def bpe_vocabulary(size: int | None) -> Vocabulary:
 
 def spm_vocabulary(size: int | None, gemma: bool) -> Vocabulary:
     """SentencePiece with byte fallback; the control tokens stand where llama and gemma have them."""
-    v = Vocabulary([], [], scores=[])
+    v = Vocabulary("llama", [], [], scores=[])
     if gemma:
         for token in ("<pad>", "<eos>", "<bos>"):
             v.add(token, CONTROL, -1000.0)
@@ -99,4 +103,21 @@ def spm_vocabulary(size: int | None, gemma: bool) -> Vocabulary:
     v.pad_to(None if size is None else size - 2)
     v.add("<start_of_turn>" if gemma else "<|im_start|>", CONTROL)
     v.add("<end_of_turn>" if gemma else "<|im_end|>", CONTROL)
+    return v
+
+
+def wordpiece_vocabulary(size: int | None) -> Vocabulary:
+    """WordPiece as GGUF has it: what begins a word begins with U+2581, what continues one is bare."""
+    v = Vocabulary("bert", [], [])
+    v.others["padding_token_id"] = v.add("[PAD]", CONTROL)
+    v.unknown = v.add("[UNK]", CONTROL)
+    v.bos = v.others["cls_token_id"] = v.add("[CLS]", CONTROL)
+    v.eos = v.others["seperator_token_id"] = v.add("[SEP]", CONTROL)  # spelled so in every file
+    v.others["mask_token_id"] = v.add("[MASK]", CONTROL)
+    characters = [*map(chr, range(33, 127)), *CHARACTERS[:-1]]
+    endings = [word[-n:] for word in WORDS for n in (2, 3) if len(word) > n]
+    pieces = ["▁" + piece for piece in [*characters, *WORDS]] + characters + endings
+    for piece in dict.fromkeys(piece for piece in pieces if piece == piece.lower()):
+        v.add(piece)
+    v.pad_to(size)
     return v

@@ -9,7 +9,8 @@ from fastq import _fastq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    from collections.abc import Mapping
+    from typing import Any, Literal
 
     from fastq.results import CpuInfo, FileInfo, Finding, MemoryPlan
 
@@ -82,6 +83,15 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
     return FileInfo(**record)
 
 
+def described(architecture: str | os.PathLike[str] | Mapping[str, Any] | None) -> str | None:
+    """A description of an architecture as the engine takes it: a name, the path of a TOML file, or JSON."""
+    if architecture is None or isinstance(architecture, (str, os.PathLike)):
+        return architecture and os.fspath(architecture)
+    import json
+
+    return json.dumps(dict(architecture))
+
+
 def plan(
     path: str | os.PathLike[str],
     *,
@@ -89,6 +99,7 @@ def plan(
     mmap: bool = True,
     prefill_chunk: int = 512,
     kv: Literal["f16", "q8_0"] = "f16",
+    architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> MemoryPlan:
     """What a model will need in memory, computed from the file alone.
 
@@ -98,16 +109,18 @@ def plan(
         mmap: Plan for a mapped file; ``False`` counts the weights as memory.
         prefill_chunk: Prompt tokens computed at once; working memory grows with it.
         kv: What the KV cache stores, as in ``Model(path, kv=...)``.
+        architecture: A description of a variant, as in ``Model(path, architecture=...)``.
 
     Returns:
-        Bytes of weights, KV cache and working memory, beside what the machine has free.
+        Bytes of weights, KV cache, recurrent state and working memory, beside what the machine has free.
 
     Raises:
         FileNotFoundError: There is no such file.
         ModelFileError: The file is malformed.
         UnsupportedModelError: The architecture or a tensor type is not known.
         MemoryError: It does not fit; the message names what is needed, what is free, and a context that would fit.
-        ValueError: ``context`` or ``prefill_chunk`` is out of range, or ``kv`` is no format of the cache.
+        ValueError: ``context`` or ``prefill_chunk`` is out of range, ``kv`` is no format of the cache, or
+            ``architecture`` describes none.
 
     Example:
         >>> import fastq
@@ -117,7 +130,7 @@ def plan(
     """
     from fastq.results import MemoryPlan
 
-    return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk, kv))
+    return MemoryPlan(**_fastq.plan(os.fspath(path), context, mmap, prefill_chunk, kv, described(architecture)))
 
 
 def default_model() -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from fastq import _fastq
+from fastq.files import described
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Model:
             ``cancel()``; the answer does not depend on it.
         kv: What the KV cache stores: ``"f16"``, or ``"q8_0"``, 8-bit integers with a scale per 32 values, which need
             53 % of the memory. The answers of the two differ a little.
+        architecture: For a file whose ``general.architecture`` is not known, a variant of one that is: its name, or a
+            description of how it differs, as a mapping or in a TOML file, with the keys ``base`` and those that
+            CONTRIBUTING lists: ``{"base": "llama", "head_norms": "each"}``. The metadata keys still begin with the
+            name in the file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -106,6 +111,7 @@ class Model:
         level: str | None = None,
         prefill_chunk: int = 512,
         kv: Literal["f16", "q8_0"] = "f16",
+        architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         self._info = None
         self._engine = _fastq.Engine(
@@ -117,6 +123,7 @@ class Model:
             level=level,
             prefill_chunk=prefill_chunk,
             kv=kv,
+            architecture=described(architecture),
         )
         # Whoever listens has imported it.
         if (logging := sys.modules.get("logging")) and (log := logging.getLogger("fastq")).isEnabledFor(logging.INFO):
@@ -472,6 +479,45 @@ class Model:
             ((49152,), ' Paris')
         """
         return self._engine.logits(list(ids), all)
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        pooling: Literal["mean", "cls", "last"] | None = None,
+        normalize: bool = True,
+        truncate: bool = False,
+    ) -> NDArray[np.float32]:
+        """Vectors for texts, made of the hidden states of their tokens after the last norm.
+
+        Encoders (BERT and its kin) are made for this; any other model works, too.
+
+        Args:
+            texts: One text or several.
+            pooling: How one vector is made of those of the tokens: their mean, that of the first token (``"cls"``) or
+                that of the last one. Default: what the file says (``pooling_type``), else the mean.
+            normalize: Divide each vector by its length, so that a dot product is the cosine.
+            truncate: Shorten texts that are longer than the context instead of raising.
+
+        Returns:
+            float32 ``(width,)`` for one text, ``(len(texts), width)`` for several. The bits of a vector depend on its
+            text only, not on what else is embedded with it, nor on level and threads.
+
+        Raises:
+            ValueError: An unknown pooling.
+            ContextOverflowError: A text has more tokens than the context, without ``truncate``.
+            ModelFileError: The vectors are not finite, so the weights are damaged.
+
+        Example:
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> a, b, c = m.embed(["A cat sat down.", "A kitten sits.", "Interest rates rose."])
+            >>> bool(a @ b > a @ c)
+            True
+        """
+        one = isinstance(texts, str)
+        vectors = self._engine.embed([texts] if isinstance(texts, str) else list(texts), pooling, normalize, truncate)
+        return vectors[0] if one else vectors
 
     @property
     def info(self) -> ModelInfo:

@@ -131,6 +131,8 @@ class ModelInfo:
         width: Length of the hidden state.
         heads: Query heads per layer.
         kv_heads: Key and value heads per layer.
+        experts: Experts per layer; 0 for a model without.
+        experts_used: Experts per layer that a token meets.
         head_dim: Length of a key.
         vocabulary: Number of tokens.
         context_trained: Context the model was trained for, in tokens.
@@ -154,6 +156,8 @@ class ModelInfo:
     width: int
     heads: int
     kv_heads: int
+    experts: int
+    experts_used: int
     head_dim: int
     vocabulary: int
     context_trained: int
@@ -178,8 +182,10 @@ class MemoryPlan:
         weights_mapped: The weights are mapped: file cache, which the system may drop and read again.
         kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
         kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
+        state_bytes: Recurrent state of one sequence, where a model has such layers; the same for every context.
         scratch_bytes: Activations and working memory.
-        total_bytes: What must be free: KV cache, working memory, and the weights unless they are mapped.
+        total_bytes: What must be free: KV cache, recurrent state, working memory, and the weights unless they are
+            mapped.
         available_bytes: What the machine can give now (the cgroup's limit included); ``None`` where it does not tell.
         warning: What is wrong although the model can be loaded: mapped weights that do not fit the free memory beside
             the rest, so that parts of the file are read again for every token. ``None`` when nothing is.
@@ -191,6 +197,7 @@ class MemoryPlan:
     weights_mapped: bool
     kv: str
     kv_bytes: int
+    state_bytes: int
     scratch_bytes: int
     total_bytes: int
     available_bytes: int | None

@@ -279,6 +279,9 @@ impl Generation {
             return Err(Error::Cancelled);
         }
         let model = &self.model;
+        for &index in indices {
+            self.requests[index].compute_history(model, interrupt)?;
+        }
         let mut batch = Vec::with_capacity(indices.len());
         let chosen = self.requests.iter_mut().enumerate().filter(|(index, _)| indices.binary_search(index).is_ok());
         for (_, request) in chosen {

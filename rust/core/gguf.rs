@@ -27,6 +27,7 @@ pub mod writer;
 mod wrong;
 
 pub use mapped::Bytes;
+pub(crate) use mapped::io_error;
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };

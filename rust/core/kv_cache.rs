@@ -7,8 +7,13 @@
 //! A [`Sequence`] owns references to its pages. A fork shares them; the one page that both may still write, the partial last
 //! one, is copied by whoever writes first. A forward call is a transaction: until it commits, a rollback restores the sequence,
 //! window pages included.
+//!
+//! Layers with a recurrent state have no pages: what they carry from position to position lies beside them (`state.rs`).
+
+mod state;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +22,10 @@ use fastq_kernels::attention::{HeadLayout, KvFormat, StoreScratch, TILE};
 
 use crate::memory::{Zeroed, human};
 use crate::{Error, Result};
+use state::States;
+
+pub use state::MAX_SNAPSHOTS;
+pub(crate) use state::state_bytes_per_sequence;
 
 /// Released pages that a group keeps for its next page instead of giving them back to the system.
 const IDLE_PAGES: usize = 8;
@@ -119,16 +128,18 @@ pub struct KvCache {
 #[derive(Debug)]
 struct Shared {
     groups: Vec<GroupLayout>,
+    /// Values of the recurrent state of a sequence.
+    state_len: usize,
     limit: u64,
     used: AtomicU64,
     idle: Vec<Mutex<Vec<Zeroed<u16>>>>,
 }
 
 impl KvCache {
-    /// A cache for the groups that never holds more than `limit` bytes.
-    pub fn new(groups: Vec<GroupLayout>, limit: u64) -> KvCache {
+    /// A cache for the groups, and recurrent states of `state_len` values, that never holds more than `limit` bytes.
+    pub fn new(groups: Vec<GroupLayout>, state_len: usize, limit: u64) -> KvCache {
         let idle = groups.iter().map(|_| Mutex::new(Vec::new())).collect();
-        KvCache { shared: Arc::new(Shared { groups, limit, used: AtomicU64::new(0), idle }) }
+        KvCache { shared: Arc::new(Shared { groups, state_len, limit, used: AtomicU64::new(0), idle }) }
     }
 
     /// The groups.
@@ -136,7 +147,7 @@ impl KvCache {
         &self.shared.groups
     }
 
-    /// Bytes allocated now, idle pages included.
+    /// Bytes allocated now, idle pages and recurrent states included.
     pub fn used_bytes(&self) -> u64 {
         self.shared.used.load(Ordering::Relaxed)
     }
@@ -149,7 +160,7 @@ impl KvCache {
     /// An empty sequence; allocates nothing yet.
     pub fn sequence(&self) -> Sequence {
         let groups = self.shared.groups.iter().map(|_| GroupPages::default()).collect();
-        Sequence { shared: Arc::clone(&self.shared), len: 0, groups, begun: None }
+        Sequence { shared: Arc::clone(&self.shared), len: 0, groups, states: States::default(), begun: None }
     }
 }
 
@@ -159,6 +170,19 @@ fn lock(mutex: &Mutex<Vec<Zeroed<u16>>>) -> MutexGuard<'_, Vec<Zeroed<u16>>> {
 }
 
 impl Shared {
+    /// Counts bytes that are about to be allocated.
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(()),
+            Err(used) => Err(Error::Memory(format!(
+                "the kv cache is full: {} of {} in use; free or shorten other sequences, or load the model with a larger context",
+                human(used),
+                human(self.limit)
+            ))),
+        }
+    }
+
     /// A page of zeros.
     fn allocate(self: &Arc<Self>, group: usize) -> Result<Arc<Page>> {
         let idle = lock(&self.idle[group]).pop();
@@ -169,14 +193,7 @@ impl Shared {
             }
             None => {
                 let bytes = self.groups[group].page_bytes();
-                let fits = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
-                self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|used| {
-                    Error::Memory(format!(
-                        "the kv cache is full: {} of {} in use; free or shorten other sequences, or load the model with a larger context",
-                        human(used),
-                        human(self.limit)
-                    ))
-                })?;
+                self.reserve(bytes)?;
                 Zeroed::in_huge_pages(self.groups[group].page_len).ok_or_else(|| {
                     self.used.fetch_sub(bytes, Ordering::Relaxed);
                     Error::Memory(format!("the system refused {} for the kv cache", human(bytes)))
@@ -240,6 +257,7 @@ pub struct Sequence {
     shared: Arc<Shared>,
     len: usize,
     groups: Vec<GroupPages>,
+    states: States,
     /// The length at the start of the open transaction.
     begun: Option<usize>,
 }
@@ -257,19 +275,32 @@ impl Sequence {
 
     /// A second sequence with the same content. Pages are shared until one of the two writes into them.
     pub fn fork(&self) -> Sequence {
-        Sequence { shared: Arc::clone(&self.shared), len: self.len, groups: self.groups.clone(), begun: None }
+        let (groups, states) = (self.groups.clone(), self.states.fork());
+        Sequence { shared: Arc::clone(&self.shared), len: self.len, groups, states, begun: None }
     }
 
-    /// Forgets the positions from `len` on.
+    /// Keeps the recurrent state, so that [`truncate`](Sequence::truncate) can come back to the present length: for the end of a
+    /// message, after which a conversation may go on otherwise. The newest [`MAX_SNAPSHOTS`] are kept, fewer where memory is
+    /// short. Without recurrent layers, or for an empty sequence, there is nothing to keep.
+    pub fn snapshot(&mut self) {
+        self.states.snapshot(self.len);
+    }
+
+    /// Forgets the positions from `len` on, and gives the number of positions that are left: with recurrent layers, whose state does not
+    /// say what it was earlier, those up to the last [`snapshot`](Sequence::snapshot) before; else `len`.
     ///
     /// # Errors
     /// [`Error::Argument`] when the sequence is shorter, or when layers with a sliding window no longer have the positions
     /// before `len`. The sequence is then unchanged.
-    pub fn truncate(&mut self, len: usize) -> Result<()> {
+    pub fn truncate(&mut self, len: usize) -> Result<usize> {
         if len > self.len {
             return Err(Error::Argument(format!("cannot truncate a sequence of {} positions to {len}", self.len)));
         }
-        if len > 0 && len < self.len {
+        if len == self.len {
+            return Ok(len);
+        }
+        let len = self.states.reachable(len);
+        if len > 0 {
             for (pages, layout) in self.groups.iter().zip(&self.shared.groups) {
                 let kept = pages.first * TILE;
                 if kept > layout.start(len) {
@@ -282,6 +313,7 @@ impl Sequence {
             }
         }
         self.len = len;
+        self.states.rewind(len);
         for pages in &mut self.groups {
             let keep = len.div_ceil(TILE).saturating_sub(pages.first);
             pages.pages.truncate(keep);
@@ -289,7 +321,7 @@ impl Sequence {
                 pages.first = 0;
             }
         }
-        Ok(())
+        Ok(len)
     }
 
     /// Number of pages held in each group.
@@ -305,17 +337,30 @@ impl Sequence {
     /// Starts a transaction.
     pub(crate) fn begin(&mut self) {
         self.begun = Some(self.len);
+        self.states.begin();
         for group in &mut self.groups {
             group.begun = (group.first, group.end());
         }
     }
 
-    /// Makes room for the next `count` positions: releases pages before the window, copies a shared partial page, allocates.
+    /// Makes room for the next `count` positions: releases pages before the window, copies a shared partial page, allocates pages and
+    /// states. Where memory is short, snapshots give way.
     pub(crate) fn prepare(&mut self, count: usize) -> Result<()> {
+        loop {
+            match self.make_room(count) {
+                Err(Error::Memory(_)) if self.states.give_way() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`Sequence::prepare`]; after an error, what it has done stays and a second call goes on from there.
+    fn make_room(&mut self, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
         }
         self.release();
+        self.states.prepare(&self.shared)?;
         let (page, partial) = (self.len / TILE, !self.len.is_multiple_of(TILE));
         for (index, group) in self.groups.iter_mut().enumerate() {
             if partial
@@ -342,11 +387,13 @@ impl Sequence {
     /// Counts `count` positions that were written.
     pub(crate) fn advance(&mut self, count: usize) {
         self.len += count;
+        self.states.advance();
     }
 
     /// Ends the transaction and keeps what it did.
     pub(crate) fn commit(&mut self) {
         self.begun = None;
+        self.states.commit();
         for group in &mut self.groups {
             group.held.clear();
         }
@@ -379,6 +426,20 @@ impl Sequence {
                 group.first += 1;
             }
         }
+    }
+
+    /// Part of the recurrent state, which [`Sequence::prepare`] made room for, to be changed from that before the next positions to
+    /// that after them. A chunk asks for every part once.
+    ///
+    /// # Safety
+    /// While the result lives, nobody asks for a part that overlaps.
+    ///
+    /// # Panics
+    /// When the range is outside the state.
+    #[allow(clippy::mut_from_ref, reason = "threads take parts of one state; the contract keeps them apart")]
+    pub(crate) unsafe fn state(&self, range: Range<usize>) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { self.states.part(range) }
     }
 
     /// Writes the key and value of one head at a position that [`Sequence::prepare`] made room for.

@@ -23,9 +23,11 @@ pub struct MemoryPlan {
     pub kv: Vec<KvPlan>,
     /// Bytes of the cache for one sequence of `context` positions.
     pub kv_bytes: u64,
+    /// Bytes of the recurrent states of one sequence, with its snapshots; they do not depend on `context`.
+    pub state_bytes: u64,
     /// Bytes of working memory.
     pub scratch_bytes: u64,
-    /// Bytes that must be free: cache, working memory, and the weights unless they are mapped.
+    /// Bytes that must be free: cache, recurrent states, working memory, and the weights unless they are mapped.
     pub total_bytes: u64,
     /// Bytes that are free; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
@@ -63,6 +65,8 @@ pub struct Needs<'a> {
     pub kv_format: KvFormat,
     /// The cache.
     pub groups: &'a [GroupLayout],
+    /// Bytes of the recurrent states of a sequence.
+    pub state_bytes: u64,
     /// Working memory in bytes.
     pub scratch_bytes: u64,
     /// Tokens that are computed at once.
@@ -87,7 +91,7 @@ impl Needs<'_> {
     fn total(&self, context: usize) -> u64 {
         let owned = if self.weights_mapped { 0 } else { self.weights_bytes };
         let kv = self.kv(context).iter().fold(0, |sum: u64, group| sum.saturating_add(group.bytes));
-        owned.saturating_add(self.scratch_bytes).saturating_add(kv)
+        [owned, self.scratch_bytes, self.state_bytes, kv].into_iter().fold(0, u64::saturating_add)
     }
 
     /// The largest context, up to the trained one and in steps, whose total is at most `bytes`.
@@ -147,10 +151,12 @@ impl Needs<'_> {
         if let Some(free) = free
             && total_bytes > free.bytes
         {
-            let weights = match self.weights_mapped {
-                true => String::new(),
-                false => format!(", weights {}", human(self.weights_bytes)),
+            let further = |what: &str, bytes: u64| match bytes {
+                0 => String::new(),
+                bytes => format!(", {what} {}", human(bytes)),
             };
+            let states = further("recurrent state", self.state_bytes);
+            let weights = further("weights", if self.weights_mapped { 0 } else { self.weights_bytes });
             let advice = match self.fitting(free.bytes).filter(|fitting| *fitting < chosen) {
                 Some(fitting) => format!("context={fitting} would fit"),
                 None if !self.weights_mapped => {
@@ -159,7 +165,7 @@ impl Needs<'_> {
                 None => "no context fits; use a smaller prefill chunk or free memory".into(),
             };
             return Err(Error::Memory(format!(
-                "kv cache needs {} for context={chosen}, working memory {}{weights}, available {} ({}); {advice}",
+                "kv cache needs {} for context={chosen}, working memory {}{states}{weights}, available {} ({}); {advice}",
                 human(kv_bytes),
                 human(self.scratch_bytes),
                 human(free.bytes),
@@ -174,6 +180,7 @@ impl Needs<'_> {
             kv_format: self.kv_format,
             kv,
             kv_bytes,
+            state_bytes: self.state_bytes,
             scratch_bytes: self.scratch_bytes,
             total_bytes,
             available_bytes: free.map(|free| free.bytes),
@@ -207,6 +214,8 @@ pub(crate) unsafe trait Plain: Copy {}
 unsafe impl Plain for u8 {}
 // SAFETY: zero is a number.
 unsafe impl Plain for u16 {}
+// SAFETY: zero is a number.
+unsafe impl Plain for usize {}
 // SAFETY: zero is a number.
 unsafe impl Plain for f32 {}
 

@@ -8,10 +8,15 @@ mod attend;
 mod batch;
 mod buffers;
 mod damage;
+pub mod embed;
+mod experts;
 mod forward;
 mod info;
+mod keys;
 mod logits;
+pub mod mixers;
 mod regions;
+pub mod rope;
 pub mod spec;
 pub mod tensors;
 mod turns;
@@ -26,17 +31,19 @@ pub use fastq_kernels::attention::KvFormat;
 use fastq_kernels::{Cpu, Level};
 
 use crate::gguf::{Gguf, OpenOptions};
-use crate::kv_cache::{GroupLayout, KvCache, LayerKv};
+use crate::kv_cache::{GroupLayout, KvCache, LayerKv, state_bytes_per_sequence};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::{Pool, check_threads};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
-use batch::plan_chunk;
+use arch::Architecture;
+use batch::{Output, plan_chunk};
 use buffers::{BufferSizes, Buffers};
 use forward::Context;
-use spec::{MAX_CONTEXT, ModelSpec};
+use logits::no_logits;
+use spec::{LayerSpec, MAX_CONTEXT, ModelSpec};
 use turns::Turns;
 use weights::Weights;
 
@@ -69,7 +76,10 @@ pub struct LoadOptions {
     pub check_memory: bool,
     /// What the KV cache stores keys and values as.
     pub kv: KvFormat,
-    /// The most bytes that the KV cache of all sequences together may take; by default what is free.
+    /// The architecture, instead of the one that the file names: a variant of a known one
+    /// ([`described`](arch::description::described)). Keys still begin with the file's name.
+    pub architecture: Option<Architecture>,
+    /// The most bytes that the KV cache and the recurrent states of all sequences together may take; by default what is free.
     pub kv_limit: Option<u64>,
 }
 
@@ -83,6 +93,7 @@ impl Default for LoadOptions {
             prefill_chunk: 512,
             check_memory: true,
             kv: KvFormat::F16,
+            architecture: None,
             kv_limit: None,
         }
     }
@@ -149,7 +160,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
     {
         return Err(Error::Argument(format!("context must be from 1 to {MAX_CONTEXT}, found {context}")));
     }
-    let spec = ModelSpec::read(file)?;
+    let spec = ModelSpec::read(file, options.architecture.as_ref(), options.context)?;
     let machine = Machine::this();
     let mut free = if options.check_memory { machine.free_memory() } else { None };
     let weights = Weights::load(file, &spec, free)?;
@@ -158,7 +169,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .iter()
         .enumerate()
         .map(|(index, window)| {
-            let layers = spec.layers.iter().filter(|layer| layer.group == index);
+            let layers = spec.layers.iter().filter_map(LayerSpec::attention).filter(|layer| layer.group == index);
             GroupLayout::new(
                 *window,
                 layers.map(|l| LayerKv {
@@ -172,7 +183,21 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         .collect();
     let threads = options.threads.unwrap_or_else(|| machine.threads());
     check_threads(threads)?;
-    let sizes = BufferSizes::new(&spec, &weights, options.prefill_chunk, threads);
+    if let Some(context) = options.context
+        && spec.architecture.position_rows
+        && context > spec.context
+    {
+        let most = spec.context;
+        return Err(Error::Argument(format!(
+            "context must be at most {most}, the positions of the model, found {context}"
+        )));
+    }
+    // Where positions see those behind them, a text is computed whole.
+    let chunk = match spec.causal {
+        true => options.prefill_chunk,
+        false => options.prefill_chunk.max(options.context.unwrap_or(spec.context)),
+    };
+    let sizes = BufferSizes::new(&spec, &weights, chunk, threads);
     if let (Some(free), Some((left, bound))) = (&mut free, machine.address_space()) {
         let left = left.saturating_sub((threads as u64).saturating_sub(1).saturating_mul(THREAD_SPACE));
         if left < free.bytes {
@@ -184,8 +209,9 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
         weights_mapped: options.mmap,
         kv_format: options.kv,
         groups: &groups,
+        state_bytes: state_bytes_per_sequence(spec.state_len),
         scratch_bytes: sizes.bytes() + weights.owned_bytes,
-        chunk: options.prefill_chunk,
+        chunk,
         trained_context: spec.context,
     };
     if let (false, false, Some(free)) = (options.mmap, file.is_mapped(), &mut free) {
@@ -228,9 +254,10 @@ impl Model {
         let pool = Pool::new(threads)?.on(processors);
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
-        let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - plan.kv_bytes));
-        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(plan.kv_bytes));
-        let cache = KvCache::new(groups, limit);
+        let of_sequence = plan.kv_bytes + plan.state_bytes;
+        let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - of_sequence));
+        let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(of_sequence));
+        let cache = KvCache::new(groups, spec.state_len, limit);
         if interrupt.stop() {
             return Err(Error::Cancelled);
         }
@@ -294,7 +321,7 @@ impl Model {
         self.inner.spec.vocabulary
     }
 
-    /// Bytes that the cache holds now.
+    /// Bytes that the cache holds now, recurrent states included.
     pub fn kv_used_bytes(&self) -> u64 {
         self.inner.cache.used_bytes()
     }
@@ -327,7 +354,7 @@ impl Model {
     /// is full; [`Error::NotFinite`] when weights are damaged; [`Error::ModelFile`] when the file was changed. On every
     /// error the sequences are as before the call and `out` is empty.
     pub fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
-        let result = self.inner.forward(batch, interrupt);
+        let result = self.inner.forward(batch, Output::Logits, interrupt);
         if result.is_err() {
             batch.iter_mut().for_each(|item| item.out.clear());
         }
@@ -336,17 +363,24 @@ impl Model {
 }
 
 impl Inner {
-    fn forward(&self, batch: &mut [BatchItem<'_>], interrupt: &dyn Interrupt) -> Result<()> {
+    fn forward(&self, batch: &mut [BatchItem<'_>], output: Output, interrupt: &dyn Interrupt) -> Result<()> {
         for item in batch.iter() {
             self.check(item)?;
         }
+        if output == Output::Logits && self.weights.output.is_none() {
+            return Err(no_logits(&self.spec));
+        }
+        let width = match output {
+            Output::Logits => self.spec.vocabulary,
+            Output::Hidden => self.spec.width,
+        };
         self.file.check_unchanged()?;
         let _turn = self.turns.take(interrupt)?;
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        batch.iter_mut().try_for_each(|item| item.reserve(self.spec.vocabulary))?;
-        match self.attempt(&mut engine, batch, interrupt, false) {
+        batch.iter_mut().try_for_each(|item| item.reserve(width))?;
+        match self.attempt(&mut engine, batch, output, interrupt, false) {
             // A second run finds the place.
-            Err(Error::NotFinite(what)) => match self.attempt(&mut engine, batch, interrupt, true) {
+            Err(Error::NotFinite(what)) => match self.attempt(&mut engine, batch, output, interrupt, true) {
                 Err(Error::NotFinite(place)) => Err(Error::NotFinite(place)),
                 _ => Err(Error::NotFinite(what)),
             },
@@ -366,6 +400,12 @@ impl Inner {
             return Err(Error::Argument(format!("tokens must be below the vocabulary {vocabulary}, found {bad}")));
         }
         let (len, more) = (item.sequence.len(), item.tokens.len());
+        if !self.spec.causal && len > 0 {
+            let name = &self.spec.name;
+            return Err(Error::Argument(format!(
+                "a text of a {name} model is computed whole: the sequence must be empty"
+            )));
+        }
         if len + more > context {
             return Err(Error::ContextOverflow(format!(
                 "{more} tokens after {len} positions exceed the context of {context}; shorten the text or load the model with a larger context"
@@ -379,13 +419,14 @@ impl Inner {
         &self,
         engine: &mut Engine,
         batch: &mut [BatchItem<'_>],
+        output: Output,
         interrupt: &dyn Interrupt,
         check: bool,
     ) -> Result<()> {
         for item in batch.iter_mut() {
             item.sequence.begin();
         }
-        let result = self.chunks(engine, batch, interrupt, check);
+        let result = self.chunks(engine, batch, output, interrupt, check);
         for item in batch.iter_mut() {
             match result {
                 Ok(()) => item.sequence.commit(),
@@ -399,6 +440,7 @@ impl Inner {
         &self,
         engine: &mut Engine,
         batch: &mut [BatchItem<'_>],
+        output: Output,
         interrupt: &dyn Interrupt,
         check: bool,
     ) -> Result<()> {
@@ -410,11 +452,12 @@ impl Inner {
             groups: self.cache.groups(),
             cpu: self.cpu,
             interrupt,
+            output,
             check,
         };
         let mut next = (0, 0);
         while next.0 < batch.len() {
-            plan_chunk(batch, &mut next, buffers.chunk, &mut buffers.segments);
+            plan_chunk(batch, &mut next, buffers.chunk, !self.spec.causal, &mut buffers.segments);
             for segment in &buffers.segments {
                 batch[segment.item].sequence.prepare(segment.tokens.len())?;
             }

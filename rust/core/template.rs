@@ -40,6 +40,8 @@ pub const MAX_DEPTH: usize = 64;
 pub const MAX_TAG_TOKENS: usize = 2048;
 /// `elif` in one template: each is nested in the one before.
 pub const MAX_ELIF: usize = 512;
+/// Widest indentation.
+pub const MAX_INDENT: usize = 1024;
 /// Stack of the thread that compiles and renders: several times what [`MAX_RECURSION`] and the parser's own limit need.
 const STACK: usize = 16 << 20;
 
@@ -138,13 +140,16 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     syntax.trim_blocks(true).lstrip_blocks(true);
     let syntax = syntax.build().map_err(describe)?;
     check_chains(source, syntax.clone())?;
+    let source = without_generation(source, syntax.clone());
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
-    environment.add_template_owned(NAME, source.to_owned()).map_err(describe)?;
+    environment.add_filter("indent", indent);
+    environment.add_test("iterable", is_iterable);
+    environment.add_template_owned(NAME, source).map_err(describe)?;
     Ok(environment)
 }
 
@@ -166,6 +171,27 @@ fn check_chains(source: &str, syntax: SyntaxConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The template without `{% generation %}` and its end, which mark what is trained on and write nothing. Tags that do nothing take
+/// their place, so that lines and the white space that tags remove stay as they are.
+fn without_generation(source: &str, syntax: SyntaxConfig) -> String {
+    let (mut rewritten, mut copied, mut in_tag) = (String::with_capacity(source.len()), 0, true);
+    for (token, span) in tokenize(source, false, syntax).map_while(|token| token.ok()) {
+        let instead = match token {
+            Token::Ident("generation") if !in_tag => "if true",
+            Token::Ident("endgeneration") if !in_tag => "endif",
+            _ => "",
+        };
+        if !instead.is_empty() {
+            rewritten.push_str(&source[copied..span.start_offset as usize]);
+            rewritten.push_str(instead);
+            copied = span.end_offset as usize;
+        }
+        in_tag = !matches!(token, Token::BlockStart);
+    }
+    rewritten.push_str(&source[copied..]);
+    rewritten
 }
 
 /// Runs `work` on a thread with a known stack, for [`MAX_TIME`]. A thread that takes longer is left alone: it ends when its fuel
@@ -254,72 +280,151 @@ fn value(json: &serde_json::Value, depth: usize) -> Result<Value> {
     })
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`, which is what templates were written for.
+/// Spaces in front of every line, as Jinja2 puts them: minijinja drops a line feed at the end.
+fn indent(
+    text: &str,
+    width: Option<usize>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    arguments: Kwargs,
+) -> Result<String, minijinja::Error> {
+    let flag = |given: Option<bool>, name: &str| match given {
+        Some(flag) => Ok(flag),
+        None => arguments.get::<Option<bool>>(name).map(|flag| flag.unwrap_or(false)),
+    };
+    let (first, blank) = (flag(first, "first")?, flag(blank, "blank")?);
+    let width = width.or(arguments.get("width")?).unwrap_or(4);
+    arguments.assert_all_used()?;
+    if width > MAX_INDENT {
+        let what = format!("indent: the width must be at most {MAX_INDENT}, found {width}");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, what));
+    }
+    let mut indented = String::with_capacity(text.len() + width);
+    for (number, line) in text.split('\n').enumerate() {
+        indented.push_str(if number == 0 { "" } else { "\n" });
+        let wanted = if number == 0 { first } else { blank || !line.is_empty() };
+        if wanted {
+            indented.extend(std::iter::repeat_n(' ', width));
+        }
+        indented.push_str(line);
+    }
+    Ok(indented)
+}
+
+/// What Python can loop over; minijinja counts `none`, too.
+fn is_iterable(given: &Value) -> bool {
+    !matches!(given.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Invalid)
+}
+
+/// `json.dumps(value, …)` with the arguments of Python, but that `ensure_ascii` is false when nothing is said: what templates were
+/// written for.
 fn to_json(given: &Value, arguments: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = arguments.get("indent")?;
-    // Accepted because templates pass them; the first is always so, the others keep their defaults.
-    let (_, _, _): (Option<bool>, Option<Value>, Option<bool>) =
-        (arguments.get("ensure_ascii")?, arguments.get("separators")?, arguments.get("sort_keys")?);
+    let separators: Option<Vec<String>> = arguments.get("separators")?;
+    let (comma, colon) = match separators.as_deref() {
+        Some([comma, colon]) => (comma.as_str(), colon.as_str()),
+        Some(_) => return Err(not_json("separators must be two strings")),
+        None => (if indent.is_some() { "," } else { ", " }, ": "),
+    };
+    let writer = JsonWriter {
+        indent: indent.map(|indent| indent.min(16)),
+        comma,
+        colon,
+        ascii: arguments.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sorted: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
     arguments.assert_all_used()?;
     let mut json = String::new();
-    write_json(given, indent.map(|indent| indent.min(16)), 0, &mut json)?;
+    writer.write(given, 0, &mut json)?;
     Ok(Value::from(json))
 }
 
-fn write_json(given: &Value, indent: Option<usize>, depth: usize, json: &mut String) -> Result<(), minijinja::Error> {
-    let wrong = |what: &str| Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}")));
-    if depth > MAX_DEPTH {
-        return wrong("the value nests too deep");
+fn not_json(what: &str) -> minijinja::Error {
+    minijinja::Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"))
+}
+
+/// How JSON is written.
+struct JsonWriter<'a> {
+    indent: Option<usize>,
+    comma: &'a str,
+    colon: &'a str,
+    /// Other characters are written as `\uXXXX`.
+    ascii: bool,
+    sorted: bool,
+}
+
+impl JsonWriter<'_> {
+    fn write(&self, given: &Value, depth: usize, json: &mut String) -> Result<(), minijinja::Error> {
+        if depth > MAX_DEPTH {
+            return Err(not_json("the value nests too deep"));
+        }
+        if json.len() > MAX_OUTPUT {
+            return Err(not_json("the value is too long"));
+        }
+        match given.kind() {
+            ValueKind::Undefined => return Err(not_json("the value is undefined")),
+            ValueKind::None => json.push_str("null"),
+            // Displayed in the Python way, `True`.
+            ValueKind::Bool => json.push_str(if given.is_true() { "true" } else { "false" }),
+            ValueKind::Number => json.push_str(&given.to_string()),
+            ValueKind::String => self.quote(given.as_str().unwrap_or_default(), json),
+            ValueKind::Map => {
+                let mut keys: Vec<Value> = given.try_iter()?.collect();
+                if self.sorted {
+                    keys.sort();
+                }
+                self.items(['{', '}'], keys.iter(), depth, json, |key, json| {
+                    self.quote(&key.to_string(), json);
+                    json.push_str(self.colon);
+                    self.write(&given.get_item(key)?, depth + 1, json)
+                })?;
+            }
+            _ => {
+                self.items(['[', ']'], given.try_iter()?, depth, json, |item, json| self.write(&item, depth + 1, json))?
+            }
+        }
+        Ok(())
     }
-    if json.len() > MAX_OUTPUT {
-        return wrong("the value is too long");
+
+    fn items<T>(
+        &self,
+        [open, close]: [char; 2],
+        items: impl Iterator<Item = T>,
+        depth: usize,
+        json: &mut String,
+        mut each: impl FnMut(T, &mut String) -> Result<(), minijinja::Error>,
+    ) -> Result<(), minijinja::Error> {
+        json.push(open);
+        let mut empty = true;
+        for item in items {
+            json.push_str(if std::mem::take(&mut empty) { "" } else { self.comma });
+            self.line(depth + 1, json);
+            each(item, json)?;
+        }
+        if !empty {
+            self.line(depth, json);
+        }
+        json.push(close);
+        Ok(())
     }
-    let line = |json: &mut String, depth: usize| {
-        if let Some(indent) = indent {
+
+    fn line(&self, depth: usize, json: &mut String) {
+        if let Some(indent) = self.indent {
             json.push('\n');
             json.extend(std::iter::repeat_n(' ', indent * depth));
         }
-    };
-    let comma = if indent.is_some() { "," } else { ", " };
-    match given.kind() {
-        ValueKind::Undefined => return wrong("the value is undefined"),
-        ValueKind::None => json.push_str("null"),
-        // Displayed in the Python way, `True`.
-        ValueKind::Bool => json.push_str(if given.is_true() { "true" } else { "false" }),
-        ValueKind::Number => json.push_str(&given.to_string()),
-        ValueKind::String => json.push_str(&quote(given.as_str().unwrap_or_default())),
-        ValueKind::Map => {
-            json.push('{');
-            let mut first = true;
-            for key in given.try_iter()? {
-                json.push_str(if std::mem::take(&mut first) { "" } else { comma });
-                line(json, depth + 1);
-                json.push_str(&quote(&key.to_string()));
-                json.push_str(": ");
-                write_json(&given.get_item(&key)?, indent, depth + 1, json)?;
-            }
-            if !first {
-                line(json, depth);
-            }
-            json.push('}');
+    }
+
+    fn quote(&self, text: &str, json: &mut String) {
+        let quoted = serde_json::Value::from(text).to_string();
+        if !self.ascii {
+            return json.push_str(&quoted);
         }
-        _ => {
-            json.push('[');
-            let mut first = true;
-            for item in given.try_iter()? {
-                json.push_str(if std::mem::take(&mut first) { "" } else { comma });
-                line(json, depth + 1);
-                write_json(&item, indent, depth + 1, json)?;
+        for character in quoted.chars() {
+            match character {
+                '\0'..='\x7e' => json.push(character),
+                _ => json.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
             }
-            if !first {
-                line(json, depth);
-            }
-            json.push(']');
         }
     }
-    Ok(())
-}
-
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

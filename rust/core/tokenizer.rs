@@ -1,10 +1,12 @@
 //! Tokenizers from GGUF metadata: text to tokens and back.
 //!
-//! Two kinds, told apart by `tokenizer.ggml.model`: `gpt2` (byte-level BPE, cut into words by the pre-tokenizer that
-//! `tokenizer.ggml.pre` names) and `llama` (SentencePiece BPE with byte fallback: Llama 2, Gemma). Everything is validated when a
-//! file is opened; the encoder is built when it is first used. Tokens are those of llama.cpp for the same file.
+//! The kinds are told apart by `tokenizer.ggml.model`: `gpt2` (byte-level BPE, cut into words by the pre-tokenizer that
+//! `tokenizer.ggml.pre` names), `gemma4` (BPE over the characters of SentencePiece), `llama` (the BPE of SentencePiece with byte
+//! fallback: Llama 2, Gemma), `bert` (WordPiece) and `t5` (unigram). Everything is validated when a file is opened; the encoder is built
+//! when it is first used. Tokens are those of llama.cpp for the same file.
 
 use std::borrow::Cow;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
 
 use crate::gguf::Gguf;
@@ -12,22 +14,28 @@ use crate::{Error, Interrupt, Result};
 
 mod bpe;
 mod chain;
+mod charsmap;
 mod detokenize;
+mod family;
+mod prefixes;
 mod pretokenize;
 mod special;
 mod spm;
+mod unigram;
 mod vocabulary;
+mod wordpiece;
 
 pub use detokenize::Detokenizer;
 
-use bpe::{Bpe, MergeList};
+use bpe::Bpe;
+use family::{Algorithm, Family};
 use pretokenize::PreTokenizer;
-use special::{Finder, Part};
-use spm::{Fallback, Neighbours};
+use special::{BOS, Finder, Named, Part, SEPARATOR};
+use spm::Spm;
+use unigram::Unigram;
 use vocabulary::{Kind, Vocabulary};
+use wordpiece::WordPiece;
 
-const MODEL: &str = "tokenizer.ggml.model";
-const PRE: &str = "tokenizer.ggml.pre";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
@@ -39,24 +47,36 @@ const PHI3_KEEPS_SPACE: &[&str] = &["<unk>", "<s>", "<|endoftext|>"];
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     kind: String,
-    encoder: Encoder,
+    encoder: Box<dyn Encoder>,
     /// Finds special tokens without and with `parse_special`.
     finders: [OnceLock<Result<Finder, String>>; 2],
-    bos: Option<u32>,
-    eos: Option<u32>,
-    unknown: Option<u32>,
-    padding: Option<u32>,
+    named: Named,
     /// Sorted.
     ends: Vec<u32>,
-    add_bos: bool,
-    add_eos: bool,
+    /// What `add_special` puts before and behind a text.
+    first: Option<u32>,
+    last: Option<u32>,
     add_space_prefix: bool,
+    /// Whether the first space of a decoded text is none of the text.
+    drop_first_space: bool,
     strip_after_special: bool,
 }
 
-enum Encoder {
-    Bpe { pre: &'static PreTokenizer, merges: MergeList, built: Box<OnceLock<Result<Bpe, String>>> },
-    Spm { fallback: Fallback, neighbours: OnceLock<Neighbours> },
+/// One algorithm with its tables.
+trait Encoder: Send + Sync + UnwindSafe + RefUnwindSafe {
+    /// Appends the tokens of a text without special tokens, which begins a text or stands behind a special token when it is
+    /// `after_special`.
+    fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        after_special: bool,
+        ids: &mut Vec<u32>,
+        interrupt: &dyn Interrupt,
+    ) -> Result<()>;
+
+    /// The text of a normal piece.
+    fn decode_piece<'p>(&self, piece: &'p [u8]) -> Cow<'p, [u8]>;
 }
 
 impl Tokenizer {
@@ -66,63 +86,47 @@ impl Tokenizer {
     /// [`Error::UnsupportedModel`] for a tokenizer or pre-tokenizer that is not known; [`Error::ModelFile`] naming the key when
     /// something is missing, has a wrong type or length, or does not fit the rest.
     pub fn from_gguf(file: &Gguf) -> Result<Tokenizer> {
-        let Some(model) = file.str(MODEL)? else {
-            return Err(file.error(format!("key `{MODEL}` is missing: the file has no tokenizer")));
-        };
-        let spm = match model {
-            "llama" => true,
-            "gpt2" => false,
-            other => {
-                let what = format!(
-                    "{}: key `{MODEL}` must be \"llama\" or \"gpt2\" for this version, found {other:?}",
-                    file.path().display()
-                );
-                return Err(Error::UnsupportedModel(what));
+        let family = Family::from_gguf(file)?;
+        let mut vocabulary = Vocabulary::from_gguf(file)?;
+        let named = Named::from_gguf(file, &vocabulary, &family.named)?;
+        let ends = special::end_of_generation(file, &mut vocabulary, named.eos)?;
+        let add_space_prefix = file.bool(ADD_SPACE_PREFIX)?.unwrap_or(family.add_space_prefix);
+        let (mut kind, mut add_bos, mut always_bos) = (family.kind.to_owned(), family.add_bos, false);
+        let mut last = added(file, ADD_EOS, named.eos, family.add_eos)?;
+        let encoder: Box<dyn Encoder> = match family.algorithm {
+            Algorithm::Bpe => {
+                let (name, pre) = PreTokenizer::from_gguf(file, family.pre)?;
+                kind = format!("{kind}/{name}");
+                (add_bos, always_bos) = (pre.add_bos, pre.always_bos);
+                Box::new(Bpe::from_gguf(file, &vocabulary, pre)?)
+            }
+            Algorithm::Spm => Box::new(Spm::new(&vocabulary, named.unknown, add_space_prefix)),
+            Algorithm::Unigram => Box::new(Unigram::from_gguf(file, &vocabulary, named.unknown, add_space_prefix)?),
+            Algorithm::WordPiece => {
+                // BERT knows no text without them, whatever the flags say.
+                always_bos = true;
+                last = Some(special::needed(file, SEPARATOR, named.separator)?);
+                Box::new(WordPiece::from_gguf(file, &vocabulary, named.unknown)?)
             }
         };
-        let mut vocabulary = Vocabulary::from_gguf(file)?;
-        let id = |name: &str, default: Option<u32>, vocabulary: &Vocabulary| {
-            let key = format!("tokenizer.ggml.{name}_token_id");
-            let default = default.filter(|id| spm && (*id as usize) < vocabulary.len() && file.get(&key).is_none());
-            Ok::<_, Error>(special::id(file, &key, vocabulary)?.or(default))
-        };
-        // The defaults of SentencePiece.
-        let bos = id("bos", Some(1), &vocabulary)?;
-        let eos = id("eos", Some(2), &vocabulary)?;
-        let unknown = id("unknown", Some(0), &vocabulary)?;
-        let padding = id("padding", None, &vocabulary)?;
-        let ends = special::end_of_generation(file, &mut vocabulary, eos)?;
-
-        let (encoder, kind, add_bos_default) = if spm {
-            let fallback = Fallback::new(&vocabulary, unknown);
-            (Encoder::Spm { fallback, neighbours: OnceLock::new() }, "llama-spm".to_owned(), true)
-        } else {
-            let name = file.str(PRE)?.unwrap_or("default");
-            let Some(pre) = PreTokenizer::named(name) else {
-                let known: Vec<_> = PreTokenizer::names().collect();
-                let path = file.path().display();
-                let what = format!("{path}: key `{PRE}` must be one of {}, found {name:?}", known.join(" "));
-                return Err(Error::UnsupportedModel(what));
-            };
-            let merges = bpe::merges(file, &vocabulary)?;
-            (Encoder::Bpe { pre, merges, built: Box::default() }, format!("gpt2/{name}"), pre.add_bos)
+        let first = match always_bos {
+            true => Some(special::needed(file, BOS, named.bos)?),
+            false => added(file, ADD_BOS, named.bos, add_bos)?,
         };
         let name = file.bytes("general.name").ok().flatten().unwrap_or_default().to_ascii_lowercase();
         let phi3 =
             |name: &[u8]| name.windows(4).any(|part| part == b"phi3") || name.windows(5).any(|part| part == b"phi-3");
         Ok(Tokenizer {
-            add_bos: add(file, ADD_BOS, bos, add_bos_default && bos.is_some())?,
-            add_eos: add(file, ADD_EOS, eos, false)?,
-            add_space_prefix: file.bool(ADD_SPACE_PREFIX)?.unwrap_or(spm),
+            first,
+            last,
+            add_space_prefix,
+            drop_first_space: add_space_prefix || family.algorithm == Algorithm::WordPiece,
             strip_after_special: phi3(&name),
             finders: Default::default(),
             vocabulary,
             kind,
             encoder,
-            bos,
-            eos,
-            unknown,
-            padding,
+            named,
             ends,
         })
     }
@@ -144,7 +148,7 @@ impl Tokenizer {
         interrupt: &dyn Interrupt,
     ) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        ids.extend(self.bos.filter(|_| add_special && self.add_bos));
+        ids.extend(self.first.filter(|_| add_special));
         let mut after_special = true;
         let mut strip = false;
         self.finder(parse_special)?.parts(text, &mut |part| {
@@ -159,42 +163,15 @@ impl Tokenizer {
                     let text =
                         if strip { text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']) } else { text };
                     if !text.is_empty() {
-                        self.encode_text(text, after_special, &mut ids, interrupt)?;
+                        self.encoder.encode(&self.vocabulary, text, after_special, &mut ids, interrupt)?;
                         after_special = false;
                     }
                 }
             }
             Ok(())
         })?;
-        ids.extend(self.eos.filter(|_| add_special && self.add_eos));
+        ids.extend(self.last.filter(|_| add_special));
         Ok(ids)
-    }
-
-    /// Appends the tokens of a text without special tokens.
-    fn encode_text(
-        &self,
-        text: &str,
-        after_special: bool,
-        ids: &mut Vec<u32>,
-        interrupt: &dyn Interrupt,
-    ) -> Result<()> {
-        match &self.encoder {
-            Encoder::Spm { fallback, neighbours } => {
-                let prefix = if self.add_space_prefix && after_special { spm::SPACE } else { "" };
-                let mut escaped = String::with_capacity(prefix.len() + text.len() + text.len() / 2);
-                escaped.push_str(prefix);
-                for (index, word) in text.split(' ').enumerate() {
-                    escaped.push_str(if index == 0 { "" } else { spm::SPACE });
-                    escaped.push_str(word);
-                }
-                spm::encode(&self.vocabulary, neighbours, fallback, &escaped, ids, interrupt)
-            }
-            Encoder::Bpe { pre, merges, built } => {
-                let build = || Bpe::new(&self.vocabulary, merges, pre).map_err(|error| error.to_string());
-                let bpe = built.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))?;
-                bpe.encode(&self.vocabulary, text, ids, interrupt)
-            }
-        }
     }
 
     fn finder(&self, parse_special: bool) -> Result<&Finder> {
@@ -206,13 +183,14 @@ impl Tokenizer {
     }
 
     /// The text of a whole sequence of tokens. Control and unknown tokens are shown only with `special`. Bytes that are not UTF-8
-    /// become U+FFFD. The space that encoding puts in front of a text (where the file asks for one) is taken off.
+    /// become U+FFFD. The space that encoding puts in front of a text (where the file asks for one) is taken off. What WordPiece
+    /// changed, such as capitals and spaces around punctuation, is not restored.
     ///
     /// # Errors
     /// [`Error::Argument`] when an id is not in the vocabulary.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<String> {
         let mut bytes = Vec::new();
-        let mut at_start = self.add_space_prefix;
+        let mut at_start = self.drop_first_space;
         for id in ids {
             let token = self.token_bytes(*id, special)?;
             let stripped = token.strip_prefix(b" ").filter(|_| at_start);
@@ -233,19 +211,18 @@ impl Tokenizer {
             return Err(Error::Argument(what));
         }
         let piece = self.vocabulary.piece(id);
-        Ok(match (self.vocabulary.kind(id), &self.encoder) {
-            (Kind::Undefined | Kind::Unused, _) => Cow::default(),
-            (Kind::Control | Kind::Unknown, _) if !special => Cow::default(),
-            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) => Cow::Borrowed(piece),
-            (Kind::Byte, _) => self.vocabulary.byte(id).map(|byte| Cow::Owned(vec![byte])).unwrap_or_default(),
-            (Kind::Normal, Encoder::Bpe { .. }) => Cow::Owned(bpe::decode_piece(piece)),
-            (Kind::Normal, Encoder::Spm { .. }) => spm::decode_piece(piece),
+        Ok(match self.vocabulary.kind(id) {
+            Kind::Undefined | Kind::Unused => Cow::default(),
+            Kind::Control | Kind::Unknown if !special => Cow::default(),
+            Kind::Control | Kind::Unknown | Kind::UserDefined => Cow::Borrowed(piece),
+            Kind::Byte => self.vocabulary.byte(id).map(|byte| Cow::Owned(vec![byte])).unwrap_or_default(),
+            Kind::Normal => self.encoder.decode_piece(piece),
         })
     }
 
     /// Turns tokens into text as they come; the pieces join to [`decode`](Tokenizer::decode) of all.
     pub fn detokenizer(&self, special: bool) -> Detokenizer<&Tokenizer> {
-        Detokenizer::new(self, special, self.add_space_prefix)
+        Detokenizer::new(self, special, self.drop_first_space)
     }
 
     /// Like [`detokenizer`](Tokenizer::detokenizer) for tokens that continue a text: a leading space is kept.
@@ -260,22 +237,22 @@ impl Tokenizer {
 
     /// The token that begins a text.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.named.bos
     }
 
     /// The token that ends a text.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        self.named.eos
     }
 
     /// The token for what the vocabulary cannot express.
     pub fn unknown(&self) -> Option<u32> {
-        self.unknown
+        self.named.unknown
     }
 
     /// The token that fills batches.
     pub fn padding(&self) -> Option<u32> {
-        self.padding
+        self.named.padding
     }
 
     /// Whether a generation ends with `id`: the tokens that the file names as ends of text, turn or message, and pieces known to be
@@ -289,6 +266,21 @@ impl Tokenizer {
         &self.ends
     }
 
+    /// The token that begins a text of BERT: the one named so, or else [`bos`](Tokenizer::bos).
+    pub fn class(&self) -> Option<u32> {
+        self.named.class.or(self.named.bos)
+    }
+
+    /// The token between two texts, and behind the last one, of BERT.
+    pub fn separator(&self) -> Option<u32> {
+        self.named.separator
+    }
+
+    /// The token for what a model is to guess.
+    pub fn mask(&self) -> Option<u32> {
+        self.named.mask
+    }
+
     /// Whether `id` is a control token, which a text does not show.
     pub fn is_control(&self, id: u32) -> bool {
         (id as usize) < self.vocab_size() && self.vocabulary.kind(id) == Kind::Control
@@ -296,12 +288,13 @@ impl Tokenizer {
 
     /// Whether [`encode`](Tokenizer::encode) with `add_special` begins with [`bos`](Tokenizer::bos).
     pub fn add_bos(&self) -> bool {
-        self.add_bos
+        self.first.is_some()
     }
 
-    /// Whether [`encode`](Tokenizer::encode) with `add_special` ends with [`eos`](Tokenizer::eos).
+    /// Whether [`encode`](Tokenizer::encode) with `add_special` ends with [`eos`](Tokenizer::eos), or with
+    /// [`separator`](Tokenizer::separator) for BERT.
     pub fn add_eos(&self) -> bool {
-        self.add_eos
+        self.last.is_some()
     }
 
     /// Whether a space is put in front of texts before they are encoded.
@@ -319,7 +312,7 @@ impl Tokenizer {
         self.vocabulary.id(text.as_bytes())
     }
 
-    /// `llama-spm`, or `gpt2/` and the pre-tokenizer.
+    /// `llama-spm`, `bert-wordpiece`, `t5-unigram`, or `gpt2/` and the pre-tokenizer.
     pub fn kind(&self) -> &str {
         &self.kind
     }
@@ -334,12 +327,12 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// A flag that needs a token.
-fn add(file: &Gguf, key: &str, token: Option<u32>, default: bool) -> Result<bool> {
-    let add = file.bool(key)?.unwrap_or(default);
-    if add && token.is_none() {
-        let id = key.replace("add_", "").replace("_token", "_token_id");
-        return Err(file.key_error(key, format!("key `{key}` is true, so key `{id}` must name a token, found none")));
+/// The token that `key` asks for.
+fn added(file: &Gguf, key: &str, token: Option<u32>, default: bool) -> Result<Option<u32>> {
+    let id = key.replace("add_", "").replace("_token", "_token_id");
+    match file.bool(key)? {
+        Some(true) => special::needed(file, &id, token).map(Some),
+        Some(false) => Ok(None),
+        None => Ok(token.filter(|_| default)),
     }
-    Ok(add)
 }

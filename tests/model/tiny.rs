@@ -19,8 +19,11 @@ pub(crate) struct Tiny {
     pub(crate) feed_forward: usize,
     pub(crate) context: usize,
     pub(crate) window: usize,
+    pub(crate) experts: Option<Experts>,
     pub(crate) biases: bool,
     pub(crate) tied: bool,
+    /// Which layers carry a state in place of attention, in turn.
+    pub(crate) recurrent: &'static [bool],
     /// Types of the matrices, in turn.
     pub(crate) formats: &'static [Format],
     /// Keys added or replaced.
@@ -31,7 +34,66 @@ pub(crate) struct Tiny {
     pub(crate) damaged: Option<String>,
 }
 
+/// The experts of a model; they are as wide as its `feed_forward`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Experts {
+    pub(crate) count: usize,
+    pub(crate) used: usize,
+    /// Width of the one that every row meets; 0 for none.
+    pub(crate) shared: usize,
+}
+
 pub(crate) const VOCABULARY: usize = 300;
+/// Value heads of a delta net, key heads, and the length of both: more than a thread takes at once.
+const DELTA_HEADS: usize = 6;
+const DELTA_KEY_HEADS: usize = 2;
+const DELTA_SIZE: usize = 72;
+
+/// An lfm2 with convolutions first and last, of a width that is no whole number of lanes' blocks.
+pub(crate) fn lfm2() -> Tiny {
+    Tiny {
+        architecture: "lfm2",
+        layers: 4,
+        width: 200,
+        heads: 4,
+        kv_heads: 2,
+        head: 50,
+        feed_forward: 160,
+        recurrent: &[true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![("lfm2.shortconv.l_cache".into(), 3u32.into())],
+        biases: false,
+        ..llama()
+    }
+}
+
+/// A qwen35 with three value heads to one key head, after every third layer one with attention, and one more layer that predicts
+/// further tokens.
+pub(crate) fn qwen35() -> Tiny {
+    let key = |name: &str, value: u32| (format!("qwen35.{name}"), Value::from(value));
+    Tiny {
+        architecture: "qwen35",
+        layers: 5,
+        width: 120,
+        heads: 3,
+        kv_heads: 1,
+        head: 40,
+        feed_forward: 136,
+        recurrent: &[true, true, true, false, true],
+        formats: &[Format::F32, Format::F16, Format::BF16],
+        keys: vec![
+            key("ssm.conv_kernel", 4),
+            key("ssm.state_size", DELTA_SIZE as u32),
+            key("ssm.group_count", DELTA_KEY_HEADS as u32),
+            key("ssm.time_step_rank", DELTA_HEADS as u32),
+            key("ssm.inner_size", (DELTA_HEADS * DELTA_SIZE) as u32),
+            key("rope.dimension_count", 16),
+            ("qwen35.rope.dimension_sections".into(), Value::Array(Array::from([3i32, 3, 2, 0].as_slice()))),
+        ],
+        biases: false,
+        ..llama()
+    }
+}
 
 /// A llama with matrices of all types, two query heads per kv head and biases.
 pub(crate) fn llama() -> Tiny {
@@ -45,8 +107,10 @@ pub(crate) fn llama() -> Tiny {
         feed_forward: 256,
         context: 512,
         window: 0,
+        experts: None,
         biases: true,
         tied: false,
+        recurrent: &[false],
         formats: Format::ALL,
         keys: Vec::new(),
         without: Vec::new(),
@@ -66,12 +130,49 @@ pub(crate) fn gemma() -> Tiny {
         feed_forward: 160,
         context: 1024,
         window: 20,
+        experts: None,
         biases: false,
         tied: true,
+        recurrent: &[false],
         formats: &[Format::Q4_0, Format::F16, Format::Q8_0, Format::Q5_1, Format::Q4_1, Format::F32, Format::Q5_0],
         keys: Vec::new(),
         without: Vec::new(),
         damaged: None,
+    }
+}
+
+/// A gpt-oss: biases of everything, sinks, a window of 20 in every second layer, three of seven experts.
+pub(crate) fn gpt_oss() -> Tiny {
+    Tiny {
+        architecture: "gpt-oss",
+        layers: 3,
+        width: 96,
+        heads: 4,
+        kv_heads: 2,
+        head: 32,
+        feed_forward: 64,
+        context: 1024,
+        window: 20,
+        experts: Some(Experts { count: 7, used: 3, shared: 0 }),
+        recurrent: &[false],
+        biases: true,
+        tied: false,
+        formats: &[Format::MXFP4, Format::Q8_0, Format::BF16, Format::F32, Format::Q4_0],
+        keys: Vec::new(),
+        without: Vec::new(),
+        damaged: None,
+    }
+}
+
+/// A granitemoe with two of five experts and one that every row meets, in matrices of all types.
+pub(crate) fn granitemoe() -> Tiny {
+    Tiny {
+        architecture: "granitemoe",
+        experts: Some(Experts { count: 5, used: 2, shared: 512 }),
+        biases: false,
+        layers: 4,
+        keys: vec![("granitemoe.logit_scale".into(), 2f32.into()), ("granitemoe.residual_scale".into(), 0.5f32.into())],
+        ..llama()
     }
 }
 
@@ -95,7 +196,7 @@ impl Tiny {
             (format!("{a}.block_count"), number(self.layers)),
             (format!("{a}.feed_forward_length"), number(self.feed_forward)),
             (format!("{a}.attention.head_count"), number(self.heads)),
-            (format!("{a}.attention.head_count_kv"), number(self.kv_heads)),
+            (format!("{a}.attention.head_count_kv"), self.heads_of_layers()),
             (format!("{a}.attention.key_length"), number(self.head)),
             (format!("{a}.attention.value_length"), number(self.head)),
             (format!("{a}.attention.layer_norm_rms_epsilon"), Value::from(1e-5f32)),
@@ -110,6 +211,12 @@ impl Tiny {
         if self.window > 0 {
             keys.push((format!("{a}.attention.sliding_window"), number(self.window)));
         }
+        if let Some(Experts { count, used, shared }) = self.experts {
+            keys.push((format!("{a}.expert_count"), number(count)));
+            keys.push((format!("{a}.expert_used_count"), number(used)));
+            keys.push((format!("{a}.expert_feed_forward_length"), number(self.feed_forward)));
+            keys.push((format!("{a}.expert_shared_feed_forward_length"), number(shared)));
+        }
         keys.extend(self.keys.iter().cloned());
         for (key, value) in keys {
             writer.set(&key, value).expect("a valid key");
@@ -121,52 +228,120 @@ impl Tiny {
         writer.write(path, &Never).expect("the model is written");
     }
 
+    /// Whether a layer carries a state.
+    fn is_recurrent(&self, layer: usize) -> bool {
+        self.recurrent[layer % self.recurrent.len()]
+    }
+
+    /// Key and value heads: one number, or one for each layer of an lfm2.
+    fn heads_of_layers(&self) -> Value {
+        let heads = |layer| if self.is_recurrent(layer) { 0 } else { self.kv_heads as u32 };
+        match self.architecture {
+            "lfm2" => Value::Array(Array::from((0..self.layers).map(heads).collect::<Vec<_>>().as_slice())),
+            _ => Value::from(self.kv_heads as u32),
+        }
+    }
+
+    /// Name, k and rows (none: a vector) of what a layer has to mix positions.
+    fn mixer(&self, layer: usize) -> Vec<(&'static str, usize, Option<usize>)> {
+        let d = self.width;
+        let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
+        if self.is_recurrent(layer) && self.architecture == "qwen35" {
+            let (values, channels) = (DELTA_HEADS * DELTA_SIZE, (DELTA_HEADS + 2 * DELTA_KEY_HEADS) * DELTA_SIZE);
+            return vec![
+                ("attn_qkv.weight", d, Some(channels)),
+                ("attn_gate.weight", d, Some(values)),
+                ("ssm_conv1d.weight", 4, Some(channels)),
+                ("ssm_dt.bias", DELTA_HEADS, None),
+                ("ssm_a", DELTA_HEADS, None),
+                ("ssm_beta.weight", d, Some(DELTA_HEADS)),
+                ("ssm_alpha.weight", d, Some(DELTA_HEADS)),
+                ("ssm_norm.weight", DELTA_SIZE, None),
+                ("ssm_out.weight", values, Some(d)),
+            ];
+        }
+        if self.is_recurrent(layer) {
+            return vec![
+                ("shortconv.conv.weight", 3, Some(d)),
+                ("shortconv.in_proj.weight", d, Some(3 * d)),
+                ("shortconv.out_proj.weight", d, Some(d)),
+            ];
+        }
+        let mut list = vec![
+            ("attn_q.weight", d, Some(if self.architecture == "qwen35" { 2 * q } else { q })),
+            ("attn_k.weight", d, Some(kv)),
+            ("attn_v.weight", d, Some(kv)),
+            ("attn_output.weight", q, Some(d)),
+        ];
+        if matches!(self.architecture, "gemma3" | "lfm2" | "qwen35") {
+            list.extend([("attn_q_norm.weight", self.head, None), ("attn_k_norm.weight", self.head, None)]);
+        }
+        list
+    }
+
     fn tensors(&self) -> Vec<(String, Vec<u64>, Format, Vec<u8>)> {
         let (d, f) = (self.width, self.feed_forward);
         let (q, kv) = (self.heads * self.head, self.kv_heads * self.head);
         let gemma = self.architecture == "gemma3";
-        // Name, k, rows (none: a vector).
-        let mut list: Vec<(String, usize, Option<usize>)> =
-            vec![("token_embd.weight".into(), d, Some(VOCABULARY)), ("output_norm.weight".into(), d, None)];
+        let gpt_oss = self.architecture == "gpt-oss";
+        let output_norm = if self.architecture == "lfm2" { "token_embd_norm.weight" } else { "output_norm.weight" };
+        // Name, k and the other dimensions; vectors have none of these, and those of experts one.
+        let mut list: Vec<(String, usize, Vec<usize>)> =
+            vec![("token_embd.weight".into(), d, vec![VOCABULARY]), (output_norm.into(), d, vec![])];
         if !self.tied {
-            list.push(("output.weight".into(), d, Some(VOCABULARY)));
+            list.push(("output.weight".into(), d, vec![VOCABULARY]));
         }
         for layer in 0..self.layers {
             let b = format!("blk.{layer}.");
-            for (name, k, rows) in [
-                ("attn_norm.weight", d, None),
-                ("attn_q.weight", d, Some(q)),
-                ("attn_k.weight", d, Some(kv)),
-                ("attn_v.weight", d, Some(kv)),
-                ("attn_output.weight", q, Some(d)),
-                ("ffn_norm.weight", d, None),
-                ("ffn_gate.weight", d, Some(f)),
-                ("ffn_up.weight", d, Some(f)),
-                ("ffn_down.weight", f, Some(d)),
-            ] {
-                list.push((b.clone() + name, k, rows));
+            let mut push = |name: &str, k: usize, outer: &[usize]| list.push((b.clone() + name, k, outer.to_vec()));
+            push("attn_norm.weight", d, &[]);
+            for (name, k, rows) in self.mixer(layer) {
+                push(name, k, rows.as_slice());
             }
-            if gemma {
-                for (name, k) in [
-                    ("attn_q_norm.weight", self.head),
-                    ("attn_k_norm.weight", self.head),
-                    ("post_attention_norm.weight", d),
-                    ("post_ffw_norm.weight", d),
-                ] {
-                    list.push((b.clone() + name, k, None));
+            let after_attention = gpt_oss || self.architecture == "qwen35";
+            push(if after_attention { "post_attention_norm.weight" } else { "ffn_norm.weight" }, d, &[]);
+            match self.experts {
+                None => {
+                    push("ffn_gate.weight", d, &[f]);
+                    push("ffn_up.weight", d, &[f]);
+                    push("ffn_down.weight", f, &[d]);
+                }
+                Some(Experts { count, shared, .. }) => {
+                    push("ffn_gate_inp.weight", d, &[count]);
+                    push("ffn_gate_exps.weight", d, &[f, count]);
+                    push("ffn_up_exps.weight", d, &[f, count]);
+                    push("ffn_down_exps.weight", f, &[d, count]);
+                    if shared > 0 {
+                        push("ffn_gate_shexp.weight", d, &[shared]);
+                        push("ffn_up_shexp.weight", d, &[shared]);
+                        push("ffn_down_shexp.weight", shared, &[d]);
+                    }
                 }
             }
+            if gemma {
+                push("post_attention_norm.weight", d, &[]);
+                push("post_ffw_norm.weight", d, &[]);
+            }
+            if gpt_oss {
+                push("attn_sinks.weight", self.heads, &[]);
+            }
             if self.biases {
-                for (name, k) in [
-                    ("attn_q.bias", q),
-                    ("attn_k.bias", kv),
-                    ("attn_v.bias", kv),
-                    ("attn_output.bias", d),
-                    ("ffn_gate.bias", f),
-                    ("ffn_up.bias", f),
-                    ("ffn_down.bias", d),
-                ] {
-                    list.push((b.clone() + name, k, None));
+                push("attn_q.bias", q, &[]);
+                push("attn_k.bias", kv, &[]);
+                push("attn_v.bias", kv, &[]);
+                push("attn_output.bias", d, &[]);
+                match self.experts {
+                    None => {
+                        push("ffn_gate.bias", f, &[]);
+                        push("ffn_up.bias", f, &[]);
+                        push("ffn_down.bias", d, &[]);
+                    }
+                    Some(Experts { count, .. }) => {
+                        push("ffn_gate_inp.bias", count, &[]);
+                        push("ffn_gate_exps.bias", f, &[count]);
+                        push("ffn_up_exps.bias", f, &[count]);
+                        push("ffn_down_exps.bias", d, &[count]);
+                    }
                 }
             }
         }
@@ -174,23 +349,28 @@ impl Tiny {
         let mut turn = self.formats.iter().cycle();
         list.into_iter()
             .filter(|(name, ..)| !self.without.contains(name))
-            .map(|(name, k, rows)| {
-                let format = if rows.is_some() { *turn.next().expect("a cycle") } else { Format::F32 };
-                let mut values: Vec<f32> = (0..k * rows.unwrap_or(1))
-                    .map(|_| match (rows, name.ends_with("bias")) {
-                        (Some(_), _) => rng.bell() * 1.5 / (k as f32).sqrt(),
-                        (None, true) => rng.bell() * 0.2,
-                        (None, false) => 1.0 + rng.bell() * 0.1,
+            .map(|(name, k, outer)| {
+                let rows: usize = outer.iter().product();
+                let bias = name.ends_with("bias");
+                let matrix = !outer.is_empty() && !bias;
+                let converted = !matrix || name.contains("conv");
+                let format = if converted { Format::F32 } else { *turn.next().expect("a cycle") };
+                let mut values: Vec<f32> = (0..k * rows)
+                    .map(|_| match (matrix, bias) {
+                        (true, _) => rng.bell() * 1.5 / (k as f32).sqrt(),
+                        (false, true) => rng.bell() * 0.2,
+                        (false, false) if name.ends_with("ssm_a") => -0.2 * (1.0 + rng.unit()),
+                        (false, false) => 1.0 + rng.bell() * 0.1,
                     })
                     .collect();
                 if self.damaged.as_ref() == Some(&name) {
                     values[..k].fill(f32::NAN);
                 }
-                let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows.unwrap_or(1)];
+                let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows];
                 if format.quantize(&values, &mut data).is_err() {
                     data = random_blocks(&mut rng, format, &values, k);
                 }
-                let shape = [Some(k as u64), rows.map(|rows| rows as u64)].into_iter().flatten().collect();
+                let shape = [k].into_iter().chain(outer).map(|len| len as u64).collect();
                 (name, shape, format, data)
             })
             .collect()

@@ -162,6 +162,17 @@ fn outside(variable: &str, beside: &str) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
+/// The vocabularies that llama.cpp has beside its source, with texts and their tokens.
+#[allow(clippy::print_stderr, reason = "a skipped test must be loud")]
+pub(crate) fn vocabularies_of_llama_cpp() -> Vec<PathBuf> {
+    let Some(folder) = outside("FASTQ_LLAMA_CPP", "llama.cpp").map(|folder| folder.join("models")) else {
+        eprintln!("SKIPPED: FASTQ_LLAMA_CPP must name the source of llama.cpp");
+        return Vec::new();
+    };
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect()
+}
+
 #[allow(clippy::print_stderr, reason = "a skipped test must be loud")]
 /// The shared material, and `model` among the real models; says so when they are not there.
 pub(crate) fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
@@ -173,4 +184,32 @@ pub(crate) fn shared_and_model(model: &str) -> Option<(PathBuf, PathBuf)> {
         eprintln!("SKIPPED: FASTQ_SHARED and FASTQ_MODELS must name folders with reference/ and {model}.gguf");
     }
     Some((shared?, file?))
+}
+
+/// `[PAD] [UNK] [CLS] [SEP] [MASK]` and some pieces of WordPiece.
+pub(crate) fn wordpiece() -> File {
+    #[rustfmt::skip]
+    let tokens = [
+        "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "▁hello", "▁hell", "o", "▁wor", "ld", "▁,", "▁!", "▁中", "▁e", "▁a", "a", "▁E",
+    ];
+    let mut types = [1; 17];
+    types[..5].copy_from_slice(&[3, 2, 3, 3, 3]);
+    File::default()
+        .string("model", b"bert")
+        .strings("tokens", &tokens)
+        .i32s("token_type", &types)
+        .u32("bos_token_id", 2)
+        .u32("unknown_token_id", 1)
+        .u32("seperator_token_id", 3)
+        .u32("mask_token_id", 4)
+}
+
+/// `<pad> </s> <unk>` and some pieces of the unigram model; the last is user-defined.
+pub(crate) fn unigram() -> File {
+    let tokens = ["<pad>", "</s>", "<unk>", "▁", "▁a", "a", "ab", "b", "abc", "c", "bc", "▁ab", "é", "<tool>"];
+    let mut types = [1; 14];
+    types[..3].copy_from_slice(&[3, 3, 2]);
+    types[13] = 4;
+    let scores = [0.0, 0.0, 0.0, -3.0, -2.0, -2.5, -4.0, -2.5, -9.0, -2.5, -3.0, -6.0, -4.0, 0.0];
+    File::default().string("model", b"t5").strings("tokens", &tokens).i32s("token_type", &types).f32s("scores", &scores)
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fastq_core::generate::{DEFAULT_MAX_TOKENS, GenerationOptions};
+use fastq_core::model::arch::Architecture;
+use fastq_core::model::arch::description::described;
 use fastq_core::sampler::{SamplerOptions, random_seed};
 use fastq_core::{Interrupt, KvFormat, LoadOptions, Model};
 
@@ -26,6 +28,16 @@ pub(crate) struct LoadArguments {
     /// Read the file into memory instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    #[command(flatten)]
+    pub(crate) variant: VariantArguments,
+}
+
+/// What the model is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct VariantArguments {
+    /// Run the file as a variant of a known architecture: its name, or a description of how it differs in a .toml file
+    #[arg(long, value_name = "NAME|FILE", value_parser = described)]
+    pub(crate) architecture: Option<Architecture>,
 }
 
 /// What the KV cache stores.
@@ -50,6 +62,7 @@ impl LoadArguments {
             threads: self.threads,
             mmap: !self.no_mmap,
             kv: self.kv.kv,
+            architecture: self.variant.architecture,
             ..LoadOptions::default()
         }
     }

@@ -71,7 +71,7 @@ fn result(output: Output) -> (i32, String, String) {
 fn help_is_as_recorded() {
     let place = Place::new();
     let mut all = place.ok(&["--help"]);
-    for command in ["run", "chat", "inspect", "plan", "bench", "doctor"] {
+    for command in ["run", "chat", "embed", "inspect", "plan", "bench", "doctor"] {
         all += &format!("\n$ fastq {command} --help\n{}", place.ok(&[command, "--help"]));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
@@ -209,7 +209,7 @@ fn plan_adds_up() {
     let json = place.json(&["plan", "tiny.gguf", "--context", "100", "--json"]);
     let number = |key: &str| json[key].as_u64().unwrap();
     assert_eq!(number("context"), 100);
-    assert_eq!(number("total_bytes"), number("kv_bytes") + number("scratch_bytes"));
+    assert_eq!(number("total_bytes"), number("kv_bytes") + number("state_bytes") + number("scratch_bytes"));
     assert!(place.ok(&["plan", "tiny.gguf"]).contains("context 256 of 256"));
     let smaller = place.json(&["plan", "tiny.gguf", "--context", "100", "--kv", "q8_0", "--json"]);
     assert_eq!((&json["kv_format"], &smaller["kv_format"]), (&"f16".into(), &"q8_0".into()));

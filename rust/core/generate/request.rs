@@ -6,7 +6,7 @@ use super::stop::StopMatcher;
 use super::{Completion, FinishReason, GenerationOptions, Piece, Prompt, Timings};
 use crate::sampler::Sampler;
 use crate::tokenizer::{Detokenizer, Tokenizer};
-use crate::{Error, Interrupt, Model, Result, Sequence};
+use crate::{BatchItem, Error, Interrupt, Logits, Model, Result, Sequence};
 
 /// The tokenizer of a model, for a detokenizer that outlives the borrow of it.
 struct TokenizerOf(Model);
@@ -55,9 +55,10 @@ impl Kept {
     fn cut(mut self, model: &Model, prompt: &[u32]) -> Sequence {
         let limit = prompt.len().saturating_sub(1);
         let common = self.tokens().iter().zip(&prompt[..limit]).take_while(|(a, b)| a == b).count();
-        // Layers with a sliding window may no longer have what lies before `common`; then all is computed again.
+        // Layers with a state may have to go back further. Those with a sliding window may no longer have what lies before `common`; then
+        // all is computed again.
         match self.sequence.truncate(common) {
-            Ok(()) => self.sequence,
+            Ok(_) => self.sequence,
             Err(_) => model.new_sequence(),
         }
     }
@@ -139,6 +140,28 @@ impl Request {
             text: String::new(),
             timings: Timings::default(),
         })
+    }
+
+    /// Computes a kept prompt up to the end of its last message, and a snapshot there: what a template puts behind it to begin the answer
+    /// is often another thing in the next prompt, and a recurrent state cannot go back without one. Other models compute all at once.
+    pub(super) fn compute_history(&mut self, model: &Model, interrupt: &dyn Interrupt) -> Result<()> {
+        let Some(sequence) = self.sequence.as_mut().filter(|_| self.keep && model.spec().state_len > 0) else {
+            return Ok(());
+        };
+        let prompt = &self.tokens[..self.prompt_tokens];
+        let ends = |token: &u32| model.tokenizer().is_end_of_generation(*token);
+        // The last token gives the logits: a prompt that comes again needs a state before it.
+        let history = prompt[..prompt.len() - 1].iter().rposition(ends).map_or(prompt.len() - 1, |last| last + 1);
+        if sequence.len() >= history {
+            return Ok(());
+        }
+        let tokens = &prompt[sequence.len()..history];
+        let computed = tokens.len();
+        let item = BatchItem { sequence, tokens, logits: Logits::None, out: &mut self.logits };
+        model.forward(&mut [item], interrupt)?;
+        sequence.snapshot();
+        self.timings.prefill_tokens += computed;
+        Ok(())
     }
 
     /// The only piece of a request that has no room for an answer.

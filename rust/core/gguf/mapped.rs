@@ -246,7 +246,7 @@ fn read(path: &Path, mut file: &File, size: usize, machine: &Machine, interrupt:
 }
 
 /// [`Error::NotFound`] or [`Error::Io`].
-pub(super) fn io_error(path: &Path, source: std::io::Error) -> Error {
+pub(crate) fn io_error(path: &Path, source: std::io::Error) -> Error {
     match source.kind() {
         ErrorKind::NotFound => Error::NotFound(path.into()),
         _ => Error::Io { path: path.into(), source },

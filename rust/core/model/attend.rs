@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use fastq_kernels::attention::{KvHead, Query, SPLIT, Scores, attention, attention_part, combine, part_len};
-use fastq_kernels::elementwise::{add, rms_norm, rope};
+use fastq_kernels::elementwise::{add, mul_sigmoid, rope, scale};
 
-use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker};
+use super::arch::HeadNorms;
+use super::buffers::{ATTENTION_ROWS, Buffers, PIECES_PER_THREAD, Worker, recycle};
 use super::forward::{Context, Pass, Row};
 use super::regions::Regions;
-use super::spec::LayerSpec;
-use super::weights::LayerWeights;
+use super::spec::Attention;
+use super::weights::{AttentionWeights, Norm};
 use crate::Result;
 use crate::kv_cache::HeadIndex;
 use crate::pool::Disjoint;
@@ -19,50 +20,61 @@ impl Pass<'_, '_> {
     pub(super) fn heads(
         &mut self,
         buffers: &mut Buffers,
-        spec: &LayerSpec,
-        weights: &LayerWeights,
+        spec: &Attention,
+        weights: &AttentionWeights,
         with_queries: bool,
         with_keys: bool,
     ) -> Result<()> {
         let Context { spec: model, weights: all, cpu, .. } = self.context;
-        let epsilon = model.norm_epsilon;
-        let (style, pairs) = (model.ropes[spec.rope].style, all.ropes[spec.rope].pairs());
-        let (before, stride) = (all.pairs_before(spec.rope), all.pairs_before(all.ropes.len()));
-        let (queries, keys, values) =
-            (spec.heads * spec.key_dim, spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
+        let stride = all.pairs_before(all.ropes.len());
+        let rotation = spec.rope.map(|rope| {
+            let before = all.pairs_before(rope);
+            (model.ropes[rope].style, before..before + all.ropes[rope].pairs())
+        });
+        let together = model.architecture.head_norms == HeadNorms::Together;
+        let (queries, keys, values) = (spec.queries(), spec.kv_heads * spec.key_dim, spec.kv_heads * spec.value_dim);
         let Buffers { q, k, v, cos, sin, workers, .. } = buffers;
         let (q, k, v, workers) = (Disjoint::new(q), Disjoint::new(k), Disjoint::new(v), Disjoint::new(workers));
         let (rows, batch) = (&*self.rows, &*self.batch);
         self.regions.each_row(rows.len(), 2 * (queries + keys + values), |index, worker| {
             let row = rows[index];
-            let angles = row.index * stride + before;
-            let (cos, sin) = (&cos[angles..angles + pairs], &sin[angles..angles + pairs]);
             // SAFETY: a worker number belongs to one thread at a time.
             let worker = unsafe { workers.item(worker) };
-            let mut turn = |x: &mut [f32], bias: Option<&[f32]>, norm: Option<&[f32]>| {
-                if let Some(bias) = bias {
-                    add(cpu, x, bias);
-                }
+            let mut turn = |x: &mut [f32], norm: Option<&Norm>| {
                 if let Some(norm) = norm {
-                    let local = &mut worker.local[..spec.key_dim];
-                    for head in x.chunks_exact_mut(spec.key_dim) {
-                        rms_norm(cpu, head, Some(norm), epsilon, local);
-                        head.copy_from_slice(local);
-                    }
+                    let span = if together { x.len() } else { spec.key_dim };
+                    norm.parts(cpu, x, span, &mut worker.local);
                 }
-                rope(cpu, x, spec.key_dim, style, cos, sin);
+                if let Some((style, pairs)) = &rotation {
+                    let angles = row.index * stride + pairs.start..row.index * stride + pairs.end;
+                    rope(cpu, x, spec.key_dim, *style, &cos[angles.clone()], &sin[angles]);
+                }
             };
             if with_queries {
                 // SAFETY: a row belongs to one piece.
                 let q = unsafe { q.slice(index * queries..(index + 1) * queries) };
-                turn(q, weights.query.bias.as_deref(), weights.query_norm.as_deref());
+                if let Some(bias) = &weights.query.bias {
+                    add(cpu, q, bias);
+                }
+                // All at once, unless there are gates between them.
+                let (stride, len) = if spec.gated { (spec.query_stride(), spec.key_dim) } else { (queries, queries) };
+                for q in q.chunks_exact_mut(stride) {
+                    let q = &mut q[..len];
+                    turn(q, weights.query_norm.as_ref());
+                    if let Some(temperature) = model.temperature {
+                        scale(cpu, q, temperature.at(row.position));
+                    }
+                }
             }
             if with_keys {
                 // SAFETY: a row belongs to one piece.
                 let (k, v) = unsafe {
                     (k.slice(index * keys..(index + 1) * keys), v.slice(index * values..(index + 1) * values))
                 };
-                turn(k, weights.key.bias.as_deref(), weights.key_norm.as_deref());
+                if let Some(bias) = &weights.key.bias {
+                    add(cpu, k, bias);
+                }
+                turn(k, weights.key_norm.as_ref());
                 if let Some(bias) = &weights.value.bias {
                     add(cpu, v, bias);
                 }
@@ -80,17 +92,18 @@ impl Pass<'_, '_> {
 
     /// Attention of all rows. Pieces are a few rows times one kv head with its query heads; when that makes few pieces, those with a
     /// long text are split at the multiples of [`SPLIT`] positions, too, and put together at the end.
-    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &LayerSpec) -> Result<()> {
+    pub(super) fn attend(&mut self, buffers: &mut Buffers, spec: &Attention, sinks: Option<&[f32]>) -> Result<()> {
         let Context { spec: model, cpu, groups, .. } = self.context;
         let layout = &groups[spec.group];
         let group = spec.heads / spec.kv_heads;
-        let (queries, outputs) = (spec.heads * spec.key_dim, spec.heads * spec.value_dim);
+        let (queries, outputs) = (spec.queries(), spec.heads * spec.value_dim);
         let record = part_len(spec.value_dim);
         let scores = Scores { scale: spec.score_scale, softcap: model.score_cap };
+        let sink = |head: usize| sinks.map(|sinks| sinks[head]);
         let Regions { pool, interrupt, .. } = &mut self.regions;
         let (rows, batch) = (&*self.rows, &*self.batch);
         let Buffers { q, a, parts, pieces, workers, .. } = buffers;
-        plan(rows, |row| (layout.start(row.position), row.position + 1), spec, pool.threads(), parts.len(), pieces);
+        plan(rows, |row| (layout.start(row.position), row.end), spec, pool.threads(), parts.len(), pieces);
 
         let q = &q[..rows.len() * queries];
         {
@@ -101,8 +114,7 @@ impl Pass<'_, '_> {
                 let piece_rows = &rows[range.clone()];
                 let (Some(first), Some(last)) = (piece_rows.first(), piece_rows.last()) else { return };
                 let bounds = part.map_or(0..usize::MAX, |part| part * SPLIT..(part + 1) * SPLIT);
-                let (start, end) =
-                    (layout.start(first.position).max(bounds.start), (last.position + 1).min(bounds.end));
+                let (start, end) = (layout.start(first.position).max(bounds.start), last.end.min(bounds.end));
                 // SAFETY: a worker number belongs to one thread at a time.
                 let worker = unsafe { workers.item(worker) };
                 let Worker { attention: scratch, queries: list, local, pages: empty, .. } = worker;
@@ -115,13 +127,14 @@ impl Pass<'_, '_> {
                 let step = if part.is_some() { record } else { spec.value_dim };
                 list.clear();
                 for (i, row) in piece_rows.iter().enumerate() {
-                    let (start, end) = (layout.start(row.position).max(start), (row.position + 1).min(end));
+                    let (start, end) = (layout.start(row.position).max(start), row.end.min(end));
                     if start < end {
                         list.extend((0..group).map(|h| Query {
-                            q: (range.start + i) * queries + (head * group + h) * spec.key_dim,
+                            q: (range.start + i) * queries + (head * group + h) * spec.query_stride(),
                             out: (i * group + h) * step,
                             start,
                             end,
+                            sink: sink(head * group + h),
                         }));
                     }
                 }
@@ -151,14 +164,31 @@ impl Pass<'_, '_> {
             let heads = piece.head * group..(piece.head + 1) * group;
             for (i, h) in (0..piece.rows.len()).flat_map(|i| heads.clone().map(move |h| (i, h))) {
                 let row = piece.rows.start + i;
-                let (first, last) = (layout.start(rows[row].position) / SPLIT, rows[row].position / SPLIT);
+                let (first, last) = (layout.start(rows[row].position) / SPLIT, (rows[row].end - 1) / SPLIT);
                 let start = piece.records.at(i, h, spec.heads) + first - piece.records.first;
                 let records = &parts[start * record..(start + last + 1 - first) * record];
                 let out = &mut a[row * outputs + h * spec.value_dim..][..spec.value_dim];
-                combine(cpu, records, out, &mut worker.attention);
+                combine(cpu, records, sink(h), out, &mut worker.attention);
             }
         }
         Ok(())
+    }
+}
+
+impl Pass<'_, '_> {
+    /// Multiplies the outputs of the heads by the sigmoid of the gates behind their queries.
+    pub(super) fn gate_outputs(&mut self, buffers: &mut Buffers, spec: &Attention) -> Result<()> {
+        let (cpu, queries, outputs) = (self.context.cpu, spec.queries(), spec.heads * spec.value_dim);
+        let Buffers { q, a, .. } = buffers;
+        let (q, a) = (&**q, Disjoint::new(a));
+        self.regions.each_row(self.rows.len(), 4 * outputs, |row, _| {
+            // SAFETY: a row belongs to one piece.
+            let a = unsafe { a.slice(row * outputs..(row + 1) * outputs) };
+            let q = &q[row * queries..(row + 1) * queries];
+            for (a, q) in a.chunks_exact_mut(spec.value_dim).zip(q.chunks_exact(spec.query_stride())) {
+                mul_sigmoid(cpu, a, &q[spec.key_dim..]);
+            }
+        })
     }
 }
 
@@ -197,7 +227,7 @@ impl Records {
 fn plan(
     rows: &[Row],
     sees: impl Fn(&Row) -> (usize, usize),
-    spec: &LayerSpec,
+    spec: &Attention,
     threads: usize,
     room: usize,
     pieces: &mut Vec<Piece>,
@@ -240,27 +270,4 @@ fn plan(
     pieces.sort_unstable_by_key(|piece| {
         (std::cmp::Reverse(rows[piece.rows.start].position), piece.rows.start, piece.head, piece.part)
     });
-}
-
-/// The memory of a list for slices of another life.
-fn recycle<'b>(mut list: Vec<&[u16]>) -> Vec<&'b [u16]> {
-    list.clear();
-    // Collecting in place keeps the allocation; a test says so.
-    list.into_iter().map(|_| -> &[u16] { &[] }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::recycle;
-
-    #[test]
-    fn recycling_keeps_the_memory() {
-        let values = [1u16, 2];
-        let mut list: Vec<&'static [u16]> = Vec::new();
-        let mut here = recycle(std::mem::take(&mut list));
-        here.extend([&values[..]; 100]);
-        let capacity = here.capacity();
-        list = recycle(here);
-        assert_eq!((list.len(), list.capacity()), (0, capacity));
-    }
 }

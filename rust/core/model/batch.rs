@@ -17,6 +17,15 @@ pub enum Logits {
     All,
 }
 
+/// What a forward call computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Output {
+    /// Logits.
+    Logits,
+    /// Hidden states after the last norm.
+    Hidden,
+}
+
 /// The next tokens of one sequence.
 #[derive(Debug)]
 pub struct BatchItem<'a> {
@@ -40,20 +49,20 @@ impl BatchItem<'_> {
         }
     }
 
-    /// Makes room for the logits; of a vector with those of a call like this one, nothing is touched.
-    pub(super) fn reserve(&mut self, vocabulary: usize) -> Result<()> {
+    /// Makes room for rows of `width` values; of a vector with those of a call like this one, nothing is touched.
+    pub(super) fn reserve(&mut self, width: usize) -> Result<()> {
         let rows = self.wanted();
-        let values = rows.saturating_mul(vocabulary);
+        let values = rows.saturating_mul(width);
         self.out.truncate(values);
         self.out.try_reserve(values - self.out.len()).map_err(|_| {
             let bytes = human((values as u64).saturating_mul(4));
-            Error::Memory(format!("the system refused {bytes} for {rows} rows of logits; ask for fewer"))
+            Error::Memory(format!("the system refused {bytes} for {rows} rows of results; ask for fewer"))
         })
     }
 
-    /// The logits, with at least the first `rows` rows. They grow as the rows come: to write zeros to many at once takes seconds.
-    pub(super) fn grown(&mut self, rows: usize, vocabulary: usize) -> &mut [f32] {
-        let values = rows * vocabulary;
+    /// The results, with at least the first `rows` rows. They grow as the rows come: to write zeros to many at once takes seconds.
+    pub(super) fn grown(&mut self, rows: usize, width: usize) -> &mut [f32] {
+        let values = rows * width;
         if self.out.len() < values {
             self.out.resize(values, 0.0);
         }
@@ -74,11 +83,13 @@ pub(super) struct Segment {
     pub(super) wanted: usize,
 }
 
-/// The next at most `limit` tokens of the batch; `next` is the item and its token to go on with.
+/// The next at most `limit` tokens of the batch; `next` is the item and its token to go on with. With `whole`, items stay in one piece:
+/// none is longer than the limit.
 pub(super) fn plan_chunk(
     batch: &[BatchItem<'_>],
     next: &mut (usize, usize),
     limit: usize,
+    whole: bool,
     segments: &mut Vec<Segment>,
 ) {
     segments.clear();
@@ -86,6 +97,9 @@ pub(super) fn plan_chunk(
     while room > 0 && next.0 < batch.len() {
         let item = &batch[next.0];
         let start = next.1;
+        if whole && item.tokens.len() > room {
+            break;
+        }
         let end = item.tokens.len().min(start + room);
         let done = end == item.tokens.len();
         let wanted = match item.logits {

@@ -6,8 +6,9 @@ use fastq_kernels::matmul::MatmulScratch;
 
 use super::attend::Piece;
 use super::batch::Segment;
+use super::experts::{ExpertBuffers, ExpertSizes};
 use super::forward::Row;
-use super::spec::{LayerSpec, ModelSpec};
+use super::spec::{Attention, LayerSpec, Mixer, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
 use crate::memory::Zeroed;
@@ -27,7 +28,8 @@ pub(super) struct BufferSizes {
     queries: usize,
     keys: usize,
     values: usize,
-    heads: usize,
+    outputs: usize,
+    mixed: usize,
     feed_forward: usize,
     /// Bytes of the longest record of each kind of activations in use, else 0.
     records: [usize; Activation::ALL.len()],
@@ -38,6 +40,7 @@ pub(super) struct BufferSizes {
     local: usize,
     /// Values of the parts of attention.
     parts: usize,
+    experts: ExpertSizes,
     threads: usize,
 }
 
@@ -53,7 +56,11 @@ pub(super) fn kind_index(kind: Activation) -> usize {
 impl BufferSizes {
     /// The sizes for chunks of `chunk` tokens.
     pub(super) fn new(spec: &ModelSpec, weights: &Weights, chunk: usize, threads: usize) -> BufferSizes {
-        let largest = |size: fn(&LayerSpec) -> usize| spec.layers.iter().map(size).max().unwrap_or(0);
+        let attentions = || spec.layers.iter().filter_map(LayerSpec::attention);
+        let largest = |size: fn(&Attention) -> usize| attentions().map(size).max().unwrap_or(0);
+        let mixers = |size: fn(&Mixer) -> usize| spec.layers.iter().map(|l| size(&l.mixer)).max().unwrap_or(0);
+        let queries = largest(Attention::queries);
+        let keys = largest(|layer| layer.kv_heads * layer.key_dim);
         let mut records = [0; Activation::ALL.len()];
         for linear in weights.linears() {
             let kind = linear.format.activation();
@@ -69,22 +76,30 @@ impl BufferSizes {
         BufferSizes {
             chunk,
             width: spec.width,
-            queries: largest(|layer| layer.heads * layer.key_dim),
-            keys: largest(|layer| layer.kv_heads * layer.key_dim),
+            queries,
+            keys,
             values: largest(|layer| layer.kv_heads * layer.value_dim),
-            heads: largest(|layer| layer.heads * layer.value_dim),
-            feed_forward: largest(|layer| layer.feed_forward),
+            outputs: mixers(Mixer::outputs),
+            mixed: mixers(Mixer::mixed),
+            feed_forward: spec.layers.iter().map(|layer| layer.feed_forward.width_per_row()).max().unwrap_or(0),
             records,
             pairs: spec.ropes.iter().map(|rope| rope.dims / 2).sum(),
             logits: spec.vocabulary * LOGIT_ROWS.min(chunk),
-            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(largest(|layer| layer.key_dim)),
+            // Norms need a row of the hidden state, or of queries, keys or outputs.
+            local: (largest_group * ATTENTION_ROWS).max(spec.width).max(queries).max(keys).max(mixers(Mixer::outputs)),
             parts: parts.min(MAX_PARTS),
+            experts: ExpertSizes::new(spec, weights),
             threads,
         }
     }
 
     fn per_row(&self) -> usize {
-        2 * (self.width + self.feed_forward + self.pairs) + self.queries + self.keys + self.values + self.heads
+        2 * (self.width + self.feed_forward + self.pairs)
+            + self.queries
+            + self.keys
+            + self.values
+            + self.outputs
+            + self.mixed
     }
 
     /// Bytes of all buffers.
@@ -93,6 +108,7 @@ impl BufferSizes {
         let records: usize = self.records.iter().sum();
         rows * (4 * self.per_row() as u64 + records as u64)
             + 4 * (self.logits + self.parts) as u64
+            + self.experts.bytes(self.chunk)
             + self.threads as u64 * (4 * self.local as u64 + KERNEL_SCRATCH)
     }
 }
@@ -111,17 +127,19 @@ pub(super) struct Buffers {
     pub(super) x: Zeroed<f32>,
     /// Output of a part before it is added `(rows, width)`.
     pub(super) t: Zeroed<f32>,
-    /// `(rows, heads * key_dim)`.
+    /// `(rows, heads * key_dim)`, with gates between them twice that.
     pub(super) q: Zeroed<f32>,
     /// `(rows, kv_heads * key_dim)`.
     pub(super) k: Zeroed<f32>,
     /// `(rows, kv_heads * value_dim)`.
     pub(super) v: Zeroed<f32>,
-    /// Output of attention `(rows, heads * value_dim)`.
+    /// Output of the mixer before its last matrix, `(rows, heads * value_dim)` of attention.
     pub(super) a: Zeroed<f32>,
-    /// `(rows, feed_forward)`.
+    /// What a mixer with a state is given `(rows, mixed)`.
+    pub(super) mixed: Zeroed<f32>,
+    /// `(rows, feed_forward)`; with experts `(slots, width)`, then those of the shared one.
     pub(super) gate: Zeroed<f32>,
-    /// `(rows, feed_forward)`.
+    /// As `gate`.
     pub(super) up: Zeroed<f32>,
     /// Quantized activations, by kind.
     pub(super) records: [Zeroed<u8>; Activation::ALL.len()],
@@ -133,6 +151,8 @@ pub(super) struct Buffers {
     pub(super) logits: Zeroed<f32>,
     /// Records of the parts of attention that were computed apart.
     pub(super) parts: Zeroed<f32>,
+    /// What mixtures of experts need beside the rest.
+    pub(super) experts: ExpertBuffers,
     /// The chunk, kept for its memory, as are the rows.
     pub(super) segments: Vec<Segment>,
     /// The rows that are still needed.
@@ -169,7 +189,8 @@ impl Buffers {
             q: rows(sizes.queries)?,
             k: rows(sizes.keys)?,
             v: rows(sizes.values)?,
-            a: rows(sizes.heads)?,
+            a: rows(sizes.outputs)?,
+            mixed: rows(sizes.mixed)?,
             gate: rows(sizes.feed_forward)?,
             up: rows(sizes.feed_forward)?,
             records: [record(a)?, record(b)?, record(c)?],
@@ -177,6 +198,7 @@ impl Buffers {
             sin: rows(sizes.pairs)?,
             logits: Zeroed::scratch(1, sizes.logits)?,
             parts: Zeroed::scratch(1, sizes.parts)?,
+            experts: ExpertBuffers::new(&sizes.experts, sizes.chunk)?,
             segments: Vec::new(),
             rows: Vec::new(),
             pieces: Vec::new(),
@@ -197,11 +219,35 @@ impl Buffers {
 
     /// Bytes that were allocated, without what the kernels keep.
     pub(super) fn bytes(&self) -> u64 {
-        let Buffers { x, t, q, k, v, a, gate, up, cos, sin, logits, parts, .. } = self;
-        let floats = [x, t, q, k, v, a, gate, up, cos, sin, logits, parts].into_iter();
+        let Buffers { x, t, q, k, v, a, mixed, gate, up, cos, sin, logits, parts, .. } = self;
+        let floats = [x, t, q, k, v, a, mixed, gate, up, cos, sin, logits, parts].into_iter();
         let workers = self.workers.iter().map(|worker| worker.local.bytes() + KERNEL_SCRATCH);
         floats.map(Zeroed::bytes).sum::<u64>()
             + self.records.iter().map(Zeroed::bytes).sum::<u64>()
+            + self.experts.bytes()
             + workers.sum::<u64>()
+    }
+}
+
+/// The memory of a list for what lives at another time; `A` and `B` differ in lifetimes.
+pub(super) fn recycle<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    // Collecting in place keeps the allocation; a test says so.
+    list.into_iter().filter_map(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recycle;
+
+    #[test]
+    fn recycling_keeps_the_memory() {
+        let values = [1u16, 2];
+        let mut list: Vec<&'static [u16]> = Vec::new();
+        let mut here = recycle(std::mem::take(&mut list));
+        here.extend([&values[..]; 100]);
+        let capacity = here.capacity();
+        list = recycle(here);
+        assert_eq!((list.len(), list.capacity()), (0, capacity));
     }
 }

@@ -4,19 +4,24 @@
 //! A row is one token of the chunk. Every row's bits depend on its sequence only: products, norms and attention treat rows
 //! alone, so neither the chunk, the other rows nor the threads change them.
 
-use fastq_kernels::Cpu;
-use fastq_kernels::elementwise::{add, gelu_mul, rms_norm, scale, silu_mul};
+use std::ops::Range;
 
-use super::arch::Gate;
-use super::batch::{BatchItem, Segment};
+use fastq_kernels::elementwise::{add, add_scaled, clamped_swiglu, gelu, gelu_mul, scale, silu, silu_mul};
+use fastq_kernels::{Activation, Cpu};
+
+use super::arch::{ActivationFunction, Gate, NormPlacement};
+use super::batch::{BatchItem, Output, Segment};
 use super::buffers::{Buffers, Worker, kind_index};
-use super::regions::{Kinds, Product, Records, Regions};
-use super::spec::{LayerSpec, ModelSpec};
-use super::weights::{LayerWeights, Linear, Weights};
+use super::regions::{Kinds, Product, Products, Records, Regions};
+use super::spec::{Attention, FeedForward, LayerSpec, Mixer, ModelSpec};
+use super::weights::{
+    AttentionWeights, FeedForwardPart, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Norm, Weights,
+};
 use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
+use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
-use crate::{Interrupt, Result};
+use crate::{Error, Interrupt, Result};
 
 /// What a pass reads.
 #[derive(Clone, Copy)]
@@ -27,6 +32,8 @@ pub(super) struct Context<'a> {
     pub(super) groups: &'a [GroupLayout],
     pub(super) cpu: Cpu,
     pub(super) interrupt: &'a dyn Interrupt,
+    /// What is computed.
+    pub(super) output: Output,
     /// Look for values that are not finite after every layer.
     pub(super) check: bool,
 }
@@ -36,6 +43,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Row {
     pub(super) item: usize,
     pub(super) position: usize,
+    /// End of the positions that it sees.
+    pub(super) end: usize,
     /// Index into the rope tables of the chunk.
     pub(super) index: usize,
     token: u32,
@@ -59,7 +68,8 @@ pub(super) fn chunk(
         for (i, at) in tokens.clone().enumerate() {
             let logits = (i + wanted >= tokens.len()).then(|| at - first);
             let token = batch[*item].tokens[at];
-            rows.push(Row { item: *item, position: position + i, index: rows.len(), token, logits });
+            let end = position + if context.spec.causal { i + 1 } else { tokens.len() };
+            rows.push(Row { item: *item, position: position + i, end, index: rows.len(), token, logits });
         }
     }
     let regions = Regions { pool, interrupt: context.interrupt, cpu: context.cpu };
@@ -78,27 +88,36 @@ pub(super) struct Pass<'a, 'b> {
     pub(super) batch: &'a mut [BatchItem<'b>],
 }
 
-/// What a part begins with: `norm(x)`, quantized for its matrices. It is computed with the end of the part before it, while the row is
-/// in the cache.
+/// What a part begins with: `norm(x)`, or `x` where it has no norm, quantized for its matrices. It is computed with the end of the
+/// part before it, while the row is in the cache.
 #[derive(Clone, Copy)]
 struct Start<'a> {
-    norm: &'a [f32],
-    epsilon: f32,
+    norm: Option<&'a Norm>,
     kinds: Kinds,
     cpu: Cpu,
 }
 
 impl<'a> Start<'a> {
-    fn new(context: &Context<'a>, norm: &'a [f32], matrices: &[&Linear]) -> Start<'a> {
-        Start { norm, epsilon: context.spec.norm_epsilon, kinds: Kinds::of(matrices), cpu: context.cpu }
-    }
-
     /// The start of a layer, or of the output after the last one.
     fn layer(context: &Context<'a>, layer: usize) -> Start<'a> {
-        match context.weights.layers.get(layer) {
-            Some(layer) => Start::new(context, &layer.attention_norm, &[&layer.query, &layer.key, &layer.value]),
-            None => Start::new(context, &context.weights.output_norm, &[&context.weights.output]),
+        let Context { weights, spec, cpu, .. } = *context;
+        match weights.layers.get(layer) {
+            Some(layer) => {
+                let beside = layer.beside(spec);
+                let matrices = layer.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|b| b.inputs()));
+                Start { norm: layer.attention_norm.as_ref(), kinds: Kinds::of(matrices), cpu }
+            }
+            None => {
+                let output = weights.output.as_ref().filter(|_| context.output == Output::Logits);
+                Start { norm: weights.output_norm.as_ref(), kinds: Kinds::of(output), cpu }
+            }
         }
+    }
+
+    /// The start of a feed-forward part.
+    fn feed_forward(context: &Context<'a>, layer: &'a LayerWeights) -> Start<'a> {
+        let kinds = Kinds::of(layer.feed_forward.inputs());
+        Start { norm: layer.feed_forward_norm.as_ref(), kinds, cpu: context.cpu }
     }
 
     /// Fills the records of a row.
@@ -106,10 +125,62 @@ impl<'a> Start<'a> {
     /// # Safety
     /// Nobody else uses the records of the row during the call.
     unsafe fn row(&self, x: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
-        let local = &mut worker.local[..x.len()];
-        rms_norm(self.cpu, x, Some(self.norm), self.epsilon, local);
+        let local = match self.norm {
+            Some(norm) => {
+                let local = &mut worker.local[..x.len()];
+                norm.row(self.cpu, x, local);
+                local
+            }
+            None => x,
+        };
         // SAFETY: the caller's promise.
         unsafe { records.quantize(self.cpu, self.kinds, row, local) };
+    }
+}
+
+/// What a part ends with: `x += norm(t)`, or `x += t` where it has no norm, and the start of the next one.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    norm: Option<&'a Norm>,
+    /// The norm is of the sum.
+    of_sum: bool,
+    scale: Option<f32>,
+    next: Option<Start<'a>>,
+    cpu: Cpu,
+}
+
+impl<'a> End<'a> {
+    fn new(context: &Context<'a>, norm: Option<&'a Norm>, next: Option<Start<'a>>) -> End<'a> {
+        let of_sum = context.spec.norms == NormPlacement::AfterSum;
+        End { norm, of_sum, scale: context.spec.residual_scale, next, cpu: context.cpu }
+    }
+
+    /// Ends a row.
+    ///
+    /// # Safety
+    /// Nobody else uses the records of the row during the call.
+    pub(super) unsafe fn row(&self, x: &mut [f32], t: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
+        let cpu = self.cpu;
+        let local = &mut worker.local[..t.len()];
+        let update = match self.norm {
+            Some(norm) if !self.of_sum => {
+                norm.row(cpu, t, local);
+                &*local
+            }
+            _ => t,
+        };
+        match self.scale {
+            None => add(cpu, x, update),
+            Some(factor) => add_scaled(cpu, x, update, factor),
+        }
+        if let Some(norm) = self.norm.filter(|_| self.of_sum) {
+            norm.row(cpu, x, local);
+            x.copy_from_slice(local);
+        }
+        if let Some(next) = self.next {
+            // SAFETY: the caller's promise.
+            unsafe { next.row(x, worker, records, row) };
+        }
     }
 }
 
@@ -123,22 +194,23 @@ impl Pass<'_, '_> {
         self.check(buffers, None)?;
         let layers = context.spec.layers.len();
         for (index, (spec, weights)) in context.spec.layers.iter().zip(&context.weights.layers).enumerate() {
-            self.attention_part(buffers, spec, weights, index + 1 == layers)?;
+            self.mixer_part(buffers, spec, weights, index + 1 == layers)?;
             if self.rows.is_empty() {
                 return Ok(());
             }
-            self.feed_forward_part(buffers, spec, weights, Start::layer(&context, index + 1))?;
+            self.feed_forward_part(buffers, &spec.feed_forward, weights, Start::layer(&context, index + 1))?;
             self.check(buffers, Some(index))?;
         }
-        self.output(buffers)
+        match context.output {
+            Output::Logits => self.output(buffers),
+            Output::Hidden => self.hidden(buffers),
+        }
     }
 
     /// Hidden states from tokens, and the rope tables of the rows.
     fn embed(&mut self, buffers: &mut Buffers, start: Start<'_>) -> Result<()> {
         let Context { spec, weights, file, cpu, .. } = self.context;
         let (width, embedding) = (spec.width, &weights.embedding);
-        let matrix = embedding.matrix(file);
-        let row_bytes = matrix.data.len() / matrix.rows;
         let pairs = weights.pairs_before(weights.ropes.len());
         let Buffers { x, cos, sin, records, workers, .. } = buffers;
         let (x, cos, sin) = (Disjoint::new(x), Disjoint::new(cos), Disjoint::new(sin));
@@ -146,12 +218,11 @@ impl Pass<'_, '_> {
         let rows = &*self.rows;
         // A sine costs about as much as 16 plain values.
         self.regions.each_row(rows.len(), 3 * width + 16 * pairs, |row, worker| {
-            let from = rows[row].token as usize * row_bytes;
             let angles = row * pairs..(row + 1) * pairs;
             // SAFETY: a row belongs to one piece.
             let (x, mut cos, mut sin) =
                 unsafe { (x.slice(row * width..(row + 1) * width), cos.slice(angles.clone()), sin.slice(angles)) };
-            embedding.format.dequantize(&matrix.data[from..from + row_bytes], x);
+            embedding.row(file, rows[row].token as usize, x);
             if let Some(factor) = spec.embedding_scale {
                 scale(cpu, x, factor);
             }
@@ -161,118 +232,209 @@ impl Pass<'_, '_> {
                 (own_sin, sin) = sin.split_at_mut(table.pairs());
                 table.fill(rows[row].position, own_cos, own_sin);
             }
-            // SAFETY: a row belongs to one piece, and a worker number to one thread at a time.
-            unsafe { start.row(x, workers.item(worker), &records, row) };
+            // SAFETY: a worker number belongs to one thread at a time.
+            let worker = unsafe { workers.item(worker) };
+            let local = &mut worker.local[..width];
+            if let Some(token_type) = &weights.token_type {
+                add(cpu, x, token_type);
+            }
+            if let Some(positions) = &weights.position_rows {
+                positions.row(file, rows[row].position, local);
+                add(cpu, x, local);
+            }
+            if let Some(norm) = &weights.embedding_norm {
+                norm.row(cpu, x, local);
+                x.copy_from_slice(local);
+            }
+            // SAFETY: a row belongs to one piece.
+            unsafe { start.row(x, worker, &records, row) };
         })
     }
 
-    /// `x += attention(norm(x))`. In the last layer the rows that want no logits end with their keys and values.
-    fn attention_part(
+    /// `x += mixer(norm(x))`. In the last layer the rows that want no logits end with what later positions need of them.
+    fn mixer_part(
         &mut self,
         buffers: &mut Buffers,
         spec: &LayerSpec,
         weights: &LayerWeights,
         last: bool,
     ) -> Result<()> {
-        let Context { file, spec: model, cpu, .. } = self.context;
-        let width = model.width;
-        let n = self.rows.len();
+        let context = self.context;
+        let parallel = context.spec.norms == NormPlacement::Parallel;
+        let beside = weights.beside(context.spec);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
-        {
-            let Buffers { q, k, v, records, workers, .. } = &mut *buffers;
-            let list = [
-                Product::new(file, &weights.query, records, n, q),
-                Product::new(file, &weights.key, records, n, k),
-                Product::new(file, &weights.value, records, n, v),
-            ];
-            self.regions.products(if narrow { &list[1..] } else { &list }, n, workers)?;
-        }
-        self.heads(buffers, spec, weights, !narrow, true)?;
-        if narrow {
-            // Only rows with logits go on. They move to the front of what is still needed of them.
-            let kind = weights.query.format.activation();
-            let record = kind.row_bytes(width);
-            let records = &mut buffers.records[kind_index(kind)];
-            let mut kept = 0;
-            for row in 0..n {
-                if self.rows[row].logits.is_some() {
-                    buffers.x.copy_within(row * width..(row + 1) * width, kept * width);
-                    records.copy_within(row * record..(row + 1) * record, kept * record);
-                    kept += 1;
-                }
+        let outputs = spec.mixer.outputs();
+        match (&spec.mixer, &weights.mixer) {
+            (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
+                self.attention(buffers, spec, weights, beside, narrow)?;
             }
-            self.rows.retain(|row| row.logits.is_some());
-            if kept == 0 {
-                return Ok(());
+            (Mixer::ShortConv(spec), MixerWeights::ShortConv(weights)) => {
+                self.short_conv(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, outputs, narrow);
             }
-            let Buffers { q, records, workers, .. } = &mut *buffers;
-            self.regions.products(&[Product::new(file, &weights.query, records, kept, q)], kept, workers)?;
-            self.heads(buffers, spec, weights, true, false)?;
+            (Mixer::DeltaNet(spec), MixerWeights::DeltaNet(weights)) => {
+                self.delta_net(buffers, spec, weights)?;
+                self.wanted_outputs(buffers, outputs, narrow);
+            }
+            _ => return Err(Error::Internal("a layer has the weights of another mixer".into())),
         }
-        self.attend(buffers, spec)?;
-
-        let outputs = spec.heads * spec.value_dim;
-        let linear = &weights.attention_output;
-        let kinds = Kinds::of(&[linear]);
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let output = weights.mixer.output();
+        let kinds = Kinds::of([output]);
         {
             let a = &*buffers.a;
             let records = Records::new(&mut buffers.records);
             // SAFETY: a row belongs to one piece.
             self.regions.each_row(self.rows.len(), outputs, |row, _| unsafe {
-                records.quantize(cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
+                records.quantize(context.cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
             })?;
         }
-        let next = Start::new(&self.context, &weights.feed_forward_norm, &[&weights.gate, &weights.up]);
-        self.add(buffers, linear, weights.post_attention_norm.as_deref(), next)
+        let next = (!parallel).then(|| Start::feed_forward(&context, weights));
+        self.add(buffers, output, End::new(&context, weights.post_attention_norm.as_ref(), next))
     }
 
-    /// `x += down(gate(x) * up(x))`.
+    /// Attention from the records of the rows to [`Buffers::a`]; `beside` is a feed-forward part that has the same input.
+    fn attention(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &Attention,
+        weights: &AttentionWeights,
+        beside: Option<&FeedForwardWeights>,
+        narrow: bool,
+    ) -> Result<()> {
+        let file = self.context.file;
+        {
+            let n = self.rows.len();
+            let Buffers { q, k, v, gate, up, records, workers, .. } = &mut *buffers;
+            let mut list = Products::new();
+            list.push(Product::new(file, &weights.key, records, 0..n, k));
+            list.push(Product::new(file, &weights.value, records, 0..n, v));
+            if !narrow {
+                list.push(Product::new(file, &weights.query, records, 0..n, q));
+                if let Some(beside) = beside {
+                    list.extend(beside.products(file, records, 0..n, gate, up));
+                }
+            }
+            self.regions.products(&mut list, workers)?;
+        }
+        self.heads(buffers, spec, weights, !narrow, true)?;
+        if narrow {
+            let inputs = [&weights.query].into_iter().chain(beside.into_iter().flat_map(FeedForwardWeights::inputs));
+            self.keep_wanted(buffers, Kinds::of(inputs));
+            let n = self.rows.len();
+            if n == 0 {
+                return Ok(());
+            }
+            {
+                let Buffers { q, gate, up, records, workers, .. } = &mut *buffers;
+                let mut list = Products::new();
+                list.push(Product::new(file, &weights.query, records, 0..n, q));
+                if let Some(beside) = beside {
+                    list.extend(beside.products(file, records, 0..n, gate, up));
+                }
+                self.regions.products(&mut list, workers)?;
+            }
+            self.heads(buffers, spec, weights, true, false)?;
+        }
+        self.attend(buffers, spec, weights.sinks.as_deref())?;
+        if spec.gated { self.gate_outputs(buffers, spec) } else { Ok(()) }
+    }
+
+    /// Only rows with logits go on: they move to the front of the hidden states and of the records of the kinds.
+    fn keep_wanted(&mut self, buffers: &mut Buffers, kinds: Kinds) {
+        let width = self.context.spec.width;
+        let mut kept = 0;
+        for row in 0..self.rows.len() {
+            if self.rows[row].logits.is_some() {
+                buffers.x.copy_within(row * width..(row + 1) * width, kept * width);
+                for kind in kinds.iter() {
+                    let record = kind.row_bytes(width);
+                    let records = &mut buffers.records[kind_index(kind)];
+                    records.copy_within(row * record..(row + 1) * record, kept * record);
+                }
+                kept += 1;
+            }
+        }
+        self.rows.retain(|row| row.logits.is_some());
+    }
+
+    /// The same after a mixer with a state, which needs all rows: the outputs move, too.
+    fn wanted_outputs(&mut self, buffers: &mut Buffers, outputs: usize, narrow: bool) {
+        if !narrow {
+            return;
+        }
+        let wanted = self.rows.iter().enumerate().filter(|(_, row)| row.logits.is_some());
+        for (kept, (row, _)) in wanted.enumerate() {
+            buffers.a.copy_within(row * outputs..(row + 1) * outputs, kept * outputs);
+        }
+        self.keep_wanted(buffers, Kinds::of([]));
+    }
+
+    /// `x += norm(feed_forward(norm(x)))`, with the norms that are there.
     fn feed_forward_part(
         &mut self,
         buffers: &mut Buffers,
-        spec: &LayerSpec,
+        spec: &FeedForward,
         weights: &LayerWeights,
         next: Start<'_>,
     ) -> Result<()> {
-        let Context { file, cpu, .. } = self.context;
-        let (n, width) = (self.rows.len(), spec.feed_forward);
-        {
-            let Buffers { gate, up, records, workers, .. } = &mut *buffers;
-            let first = Product::new(file, &weights.gate, records, n, gate);
-            let second = Product::new(file, &weights.up, records, n, up);
-            self.regions.products(&[first, second], n, workers)?;
+        let end = End::new(&self.context, weights.post_feed_forward_norm.as_ref(), Some(next));
+        match &weights.feed_forward {
+            FeedForwardPart::Dense(network) => self.dense_part(buffers, spec, network, end),
+            FeedForwardPart::Experts(part) => self.experts_part(buffers, spec, part, end),
         }
-        {
-            let kinds = Kinds::of(&[&weights.down]);
-            let Buffers { gate, up, records, .. } = &mut *buffers;
-            let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
-            self.regions.each_row(n, 4 * width, |row, _| {
-                let range = row * width..(row + 1) * width;
-                // SAFETY: a row belongs to one piece.
-                let (gate, up) = unsafe { (gate.slice(range.clone()), up.slice(range)) };
-                if let Some(bias) = &weights.gate.bias {
-                    add(cpu, gate, bias);
-                }
-                if let Some(bias) = &weights.up.bias {
-                    add(cpu, up, bias);
-                }
-                match spec.gate {
-                    Gate::Silu => silu_mul(cpu, gate, up),
-                    Gate::Gelu => gelu_mul(cpu, gate, up),
-                }
-                // SAFETY: as above.
-                unsafe { records.quantize(cpu, kinds, row, gate) };
-            })?;
-        }
-        self.add(buffers, &weights.down, weights.post_feed_forward_norm.as_deref(), next)
     }
 
-    /// `x += norm(linear(records))`, where the norm is there, and what comes next.
-    fn add(&mut self, buffers: &mut Buffers, linear: &Linear, norm: Option<&[f32]>, next: Start<'_>) -> Result<()> {
+    /// A feed-forward part of one network.
+    fn dense_part(
+        &mut self,
+        buffers: &mut Buffers,
+        spec: &FeedForward,
+        network: &FeedForwardWeights,
+        end: End<'_>,
+    ) -> Result<()> {
+        let Context { file, spec: model, .. } = self.context;
+        let n = self.rows.len();
+        let Buffers { gate, up, records, workers, .. } = &mut *buffers;
+        if model.norms != NormPlacement::Parallel {
+            self.regions.products(&mut network.products(file, records, 0..n, gate, up), workers)?;
+        }
+        self.inner(n, spec, |_| network, gate, up, records)?;
+        self.add(buffers, &network.down, end)
+    }
+
+    /// From the products of `n` rows with `gate` and `up` to the records for `down`. `network` gives the one of a row; they are alike.
+    pub(super) fn inner<'w>(
+        &mut self,
+        n: usize,
+        spec: &FeedForward,
+        network: impl Fn(usize) -> &'w FeedForwardWeights + Sync,
+        gate: &mut [f32],
+        up: &mut [f32],
+        records: &mut [Zeroed<u8>; Activation::ALL.len()],
+    ) -> Result<()> {
+        let (cpu, width) = (self.context.cpu, network(0).down.k);
+        let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
+        self.regions.each_row(n, 4 * width, |row, _| {
+            let network = network(row);
+            let range = row * width..(row + 1) * width;
+            // SAFETY: a row belongs to one piece.
+            unsafe {
+                let gate = if network.gate.is_some() { gate.slice(range.clone()) } else { &mut [] };
+                let inner = network.inner(cpu, spec, gate, up.slice(range));
+                records.quantize(cpu, Kinds::of([&network.down]), row, inner);
+            }
+        })
+    }
+
+    /// `x += norm(linear(records))` or `x = norm(x + linear(records))`, where the norm is there, and what comes next.
+    fn add(&mut self, buffers: &mut Buffers, linear: &Linear, end: End<'_>) -> Result<()> {
         let Context { file, spec, cpu, .. } = self.context;
         let (n, width) = (self.rows.len(), spec.width);
         let Buffers { x, t, records, workers, .. } = buffers;
-        self.regions.products(&[Product::new(file, linear, records, n, t)], n, workers)?;
+        self.regions.products(&mut [Product::new(file, linear, records, 0..n, t)], workers)?;
         let (x, t) = (Disjoint::new(x), Disjoint::new(t));
         let (records, workers) = (Records::new(records), Disjoint::new(workers));
         self.regions.each_row(n, 4 * width, |row, worker| {
@@ -282,16 +444,56 @@ impl Pass<'_, '_> {
             if let Some(bias) = &linear.bias {
                 add(cpu, t, bias);
             }
-            match norm {
-                None => add(cpu, x, t),
-                Some(weight) => {
-                    let local = &mut worker.local[..width];
-                    rms_norm(cpu, t, Some(weight), spec.norm_epsilon, local);
-                    add(cpu, x, local);
-                }
-            }
             // SAFETY: as above.
-            unsafe { next.row(x, worker, &records, row) };
+            unsafe { end.row(x, t, worker, &records, row) };
         })
+    }
+}
+
+impl LayerWeights {
+    /// The feed-forward network beside the mixer, where it has the same input.
+    fn beside(&self, spec: &ModelSpec) -> Option<&FeedForwardWeights> {
+        match &self.feed_forward {
+            FeedForwardPart::Dense(network) if spec.norms == NormPlacement::Parallel => Some(network),
+            _ => None,
+        }
+    }
+}
+
+impl FeedForwardWeights {
+    /// The products with the input of some rows; `gate` and `up` begin with the first of them.
+    pub(super) fn products<'a>(
+        &self,
+        file: &'a Gguf,
+        records: &'a [Zeroed<u8>; Activation::ALL.len()],
+        rows: Range<usize>,
+        gate: &'a mut [f32],
+        up: &'a mut [f32],
+    ) -> Products<'a> {
+        let gate = self.gate.as_ref().map(|linear| Product::new(file, linear, records, rows.clone(), gate));
+        gate.into_iter().chain([Product::new(file, &self.up, records, rows, up)]).collect()
+    }
+
+    /// What `down` multiplies, from the products of a row without their biases: `f(gate) * up`, or `f(up)` without a gate.
+    fn inner<'a>(&self, cpu: Cpu, spec: &FeedForward, gate: &'a mut [f32], up: &'a mut [f32]) -> &'a mut [f32] {
+        if let Some(bias) = &self.up.bias {
+            add(cpu, up, bias);
+        }
+        let Some(linear) = &self.gate else {
+            match spec.activation {
+                ActivationFunction::Silu => silu(cpu, up),
+                ActivationFunction::Gelu => gelu(cpu, up),
+            }
+            return up;
+        };
+        if let Some(bias) = &linear.bias {
+            add(cpu, gate, bias);
+        }
+        match (spec.gate, spec.activation) {
+            (Gate::Clamped, _) => clamped_swiglu(cpu, gate, up),
+            (_, ActivationFunction::Silu) => silu_mul(cpu, gate, up),
+            (_, ActivationFunction::Gelu) => gelu_mul(cpu, gate, up),
+        }
+        gate
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use fastq_kernels::Level;
 use fastq_kernels::attention::KvFormat;
 
-use super::spec::ModelSpec;
+use super::spec::{LayerSpec, ModelSpec};
 use super::weights::Weights;
 use crate::Result;
 use crate::gguf::Gguf;
@@ -32,14 +32,18 @@ pub struct ModelInfo {
     pub layers: usize,
     /// Length of the hidden state.
     pub width: usize,
-    /// Query heads of the first layer.
+    /// Query heads of the first layer with attention.
     pub heads: usize,
-    /// Key and value heads of the first layer.
+    /// Key and value heads of the same layer.
     pub kv_heads: usize,
     /// Length of a key.
     pub head_size: usize,
-    /// Width of the feed-forward part of the first layer.
+    /// Width of the feed-forward part of the first layer, or of each of its experts.
     pub feed_forward: usize,
+    /// The most experts of a layer; 0 for none.
+    pub experts: usize,
+    /// The most of them that a token meets.
+    pub experts_used: usize,
     /// Window of the layers that have one.
     pub sliding_window: Option<usize>,
     /// Number of tokens.
@@ -77,7 +81,10 @@ impl ModelInfo {
         level: Level,
         threads: usize,
     ) -> Result<ModelInfo> {
-        let first = spec.layers.first().ok_or_else(|| file.error("the model has no layers"))?;
+        let feed_forward = spec.layers.first().map_or(0, |layer| layer.feed_forward.width);
+        let experts = || spec.layers.iter().filter_map(|layer| layer.feed_forward.experts);
+        let attention = spec.layers.iter().find_map(LayerSpec::attention);
+        let attention = attention.ok_or_else(|| file.error("the model has no layer with attention"))?;
         let mut types = BTreeMap::new();
         for tensor in file.tensors() {
             *types.entry(tensor.ty.name()).or_insert(0) += tensor.elements();
@@ -86,17 +93,19 @@ impl ModelInfo {
         let stem = || file.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(ModelInfo {
             path: file.path().to_path_buf(),
-            architecture: spec.architecture.name.to_owned(),
+            architecture: spec.name.clone(),
             name: file.str("general.name")?.filter(|name| !name.is_empty()).map_or_else(stem, str::to_owned),
             parameters: weights.parameters,
             file_bytes: file.file_bytes(),
             bits_per_weight: plan.weights_bytes as f64 * 8.0 / all.max(1) as f64,
             layers: spec.layers.len(),
             width: spec.width,
-            heads: first.heads,
-            kv_heads: first.kv_heads,
-            head_size: first.key_dim,
-            feed_forward: first.feed_forward,
+            heads: attention.heads,
+            kv_heads: attention.kv_heads,
+            head_size: attention.key_dim,
+            feed_forward,
+            experts: experts().map(|experts| experts.count).max().unwrap_or(0),
+            experts_used: experts().map(|experts| experts.used).max().unwrap_or(0),
             sliding_window: spec.groups.iter().flatten().copied().min(),
             vocabulary: spec.vocabulary,
             trained_context: spec.context,

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fastq_kernels::OutTile;
-use fastq_kernels::elementwise::{add, softcap};
+use fastq_kernels::elementwise::{add, scale, softcap};
 
 use super::buffers::{Buffers, LOGIT_ROWS, kind_index};
 use super::damage::diagnosis;
 use super::forward::{Context, Pass, Row};
 use super::regions::{Product, Regions};
+use super::spec::ModelSpec;
 use crate::pool::Disjoint;
 use crate::{Error, Result};
 
@@ -19,10 +19,10 @@ const LOGITS_PIECE: usize = 16 * 1024;
 const DIRECT_ROWS: usize = 8;
 
 impl Pass<'_, '_> {
-    /// Output matrix, bias and soft cap.
+    /// Output matrix, bias, factor and soft cap.
     pub(super) fn output(&mut self, buffers: &mut Buffers) -> Result<()> {
         let Context { spec, weights, file, .. } = self.context;
-        let output = &weights.output;
+        let Some(output) = &weights.output else { return Err(no_logits(spec)) };
         let kind = output.format.activation();
         let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
         let matrix = output.matrix(file);
@@ -37,8 +37,8 @@ impl Pass<'_, '_> {
                 let rows = start..start + count;
                 let out = self.batch[item].grown(first + count, vocabulary);
                 let out = &mut out[first * vocabulary..(first + count) * vocabulary];
-                let product = Product { matrix, x: x(&rows), out: OutTile::new(out, vocabulary) };
-                self.regions.products(&[product], count, workers)?;
+                let product = Product::of(matrix, x(&rows), count, out);
+                self.regions.products(&mut [product], workers)?;
                 let out = Disjoint::new(out);
                 start = rows.end;
                 self.context.finish_logits(&mut self.regions, &self.rows[rows], |row, part| {
@@ -57,8 +57,8 @@ impl Pass<'_, '_> {
                 rows.end = end;
             }
             let logits = &mut logits[..rows.len() * vocabulary];
-            let product = Product { matrix, x: x(&rows), out: OutTile::new(logits, vocabulary) };
-            self.regions.products(&[product], rows.len(), workers)?;
+            let product = Product::of(matrix, x(&rows), rows.len(), logits);
+            self.regions.products(&mut [product], workers)?;
             start = rows.end;
             let rows = &self.rows[rows];
             // The logits of the row's item, and where its own begin.
@@ -86,6 +86,26 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
+    /// Hidden states after the last norm.
+    pub(super) fn hidden(&mut self, buffers: &mut Buffers) -> Result<()> {
+        let Context { spec, weights, cpu, .. } = self.context;
+        let width = spec.width;
+        for (row, x) in self.rows.iter().zip(buffers.x.chunks_exact(width)) {
+            let place = logits_row(row)?;
+            let out = &mut self.batch[row.item].grown(place + 1, width)[place * width..(place + 1) * width];
+            match &weights.output_norm {
+                Some(norm) => norm.row(cpu, x, out),
+                None => out.copy_from_slice(x),
+            }
+            if !all_finite(out) {
+                let position = row.position;
+                let what = format!("the hidden state of position {position} is not finite: the weights are damaged");
+                return Err(Error::NotFinite(what));
+            }
+        }
+        Ok(())
+    }
+
     /// In a checking pass: an error when hidden states after a layer, or else after the embedding, are not finite.
     pub(super) fn check(&self, buffers: &Buffers, layer: Option<usize>) -> Result<()> {
         let Context { spec, file, check, .. } = self.context;
@@ -102,6 +122,11 @@ impl Pass<'_, '_> {
     }
 }
 
+/// What to say when logits are wanted of a model that has none.
+pub(super) fn no_logits(spec: &ModelSpec) -> Error {
+    Error::Argument(format!("a {} model has no logits: it makes embeddings", spec.name))
+}
+
 /// Which row of the logits of its item a row is.
 fn logits_row(row: &Row) -> Result<usize> {
     row.logits.ok_or_else(|| Error::Internal("a row without logits reached the output".into()))
@@ -113,7 +138,7 @@ fn run(rows: &[Row], start: usize) -> usize {
 }
 
 impl Context<'_> {
-    /// Bias and soft cap of rows of logits, and the check that they are finite. `values(row, part)` gives a part of a row, once.
+    /// Bias, factor and soft cap of rows of logits, and the check that they are finite. `values(row, part)` gives a part of a row, once.
     fn finish_logits<'v>(
         &self,
         regions: &mut Regions<'_>,
@@ -128,8 +153,11 @@ impl Context<'_> {
             let (row, part) = (piece / per_row, piece % per_row);
             let part = part * LOGITS_PIECE..vocabulary.min((part + 1) * LOGITS_PIECE);
             let values = values(row, &part);
-            if let Some(bias) = &weights.output.bias {
+            if let Some(bias) = weights.output.as_ref().and_then(|output| output.bias.as_ref()) {
                 add(cpu, values, &bias[part]);
+            }
+            if let Some(factor) = spec.logit_scale {
+                scale(cpu, values, factor);
             }
             if let Some(cap) = spec.logit_cap {
                 softcap(cpu, values, cap);

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use arrayvec::ArrayVec;
 use fastq_kernels::activation::quantize_activations;
 use fastq_kernels::{Activation, Cpu, Matrix, OutTile, matmul};
 
 use super::buffers::{Worker, kind_index};
-use super::weights::Linear;
+use super::weights::{Linear, MAX_INPUTS};
 use crate::gguf::Gguf;
 use crate::memory::Zeroed;
 use crate::pool::{Disjoint, Pool};
@@ -24,36 +25,51 @@ const PANEL: usize = 32;
 pub(super) struct Kinds([bool; Activation::ALL.len()]);
 
 impl Kinds {
-    pub(super) fn of(linears: &[&Linear]) -> Kinds {
+    pub(super) fn of<'l>(linears: impl IntoIterator<Item = &'l Linear>) -> Kinds {
         let mut kinds = Kinds([false; Activation::ALL.len()]);
-        linears.iter().for_each(|linear| kinds.0[kind_index(linear.format.activation())] = true);
+        linears.into_iter().for_each(|linear| kinds.0[kind_index(linear.format.activation())] = true);
         kinds
     }
 
-    fn iter(self) -> impl Iterator<Item = Activation> {
+    pub(super) fn iter(self) -> impl Iterator<Item = Activation> {
         Activation::ALL.iter().copied().filter(move |kind| self.0[kind_index(*kind)])
     }
 }
 
 /// A matrix product of one region.
+#[derive(Debug)]
 pub(super) struct Product<'a> {
-    pub(super) matrix: Matrix<'a>,
-    pub(super) x: &'a [u8],
-    pub(super) out: OutTile<'a>,
+    matrix: Matrix<'a>,
+    x: &'a [u8],
+    tokens: usize,
+    out: OutTile<'a>,
+    /// Weight rows of a piece.
+    per: usize,
+    /// Its first piece in the region.
+    first: usize,
 }
 
+/// The products of one region.
+pub(super) type Products<'a> = ArrayVec<Product<'a>, MAX_INPUTS>;
+
 impl<'a> Product<'a> {
-    /// `out = linear(records)` for `n` rows, without the bias.
+    /// `out = linear(records)` for some rows, without the bias; `out` begins with the first of them.
     pub(super) fn new(
         file: &'a Gguf,
         linear: &Linear,
         records: &'a [Zeroed<u8>; Activation::ALL.len()],
-        n: usize,
+        rows: Range<usize>,
         out: &'a mut [f32],
     ) -> Product<'a> {
         let kind = linear.format.activation();
-        let x = &records[kind_index(kind)][..n * kind.row_bytes(linear.k)];
-        Product { matrix: linear.matrix(file), x, out: OutTile::new(&mut out[..n * linear.rows], linear.rows) }
+        let record = kind.row_bytes(linear.k);
+        let x = &records[kind_index(kind)][rows.start * record..rows.end * record];
+        Product::of(linear.matrix(file), x, rows.len(), &mut out[..rows.len() * linear.rows])
+    }
+
+    /// `out = matrix(x)` for the records of `tokens` rows.
+    pub(super) fn of(matrix: Matrix<'a>, x: &'a [u8], tokens: usize, out: &'a mut [f32]) -> Product<'a> {
+        Product { matrix, x, tokens, out: OutTile::new(out, matrix.rows), per: 0, first: 0 }
     }
 }
 
@@ -77,35 +93,30 @@ impl Regions<'_> {
         })
     }
 
-    /// Computes several products on the same number of rows as one list of pieces.
-    pub(super) fn products(&mut self, products: &[Product<'_>], tokens: usize, workers: &mut [Worker]) -> Result<()> {
-        let work: usize = products.iter().map(|p| p.matrix.rows * p.matrix.k * tokens).sum();
+    /// Computes several products as one list of pieces.
+    pub(super) fn products(&mut self, products: &mut [Product<'_>], workers: &mut [Worker]) -> Result<()> {
+        let work: usize = products.iter().map(|p| p.matrix.rows * p.matrix.k * p.tokens).sum();
         let target = match self.pool.threads() {
             1 => PIECE_WORK.end,
             threads => (work / (threads * 6)).clamp(PIECE_WORK.start, PIECE_WORK.end),
         };
-        // Weight rows of a piece, and the number of pieces.
-        let cut = |product: &Product<'_>| {
-            let per = (target / (product.matrix.k * tokens)).next_multiple_of(PANEL).max(PANEL);
-            (per, product.matrix.rows.div_ceil(per))
-        };
-        let pieces = products.iter().map(|product| cut(product).1).sum();
+        let mut pieces = 0;
+        for Product { matrix, tokens, per, first, .. } in &mut *products {
+            *per = (target / (matrix.k * *tokens)).next_multiple_of(PANEL).max(PANEL);
+            *first = pieces;
+            pieces += matrix.rows.div_ceil(*per);
+        }
+        let products = &*products;
         let (cpu, workers) = (self.cpu, Disjoint::new(workers));
         self.pool.run(pieces, self.interrupt, |piece, worker| {
-            let mut piece = piece;
-            for product in products {
-                let (per, pieces) = cut(product);
-                if piece >= pieces {
-                    piece -= pieces;
-                    continue;
-                }
-                let rows = piece * per..product.matrix.rows.min((piece + 1) * per);
-                // SAFETY: a worker number belongs to one thread at a time.
-                let scratch = unsafe { &mut workers.item(worker).matmul };
-                // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
-                unsafe { matmul(cpu, product.matrix, rows, product.x, tokens, product.out, scratch) };
-                return;
-            }
+            let index = products.partition_point(|product| product.first <= piece) - 1;
+            let &Product { matrix, x, tokens, out, per, first } = &products[index];
+            let start = (piece - first) * per;
+            let rows = start..matrix.rows.min(start + per);
+            // SAFETY: a worker number belongs to one thread at a time.
+            let scratch = unsafe { &mut workers.item(worker).matmul };
+            // SAFETY: the pieces of a matrix are disjoint row ranges, and the products have different outputs.
+            unsafe { matmul(cpu, matrix, rows, x, tokens, out, scratch) };
         })
     }
 }

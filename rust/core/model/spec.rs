@@ -1,11 +1,15 @@
-//! The hyper-parameters of a model, read from its metadata and checked: every number has a range, and an error names the key, the
-//! range and what was found.
+//! The hyper-parameters of a model, read from its metadata and checked.
 
-use std::ops::RangeInclusive;
-
-use fastq_kernels::elementwise::RopeStyle;
-
-use super::arch::{ARCHITECTURES, Architecture, Gate, ScoreFacts, WindowPattern};
+use super::arch::{
+    ActivationFunction, Architecture, ExpertRules, ExpertWidth, Gate, NormKind, NormPlacement, Recurrence, RopeLayers,
+    Routing, ScoreScale, WindowPattern,
+};
+use super::embed::Pooling;
+use super::keys::Keys;
+use super::mixers::convolution::Convolution;
+use super::mixers::delta_net::DeltaNet;
+use super::mixers::short_conv::ShortConv;
+use super::rope::{RopeSpec, Scaling};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -13,32 +17,130 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct ModelSpec {
     /// The architecture.
-    pub architecture: &'static Architecture,
+    pub architecture: Architecture,
+    /// `general.architecture`.
+    pub name: String,
     /// Rows of the embedding, number of tokens.
     pub vocabulary: usize,
     /// Length of the hidden state.
     pub width: usize,
     /// Positions the model was trained for.
     pub context: usize,
-    /// Added to the mean square in every RMS norm.
+    /// Added to the mean square or the variance in every norm.
     pub norm_epsilon: f32,
+    /// Where norms are.
+    pub norms: NormPlacement,
+    /// A position sees those before it only.
+    pub causal: bool,
+    /// Rows of the embedding of token types; 0 for none.
+    pub token_types: usize,
+    /// How the file says that one vector is made of those of a text.
+    pub pooling: Option<Pooling>,
     /// Factor of the embeddings.
     pub embedding_scale: Option<f32>,
+    /// Factor of what a part adds to the hidden state.
+    pub residual_scale: Option<f32>,
+    /// Factor of the logits.
+    pub logit_scale: Option<f32>,
     /// Cap of the logits.
     pub logit_cap: Option<f32>,
     /// Cap of the scores.
     pub score_cap: Option<f32>,
+    /// How queries grow with their position.
+    pub temperature: Option<Temperature>,
     /// Rotations that layers refer to.
     pub ropes: Vec<RopeSpec>,
+    /// Of two sets of rope factors, those for long contexts apply.
+    pub long_context: bool,
     /// Windows of the groups of layers that share cache pages; `None` for layers that see everything.
     pub groups: Vec<Option<usize>>,
+    /// Values of the recurrent state of a sequence: those of layer after layer.
+    pub state_len: usize,
     /// The layers.
     pub layers: Vec<LayerSpec>,
 }
 
-/// One layer.
+/// One layer: a mixer, which brings positions together, and a feed-forward part.
 #[derive(Clone, Debug)]
 pub struct LayerSpec {
+    /// The mixer.
+    pub mixer: Mixer,
+    /// The feed-forward part.
+    pub feed_forward: FeedForward,
+}
+
+impl LayerSpec {
+    /// The convolution of the mixer, where it has one.
+    pub fn convolution(&self) -> Option<&Convolution> {
+        match &self.mixer {
+            Mixer::Attention(_) => None,
+            Mixer::ShortConv(short_conv) => Some(&short_conv.convolution),
+            Mixer::DeltaNet(delta_net) => Some(&delta_net.convolution),
+        }
+    }
+
+    /// The attention, where the mixer is that.
+    pub fn attention(&self) -> Option<&Attention> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            _ => None,
+        }
+    }
+}
+
+/// What brings positions together.
+#[derive(Clone, Debug)]
+pub enum Mixer {
+    /// Softmax attention over the cache.
+    Attention(Attention),
+    /// A short convolution between two gates.
+    ShortConv(ShortConv),
+    /// A gated delta net.
+    DeltaNet(DeltaNet),
+}
+
+impl Mixer {
+    /// Values of its output, for a position.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Mixer::Attention(attention) => attention.heads * attention.value_dim,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.channels,
+            Mixer::DeltaNet(delta_net) => delta_net.values(),
+        }
+    }
+
+    /// Values that the matrices of a mixer with a state give it for a position.
+    pub fn mixed(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.inputs(),
+            Mixer::DeltaNet(delta_net) => delta_net.inputs(),
+        }
+    }
+
+    /// Values of its recurrent state.
+    pub fn state_len(&self) -> usize {
+        match self {
+            Mixer::Attention(_) => 0,
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_len(),
+            Mixer::DeltaNet(delta_net) => delta_net.state_len(),
+        }
+    }
+
+    /// The same with its state at `start` in that of a sequence.
+    fn placed(mut self, start: usize) -> Mixer {
+        match &mut self {
+            Mixer::Attention(_) => {}
+            Mixer::ShortConv(short_conv) => short_conv.convolution.state_start = start,
+            Mixer::DeltaNet(delta_net) => delta_net.convolution.state_start = start,
+        }
+        self
+    }
+}
+
+/// Attention of one layer.
+#[derive(Clone, Debug)]
+pub struct Attention {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads; divides `heads`.
@@ -47,112 +149,229 @@ pub struct LayerSpec {
     pub key_dim: usize,
     /// Length of a value.
     pub value_dim: usize,
-    /// Width of the feed-forward part.
-    pub feed_forward: usize,
-    /// Index into [`ModelSpec::ropes`].
-    pub rope: usize,
+    /// Index into [`ModelSpec::ropes`]; `None` for no rotation.
+    pub rope: Option<usize>,
     /// Index into [`ModelSpec::groups`].
     pub group: usize,
     /// Number of earlier layers in the same group.
     pub index_in_group: usize,
     /// Factor of the scores.
     pub score_scale: f32,
-    /// Activation of the feed-forward part.
+    /// A gate follows every query, whose sigmoid multiplies the output of the head.
+    pub gated: bool,
+}
+
+impl Attention {
+    /// Values that the matrix of the queries gives for a head: the query and, where there is one, the gate.
+    pub fn query_stride(&self) -> usize {
+        if self.gated { 2 * self.key_dim } else { self.key_dim }
+    }
+
+    /// The same for all heads.
+    pub fn queries(&self) -> usize {
+        self.heads * self.query_stride()
+    }
+}
+
+/// Feed-forward part of one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward {
+    /// Its width, or that of every expert.
+    pub width: usize,
+    /// The activation function.
+    pub activation: ActivationFunction,
+    /// How it is gated.
     pub gate: Gate,
+    /// The experts, where it is made of such.
+    pub experts: Option<Experts>,
 }
 
-/// A rotation by position.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeSpec {
-    /// How values are paired.
-    pub style: RopeStyle,
-    /// Values rotated per head, an even number; the rest stays.
-    pub dims: usize,
-    /// Base of the frequencies.
-    pub base: f32,
-    /// How frequencies are stretched to a longer context.
-    pub scaling: Scaling,
-    /// The factors of `rope_freqs.weight` apply.
-    pub factors: bool,
+impl FeedForward {
+    /// Values that a row has between the matrices, in all networks that it meets.
+    pub fn width_per_row(&self) -> usize {
+        self.experts.map_or(self.width, |experts| {
+            experts.used.saturating_mul(self.width).saturating_add(experts.shared.unwrap_or(0))
+        })
+    }
 }
 
-/// Stretching of rope to contexts longer than trained.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Scaling {
-    /// None.
-    None,
-    /// Positions divided by `factor`.
-    Linear {
-        /// How much longer.
-        factor: f32,
-        /// Factor of the rotated values.
-        magnitude: f32,
-    },
-    /// YaRN (arXiv 2309.00071).
-    Yarn {
-        /// How much longer.
-        factor: f32,
-        /// Context before stretching.
-        original: usize,
-        /// Factor of the rotated values, on top of YaRN's own.
-        magnitude: f32,
-        /// How much of the extrapolated frequency is kept.
-        mix: f32,
-        /// Turns in the original context from which a frequency is kept.
-        fast: f32,
-        /// Turns in the original context up to which a frequency is fully interpolated.
-        slow: f32,
-    },
+/// A mixture of experts: feed-forward networks of which each row meets a few.
+#[derive(Clone, Copy, Debug)]
+pub struct Experts {
+    /// How many there are.
+    pub count: usize,
+    /// How many a row meets; from 1 to `count`.
+    pub used: usize,
+    /// How they are weighted.
+    pub routing: Routing,
+    /// Width of one that every row meets beside them.
+    pub shared: Option<usize>,
+}
+
+/// Queries of position `p` are multiplied by `1 + scale * ln(1 + floor(p / every))`, so that scores do not flatten in long texts
+/// (Llama 4).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Temperature {
+    /// The `scale`.
+    pub scale: f32,
+    /// The `every`.
+    pub every: usize,
+}
+
+impl Temperature {
+    /// The factor of a position.
+    pub fn at(&self, position: usize) -> f32 {
+        let steps = (position / self.every + 1) as f64;
+        (1.0 + f64::from(self.scale) * fastq_kernels::math::ln64(steps)) as f32
+    }
 }
 
 const MAX_LAYERS: usize = 512;
-const MAX_WIDTH: usize = 1 << 20;
+pub(super) const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
-const MAX_HEADS: usize = 1 << 14;
-const MAX_HEAD_DIM: usize = 4096;
+const MAX_EXPERTS: usize = 1 << 12;
+pub(super) const MAX_HEADS: usize = 1 << 14;
+pub(super) const MAX_HEAD_DIM: usize = 4096;
 /// Longest context.
 pub const MAX_CONTEXT: usize = 1 << 30;
-const MAX_VOCABULARY: usize = 1 << 24;
 
 impl ModelSpec {
-    /// Reads and checks the hyper-parameters.
+    /// Reads and checks the hyper-parameters of a model of the architecture that the file names, or of the one that is `described`,
+    /// with the keys of the file's name. `context` is the number of positions that will be used, by default those the model was
+    /// trained for.
     ///
     /// # Errors
     /// [`Error::ModelFile`] for a missing key or a value outside its range, [`Error::UnsupportedModel`] for an architecture or
     /// a variant that cannot be run.
-    pub fn read(file: &Gguf) -> Result<ModelSpec> {
+    pub fn read(file: &Gguf, described: Option<&Architecture>, context: Option<usize>) -> Result<ModelSpec> {
         let name = file
             .str("general.architecture")?
             .ok_or_else(|| file.error("key general.architecture is missing: expected the name of an architecture"))?;
-        let architecture = Architecture::find(name).ok_or_else(|| {
-            let known: Vec<_> = ARCHITECTURES.iter().map(|a| a.name).collect();
-            Error::UnsupportedModel(format!(
-                "{}: architecture {name:?} is not supported; this version runs {}",
-                file.path().display(),
-                known.join(", ")
-            ))
-        })?;
-        let keys = Keys { file, architecture: architecture.name };
-        keys.refuse_experts()?;
+        let architecture = match described {
+            Some(architecture) => *architecture,
+            None => *Architecture::find(name).ok_or_else(|| {
+                Error::UnsupportedModel(format!(
+                    "{}: architecture {name:?} is not supported; this version runs {}. A variant of one of these runs with a \
+                     description of how it differs (architecture=)",
+                    file.path().display(),
+                    Architecture::names().join(", ")
+                ))
+            })?,
+        };
+        Reader { architecture: &architecture, keys: Keys { file, prefix: name } }.read(context)
+    }
+}
 
+/// Reads the keys of one architecture.
+struct Reader<'a> {
+    architecture: &'a Architecture,
+    keys: Keys<'a>,
+}
+
+/// The layers of a model, and what they share.
+struct Layers {
+    layers: Vec<LayerSpec>,
+    ropes: Vec<RopeSpec>,
+    groups: Vec<Option<usize>>,
+    state_len: usize,
+}
+
+/// The sliding windows of a model.
+struct Windows {
+    /// Positions that a layer with a window sees.
+    len: usize,
+    /// The layers that have one.
+    layers: Vec<bool>,
+}
+
+impl Reader<'_> {
+    fn read(&self, used_context: Option<usize>) -> Result<ModelSpec> {
+        let Reader { architecture, keys } = *self;
         let layers = keys.count("block_count", 1..=MAX_LAYERS, None)?;
         let width = keys.count("embedding_length", 1..=MAX_WIDTH, None)?;
         let context = keys.count("context_length", 1..=MAX_CONTEXT, None)?;
-        let feed_forward = keys.per_layer("feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None)?;
+        let original = keys.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?;
+        let windows = self.windows(layers)?;
+        let Layers { layers, ropes, groups, state_len } = self.layers(layers, width, context, windows)?;
+        let multiplier = |name| if architecture.multipliers { keys.optional(name) } else { Ok(None) };
+        let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
+        let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
+        let root = architecture.scale_embedding.then(|| (width as f32).sqrt());
+        Ok(ModelSpec {
+            architecture: *architecture,
+            name: keys.prefix.to_owned(),
+            vocabulary: keys.vocabulary()?,
+            width,
+            context,
+            norm_epsilon: keys.positive(
+                match architecture.norm {
+                    NormKind::Rms => "attention.layer_norm_rms_epsilon",
+                    NormKind::Layer => "attention.layer_norm_epsilon",
+                },
+                None,
+            )?,
+            norms: match architecture.norms {
+                NormPlacement::BeforeOrParallel if keys.file.tensor("blk.0.ffn_norm.weight").is_none() => {
+                    NormPlacement::Parallel
+                }
+                NormPlacement::BeforeOrParallel => NormPlacement::Before,
+                placement => placement,
+            },
+            causal: keys.flag("attention.causal", true)?,
+            token_types: if architecture.encoder { keys.token_types()? } else { 0 },
+            pooling: Pooling::read(&keys)?,
+            embedding_scale: multiplier("embedding_scale")?.or(root),
+            residual_scale: multiplier("residual_scale")?,
+            logit_scale: multiplier("logit_scale")?.map(|divisor| 1.0 / divisor),
+            logit_cap: cap("final_logit_softcapping", architecture.logit_cap)?,
+            score_cap: cap("attn_logit_softcapping", architecture.score_cap)?,
+            temperature: temperature.map(|scale| Temperature { scale, every: original }),
+            ropes,
+            long_context: used_context.unwrap_or(context) > original,
+            groups,
+            state_len,
+            layers,
+        })
+    }
+
+    fn windows(&self, layers: usize) -> Result<Option<Windows>> {
+        let Reader { architecture, keys } = *self;
+        let WindowPattern::AllButEvery(every) = architecture.window else { return Ok(None) };
+        if !keys.has("attention.sliding_window") && architecture.window_default.is_none() {
+            return Ok(None);
+        }
+        // Zero means that the window is switched off.
+        let len = keys.count("attention.sliding_window", 0..=MAX_CONTEXT, architecture.window_default)?;
+        let layers = match keys.flags("attention.sliding_window_pattern", layers)? {
+            Some(flags) => flags,
+            None => {
+                let every = keys.count("attention.sliding_window_pattern", 1..=MAX_LAYERS, Some(every))?;
+                (1..=layers).map(|layer| layer % every != 0).collect()
+            }
+        };
+        Ok((len > 0).then_some(Windows { len, layers }))
+    }
+
+    /// The layers, the rotations and the groups of layers that share cache pages.
+    fn layers(&self, layers: usize, width: usize, context: usize, windows: Option<Windows>) -> Result<Layers> {
+        let Reader { architecture, keys } = *self;
+        let feed_forward = self.feed_forward(layers)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=MAX_HEADS, None)?;
+        let least = usize::from(architecture.recurrence == Recurrence::None);
         let kv_heads = match keys.has("attention.head_count_kv") {
-            true => keys.per_layer("attention.head_count_kv", layers, 1..=MAX_HEADS, None)?,
+            true => keys.per_layer("attention.head_count_kv", layers, least..=MAX_HEADS, None)?,
             false => heads.clone(),
         };
+        let recurrent = self.recurrent(width, &kv_heads)?;
         for (layer, (&heads, &kv_heads)) in heads.iter().zip(&kv_heads).enumerate() {
-            if heads % kv_heads != 0 {
+            if recurrent[layer].is_none() && !heads.is_multiple_of(kv_heads) {
                 return Err(keys.wrong(
                     "attention.head_count_kv",
                     format!("must divide the {heads} heads of layer {layer}, found {kv_heads}"),
                 ));
             }
         }
-        let per_head = if width % heads[0] == 0 { Some(width / heads[0]) } else { None };
+        let per_head = width.is_multiple_of(heads[0]).then(|| width / heads[0]);
         let head_dim = |name: &str| -> Result<usize> {
             if !keys.has(name) && per_head.is_none() {
                 return Err(keys.wrong(
@@ -163,224 +382,169 @@ impl ModelSpec {
             keys.count(name, 1..=MAX_HEAD_DIM, per_head)
         };
         let (key_dim, value_dim) = (head_dim("attention.key_length")?, head_dim("attention.value_length")?);
-
-        let rotated = keys.count("rope.dimension_count", 2..=key_dim.max(2), Some(key_dim))?;
-        if rotated % 2 != 0 || rotated > key_dim {
-            return Err(keys.wrong(
-                "rope.dimension_count",
-                format!("must be an even number up to the head size {key_dim}, found {rotated}"),
-            ));
+        if architecture.query_gate && key_dim != value_dim {
+            let what = format!("must be attention.key_length {key_dim}, found {value_dim}");
+            return Err(keys.wrong("attention.value_length", what));
         }
-        let scaling = keys.scaling(context)?;
-        let base = keys.positive("rope.freq_base", Some(architecture.rope_base))?;
-        let style = architecture.rope_style;
-        let mut ropes = vec![RopeSpec { style, dims: rotated, base, scaling, factors: true }];
-        let mut groups = Vec::new();
+        let ropes = self.ropes(key_dim, context, windows.is_some())?;
+        let has_rope = self.rope_layers()?;
+        let score_scale = self.score_scale(layers, width, heads[0], key_dim)?;
 
-        let window = match architecture.window {
-            WindowPattern::AllButEvery(every) if keys.has("attention.sliding_window") => {
-                // Zero means that the window is switched off.
-                let window = keys.count("attention.sliding_window", 0..=MAX_CONTEXT, None)?;
-                let every = keys.count("attention.sliding_window_pattern", 1..=MAX_LAYERS, Some(every))?;
-                (window > 0).then_some((window, every))
-            }
-            _ => None,
-        };
-        if window.is_some()
-            && let Some(default) = architecture.window_rope_base
-        {
-            let base = keys.positive("rope.freq_base_swa", Some(default))?;
-            ropes.push(RopeSpec { style, dims: rotated, base, scaling: Scaling::None, factors: false });
-        }
-        let facts = ScoreFacts { layers, width, heads: heads[0] };
-        let score_scale = architecture.score_scale.and_then(|scale| scale(&facts));
-        let default_scale = score_scale.unwrap_or_else(|| 1.0 / (key_dim as f64).sqrt()) as f32;
-        let score_scale = keys.positive("attention.scale", Some(default_scale))?;
-
-        let layers = (0..layers)
+        let mut groups: Vec<(Option<usize>, usize)> = Vec::new();
+        let mut state_len = 0usize;
+        // Layers at the end that predict further tokens.
+        let skipped = keys.count("nextn_predict_layers", 0..=layers - 1, Some(0))?;
+        let layers = (0..layers - skipped)
             .map(|layer| {
-                let window = window.and_then(|(window, every)| ((layer + 1) % every != 0).then_some(window));
+                if let Some(mixer) = &recurrent[layer] {
+                    let start = state_len;
+                    state_len = start.saturating_add(mixer.state_len());
+                    return LayerSpec { mixer: mixer.clone().placed(start), feed_forward: feed_forward[layer] };
+                }
+                let window = windows.as_ref().filter(|windows| windows.layers[layer]).map(|windows| windows.len);
                 let group = groups.iter().position(|(w, _)| *w == window).unwrap_or_else(|| {
                     groups.push((window, 0));
                     groups.len() - 1
                 });
                 groups[group].1 += 1;
+                let rope = if window.is_some() { ropes.len() - 1 } else { 0 };
                 LayerSpec {
-                    heads: heads[layer],
-                    kv_heads: kv_heads[layer],
-                    key_dim,
-                    value_dim,
+                    mixer: Mixer::Attention(Attention {
+                        heads: heads[layer],
+                        kv_heads: kv_heads[layer],
+                        key_dim,
+                        value_dim,
+                        rope: has_rope(layer).then_some(rope),
+                        group,
+                        index_in_group: groups[group].1 - 1,
+                        score_scale,
+                        gated: architecture.query_gate,
+                    }),
                     feed_forward: feed_forward[layer],
-                    rope: if window.is_some() { ropes.len() - 1 } else { 0 },
-                    group,
-                    index_in_group: groups[group].1 - 1,
-                    score_scale,
-                    gate: architecture.gate,
                 }
             })
             .collect();
-        Ok(ModelSpec {
-            architecture,
-            vocabulary: keys.vocabulary()?,
-            width,
-            context,
-            norm_epsilon: keys.positive("attention.layer_norm_rms_epsilon", None)?,
-            embedding_scale: architecture.scale_embedding.then(|| (width as f32).sqrt()),
-            logit_cap: keys.cap("final_logit_softcapping")?,
-            score_cap: keys.cap("attn_logit_softcapping")?,
-            ropes,
-            groups: groups.into_iter().map(|(window, _)| window).collect(),
-            layers,
-        })
-    }
-}
-
-/// The keys of an architecture in a file.
-struct Keys<'a> {
-    file: &'a Gguf,
-    architecture: &'static str,
-}
-
-impl Keys<'_> {
-    fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.architecture)
+        Ok(Layers { layers, ropes, groups: groups.into_iter().map(|(window, _)| window).collect(), state_len })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.file.get(&self.key(name)).is_some()
-    }
-
-    fn wrong(&self, name: &str, what: String) -> Error {
-        let key = self.key(name);
-        self.file.key_error(&key, format!("key {key} {what}"))
-    }
-
-    fn missing(&self, name: &str, expected: String) -> Error {
-        self.file.error(format!("key {} is missing: expected {expected}", self.key(name)))
-    }
-
-    fn count(&self, name: &str, range: RangeInclusive<usize>, default: Option<usize>) -> Result<usize> {
-        let (low, high) = (*range.start(), *range.end());
-        match self.file.u64(&self.key(name))? {
-            Some(value) => match usize::try_from(value).ok().filter(|value| range.contains(value)) {
-                Some(value) => Ok(value),
-                None => Err(self.wrong(name, format!("must be from {low} to {high}, found {value}"))),
-            },
-            None => default.ok_or_else(|| self.missing(name, format!("an integer from {low} to {high}"))),
-        }
-    }
-
-    /// A number for all layers, or an array with one for each.
-    fn per_layer(
-        &self,
-        name: &str,
-        layers: usize,
-        range: RangeInclusive<usize>,
-        default: Option<usize>,
-    ) -> Result<Vec<usize>> {
-        let key = self.key(name);
-        if !matches!(self.file.get(&key), Some(crate::gguf::Value::Array(_))) {
-            return Ok(vec![self.count(name, range, default)?; layers]);
-        }
-        let values = self.file.usizes(&key)?.unwrap_or_default();
-        if values.len() != layers {
-            return Err(
-                self.wrong(name, format!("must have one element for each of {layers} layers, found {}", values.len()))
-            );
-        }
-        match values.iter().position(|value| !range.contains(value)) {
-            Some(layer) => {
-                let (low, high, found) = (range.start(), range.end(), values[layer]);
-                Err(self.wrong(name, format!("must be from {low} to {high}, found {found} for layer {layer}")))
+    /// The feed-forward parts.
+    fn feed_forward(&self, layers: usize) -> Result<Vec<FeedForward>> {
+        let Reader { architecture, keys } = *self;
+        let Architecture { activation, gate, .. } = *architecture;
+        let widths = || keys.per_layer("feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None);
+        let Some((rules, experts)) = self.experts(layers)? else {
+            let part = |width| FeedForward { width, activation, gate, experts: None };
+            return Ok(widths()?.into_iter().map(part).collect());
+        };
+        let widths = match rules.width {
+            ExpertWidth::FeedForward => widths()?,
+            ExpertWidth::Own if keys.has("expert_feed_forward_length") => {
+                keys.per_layer("expert_feed_forward_length", layers, 1..=MAX_FEED_FORWARD, None)?
             }
-            None => Ok(values),
-        }
-    }
-
-    fn positive(&self, name: &str, default: Option<f32>) -> Result<f32> {
-        match self.file.f32(&self.key(name))? {
-            Some(value) if value.is_finite() && value > 0.0 => Ok(value),
-            Some(value) => Err(self.wrong(name, format!("must be a finite number above 0, found {value}"))),
-            None => default.ok_or_else(|| self.missing(name, "a number above 0".into())),
-        }
-    }
-
-    /// A soft cap; 0 and a missing key mean none.
-    fn cap(&self, name: &str) -> Result<Option<f32>> {
-        match self.file.f32(&self.key(name))? {
-            None | Some(0.0) => Ok(None),
-            Some(_) => self.positive(name, None).map(Some),
-        }
-    }
-
-    fn scaling(&self, context: usize) -> Result<Scaling> {
-        let kind = match self.file.str(&self.key("rope.scaling.type"))? {
-            Some(kind) => kind,
-            None if self.has("rope.scaling.factor") => "linear",
-            None => "none",
+            ExpertWidth::Own => widths()?.iter().zip(&experts).map(|(all, experts)| all / experts.used).collect(),
         };
-        // The older name of the linear factor.
-        let old = if self.has("rope.scale_linear") { self.positive("rope.scale_linear", None)? } else { 1.0 };
-        let factor = self.positive("rope.scaling.factor", Some(old))?;
-        let magnitude = match self.has("rope.scaling.yarn_attn_factor") {
-            true => self.positive("rope.scaling.yarn_attn_factor", None)?,
-            false => self.positive("rope.scaling.attn_factor", Some(1.0))?,
-        };
-        match kind {
-            "none" if old == 1.0 || self.has("rope.scaling.type") => Ok(Scaling::None),
-            "none" | "linear" => Ok(match factor == 1.0 && magnitude == 1.0 {
-                true => Scaling::None,
-                false => Scaling::Linear { factor, magnitude },
-            }),
-            "yarn" => Ok(Scaling::Yarn {
-                factor,
-                original: self.count("rope.scaling.original_context_length", 1..=MAX_CONTEXT, Some(context))?,
-                magnitude,
-                mix: self.positive("rope.scaling.yarn_ext_factor", Some(1.0))?,
-                fast: self.positive("rope.scaling.yarn_beta_fast", Some(32.0))?,
-                slow: self.positive("rope.scaling.yarn_beta_slow", Some(1.0))?,
-            }),
-            other => Err(Error::UnsupportedModel(format!(
-                "{}: rope scaling {other:?} is not supported; this version knows none, linear and yarn",
-                self.file.path().display()
-            ))),
-        }
+        let part = |(width, experts)| FeedForward { width, activation, gate, experts: Some(experts) };
+        Ok(widths.into_iter().zip(experts).map(part).collect())
     }
 
-    fn refuse_experts(&self) -> Result<()> {
-        let experts = self.count("expert_count", 0..=4096, Some(0))?;
-        let used = self.count("expert_used_count", 0..=4096, Some(0))?;
-        if used > experts {
-            return Err(
-                self.wrong("expert_used_count", format!("must be at most expert_count {experts}, found {used}"))
-            );
+    /// The experts of the layers and the rules for them, where there are some.
+    fn experts(&self, layers: usize) -> Result<Option<(ExpertRules, Vec<Experts>)>> {
+        let Reader { architecture, keys } = *self;
+        let count = keys.count("expert_count", 0..=MAX_EXPERTS, Some(0))?;
+        let (least, default) = if count == 0 { (0, Some(0)) } else { (1, None) };
+        let used = keys.per_layer("expert_used_count", layers, least..=MAX_EXPERTS, default)?;
+        if let Some(used) = used.iter().find(|used| **used > count) {
+            let what = format!("must be at most expert_count {count}, found {used}");
+            return Err(keys.wrong("expert_used_count", what));
         }
-        if experts > 0 {
-            return Err(Error::UnsupportedModel(format!(
-                "{}: a {} model with {experts} experts is not supported by this version",
-                self.file.path().display(),
-                self.architecture
-            )));
+        if count == 0 {
+            return Ok(None);
         }
-        Ok(())
+        let rules = architecture.experts.ok_or_else(|| {
+            let (path, name) = (keys.file.path().display(), keys.prefix);
+            Error::UnsupportedModel(format!(
+                "{path}: a {name} model with {count} experts is not supported by this version"
+            ))
+        })?;
+        let shared = keys.count("expert_shared_feed_forward_length", 0..=MAX_FEED_FORWARD, Some(0))?;
+        let shared = (shared > 0).then_some(shared);
+        let experts = used.into_iter().map(|used| Experts { count, used, routing: rules.routing, shared }).collect();
+        Ok(Some((rules, experts)))
     }
 
-    /// Number of tokens, by the vocabulary and by the key, which must agree.
-    fn vocabulary(&self) -> Result<usize> {
-        let tokens = self.file.strings("tokenizer.ggml.tokens")?;
-        let tokens = tokens
-            .ok_or_else(|| self.file.error("key tokenizer.ggml.tokens is missing: expected the vocabulary"))?
-            .len();
-        if tokens == 0 || tokens > MAX_VOCABULARY {
-            let what = format!("key tokenizer.ggml.tokens must have from 1 to {MAX_VOCABULARY} tokens, found {tokens}");
-            return Err(self.file.key_error("tokenizer.ggml.tokens", what));
-        }
-        if self.has("vocab_size") {
-            let size = self.count("vocab_size", 1..=MAX_VOCABULARY, None)?;
-            if size != tokens {
-                return Err(self.wrong("vocab_size", format!("must be the number of tokens {tokens}, found {size}")));
+    /// The mixers of the layers with a recurrent state; `None` for those with attention.
+    fn recurrent(&self, width: usize, kv_heads: &[usize]) -> Result<Vec<Option<Mixer>>> {
+        let Reader { architecture, keys } = *self;
+        match architecture.recurrence {
+            Recurrence::None => Ok(vec![None; kv_heads.len()]),
+            Recurrence::ShortConvWithoutHeads => {
+                let mixer = Mixer::ShortConv(ShortConv::read(keys, width)?);
+                Ok(kv_heads.iter().map(|&heads| (heads == 0).then(|| mixer.clone())).collect())
+            }
+            Recurrence::DeltaNetAllButEvery(every) => {
+                let mixer = Mixer::DeltaNet(DeltaNet::read(keys)?);
+                let layers = match keys.flags("attention.recurrent_layers", kv_heads.len())? {
+                    Some(flags) => flags,
+                    None => {
+                        let every = keys.count("full_attention_interval", 1..=MAX_LAYERS, Some(every))?;
+                        (1..=kv_heads.len()).map(|layer| layer % every != 0).collect()
+                    }
+                };
+                Ok(layers.into_iter().map(|recurrent| recurrent.then(|| mixer.clone())).collect())
             }
         }
-        Ok(tokens)
+    }
+
+    /// The rotation of the layers that see everything, and that of those with a window when it is another one.
+    fn ropes(&self, key_dim: usize, context: usize, windows: bool) -> Result<Vec<RopeSpec>> {
+        let Reader { architecture, keys } = *self;
+        let dims = keys.count("rope.dimension_count", 2..=key_dim.max(2), Some(key_dim))?;
+        if dims % 2 != 0 || dims > key_dim {
+            return Err(keys.wrong(
+                "rope.dimension_count",
+                format!("must be an even number up to the head size {key_dim}, found {dims}"),
+            ));
+        }
+        let base = keys.positive("rope.freq_base", Some(architecture.rope_base))?;
+        let rope = RopeSpec {
+            style: architecture.rope_style,
+            dims,
+            base,
+            scaling: keys.scaling(context)?,
+            factors: true,
+            sections: if architecture.rope_sections { Some(keys.sections()?) } else { None },
+        };
+        let mut ropes = vec![rope.clone()];
+        if windows {
+            let base = keys.positive("rope.freq_base_swa", Some(architecture.window_rope_base.unwrap_or(base)))?;
+            let local = match architecture.window_rope_scaled {
+                true => RopeSpec { base, ..rope.clone() },
+                false => RopeSpec { base, scaling: Scaling::None, factors: false, ..rope.clone() },
+            };
+            if local != rope {
+                ropes.push(local);
+            }
+        }
+        Ok(ropes)
+    }
+
+    /// Whether a layer has rope.
+    fn rope_layers(&self) -> Result<impl Fn(usize) -> bool> {
+        let every = match self.architecture.rope_layers {
+            RopeLayers::All => usize::MAX,
+            RopeLayers::None => 1,
+            RopeLayers::AllButEvery(every) => every,
+            RopeLayers::UnlessSwitchedOff if self.keys.flag("rope.scaling.finetuned", true)? => usize::MAX,
+            RopeLayers::UnlessSwitchedOff => 1,
+        };
+        Ok(move |layer| (layer + 1) % every != 0)
+    }
+
+    fn score_scale(&self, layers: usize, width: usize, heads: usize, key_dim: usize) -> Result<f32> {
+        let length = match self.architecture.score_scale {
+            ScoreScale::WidthPerHeadAt { layers: special } if layers == special => width as f64 / heads as f64,
+            _ => key_dim as f64,
+        };
+        self.keys.positive("attention.scale", Some((1.0 / length.sqrt()) as f32))
     }
 }

@@ -1,18 +1,26 @@
 //! The weights of a model: matrices stay in the mapped file, vectors are converted to f32 once.
 
-use fastq_kernels::{Format, Matrix};
+use arrayvec::ArrayVec;
+use fastq_kernels::elementwise::{layer_norm, rms_norm};
+use fastq_kernels::{Cpu, Format, Matrix};
 
-use super::spec::{ModelSpec, RopeSpec, Scaling};
+use super::arch::{Gate, NormKind, NormPlacement};
+use super::mixers::delta_net::DeltaNetWeights;
+use super::mixers::short_conv::ShortConvWeights;
+use super::rope::RopeTable;
+use super::spec::{Attention, Experts, FeedForward, Mixer, ModelSpec};
 use super::tensors::{Role, TENSORS};
 use crate::gguf::Gguf;
 use crate::machine::FreeMemory;
 use crate::memory::human;
 use crate::{Error, Result};
 
-/// A linear layer: a matrix in the file and perhaps a bias.
+/// A linear layer: a matrix in the file, or neighbouring rows of one, and perhaps a bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
     tensor: usize,
+    /// First row of the tensor that is used.
+    start: usize,
     /// Type of its blocks.
     pub format: Format,
     /// Number of outputs.
@@ -26,13 +34,86 @@ pub struct Linear {
 impl Linear {
     /// The matrix `(rows, k)` in the map.
     pub fn matrix<'a>(&self, file: &'a Gguf) -> Matrix<'a> {
-        let data = file.tensor_data(&file.tensors()[self.tensor]);
+        let info = self.format.info();
+        let row = self.k / info.block * info.bytes;
+        let data = &file.tensor_data(&file.tensors()[self.tensor])[self.start * row..(self.start + self.rows) * row];
         Matrix { format: self.format, rows: self.rows, k: self.k, data }
+    }
+
+    /// Row `index` as numbers.
+    pub(super) fn row(&self, file: &Gguf, index: usize, out: &mut [f32]) {
+        let Matrix { format, rows, data, .. } = self.matrix(file);
+        let bytes = data.len() / rows;
+        format.dequantize(&data[index * bytes..(index + 1) * bytes], out);
     }
 
     /// Index of the matrix in the tensor table of the file.
     pub fn tensor(&self) -> usize {
         self.tensor
+    }
+
+    /// The layers of which it is made: matrices of so many rows, one after the other.
+    fn split<const N: usize>(self, rows: [usize; N]) -> [Linear; N] {
+        let mut start = 0;
+        rows.map(|rows| {
+            start += rows;
+            self.part(start - rows, rows)
+        })
+    }
+
+    /// The same for any number of matrices of equal size.
+    fn split_evenly(self, count: usize) -> impl Iterator<Item = Linear> {
+        let rows = self.rows / count;
+        (0..count).map(move |index| self.part(index * rows, rows))
+    }
+
+    /// `rows` rows from `start` on.
+    fn part(&self, start: usize, rows: usize) -> Linear {
+        let bias = self.bias.as_ref().map(|bias| bias[start..start + rows].to_vec());
+        Linear { start: self.start + start, rows, bias, ..*self }
+    }
+}
+
+/// The matrices that one input is multiplied with. A list without memory of its own, since a forward call allocates nothing.
+pub(super) type Linears<'a> = ArrayVec<&'a Linear, MAX_INPUTS>;
+
+/// The most matrices that one input is multiplied with.
+pub(super) const MAX_INPUTS: usize = 8;
+
+/// A norm.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    kind: NormKind,
+    epsilon: f32,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Norm {
+    /// `out = norm(x)`, of the length of the weights.
+    pub(super) fn row(&self, cpu: Cpu, x: &[f32], out: &mut [f32]) {
+        self.part(cpu, x, 0, out);
+    }
+
+    /// Normalises every part of `span` values alone; the weights repeat.
+    pub(super) fn parts(&self, cpu: Cpu, x: &mut [f32], span: usize, local: &mut [f32]) {
+        let local = &mut local[..span];
+        for (index, part) in x.chunks_exact_mut(span).enumerate() {
+            self.part(cpu, part, index * span % self.weight.len(), local);
+            part.copy_from_slice(local);
+        }
+    }
+
+    /// `out = norm(x)` with the weights from `at` on.
+    fn part(&self, cpu: Cpu, x: &[f32], at: usize, out: &mut [f32]) {
+        let own = at..at + x.len();
+        let weight = &self.weight[own.clone()];
+        match self.kind {
+            NormKind::Rms => rms_norm(cpu, x, Some(weight), self.epsilon, out),
+            NormKind::Layer => {
+                layer_norm(cpu, x, weight, self.bias.as_ref().map(|bias| &bias[own]), self.epsilon, out);
+            }
+        }
     }
 }
 
@@ -40,25 +121,147 @@ impl Linear {
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "named as the roles of the registry")]
 pub struct LayerWeights {
-    pub attention_norm: Vec<f32>,
+    pub attention_norm: Option<Norm>,
+    pub mixer: MixerWeights,
+    pub post_attention_norm: Option<Norm>,
+    pub feed_forward_norm: Option<Norm>,
+    pub feed_forward: FeedForwardPart,
+    pub post_feed_forward_norm: Option<Norm>,
+}
+
+/// What brings positions together.
+#[derive(Clone, Debug)]
+pub enum MixerWeights {
+    /// Attention.
+    Attention(AttentionWeights),
+    /// A short convolution.
+    ShortConv(ShortConvWeights),
+    /// A gated delta net.
+    DeltaNet(DeltaNetWeights),
+}
+
+/// Attention of one layer.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "named as the roles of the registry")]
+pub struct AttentionWeights {
     pub query: Linear,
-    pub query_norm: Option<Vec<f32>>,
+    pub query_norm: Option<Norm>,
     pub key: Linear,
-    pub key_norm: Option<Vec<f32>>,
+    pub key_norm: Option<Norm>,
     pub value: Linear,
-    pub attention_output: Linear,
-    pub post_attention_norm: Option<Vec<f32>>,
-    pub feed_forward_norm: Vec<f32>,
-    pub gate: Linear,
+    /// For each query head, the score of a key without a value.
+    pub sinks: Option<Vec<f32>>,
+    pub output: Linear,
+}
+
+/// Feed-forward part of one layer.
+#[derive(Clone, Debug)]
+pub enum FeedForwardPart {
+    /// One network.
+    Dense(FeedForwardWeights),
+    /// Networks of which each row meets a few.
+    Experts(ExpertsWeights),
+}
+
+/// A mixture of experts.
+#[derive(Clone, Debug)]
+pub struct ExpertsWeights {
+    /// How many there are, how many a row meets, and how they are weighted.
+    pub spec: Experts,
+    /// Gives a logit for each expert.
+    pub router: Linear,
+    /// The experts: rows of the same three tensors.
+    pub experts: Vec<FeedForwardWeights>,
+    /// One that every row meets beside them.
+    pub shared: Option<FeedForwardWeights>,
+}
+
+/// A feed-forward network.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "named as the roles of the registry")]
+pub struct FeedForwardWeights {
+    pub gate: Option<Linear>,
     pub up: Linear,
     pub down: Linear,
-    pub post_feed_forward_norm: Option<Vec<f32>>,
+}
+
+impl MixerWeights {
+    /// The matrices that the input is multiplied with.
+    pub(super) fn inputs(&self) -> Linears<'_> {
+        match self {
+            MixerWeights::Attention(AttentionWeights { query, key, value, .. }) => {
+                [query, key, value].into_iter().collect()
+            }
+            MixerWeights::ShortConv(short_conv) => [&short_conv.input].into_iter().collect(),
+            MixerWeights::DeltaNet(DeltaNetWeights { mixed, gate, alpha, beta, .. }) => {
+                [mixed, gate, alpha, beta].into_iter().collect()
+            }
+        }
+    }
+
+    /// The matrix that makes the output.
+    pub(super) fn output(&self) -> &Linear {
+        match self {
+            MixerWeights::Attention(attention) => &attention.output,
+            MixerWeights::ShortConv(short_conv) => &short_conv.output,
+            MixerWeights::DeltaNet(delta_net) => &delta_net.output,
+        }
+    }
+}
+
+impl FeedForwardPart {
+    /// The matrices that the input is multiplied with. Of the experts, whose matrices are alike, those of the first one.
+    pub(super) fn inputs(&self) -> Linears<'_> {
+        match self {
+            FeedForwardPart::Dense(network) => network.inputs().collect(),
+            FeedForwardPart::Experts(part) => part.inputs().chain(part.expert_inputs()).collect(),
+        }
+    }
+
+    /// Every matrix.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let (router, networks, shared) = match self {
+            FeedForwardPart::Dense(network) => (None, std::slice::from_ref(network), None),
+            FeedForwardPart::Experts(part) => (Some(&part.router), part.experts.as_slice(), part.shared.as_ref()),
+        };
+        router.into_iter().chain(networks.iter().chain(shared).flat_map(FeedForwardWeights::linears))
+    }
+}
+
+impl ExpertsWeights {
+    /// The matrices that every input is multiplied with.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Linear> {
+        [&self.router].into_iter().chain(self.shared.iter().flat_map(FeedForwardWeights::inputs))
+    }
+
+    /// The matrices of the first expert that its inputs are multiplied with; those of the others are alike.
+    pub(super) fn expert_inputs(&self) -> impl Iterator<Item = &Linear> {
+        self.experts.first().into_iter().flat_map(FeedForwardWeights::inputs)
+    }
+
+    /// Every matrix of the first expert.
+    pub(super) fn expert_linears(&self) -> impl Iterator<Item = &Linear> {
+        self.experts.first().into_iter().flat_map(FeedForwardWeights::linears)
+    }
+}
+
+impl FeedForwardWeights {
+    /// The matrices that the input is multiplied with.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = &Linear> {
+        self.gate.iter().chain([&self.up])
+    }
+
+    /// Every matrix, in the order of computation.
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.inputs().chain([&self.down])
+    }
 }
 
 impl LayerWeights {
     /// The matrices, in the order of computation.
-    pub fn linears(&self) -> [&Linear; 7] {
-        [&self.query, &self.key, &self.value, &self.attention_output, &self.gate, &self.up, &self.down]
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let mixer = self.mixer.inputs().into_iter().chain([self.mixer.output()]);
+        mixer.chain(self.feed_forward.linears())
     }
 }
 
@@ -67,10 +270,16 @@ impl LayerWeights {
 pub struct Weights {
     /// The embedding `(vocabulary, width)`.
     pub embedding: Linear,
+    /// Norm of the embeddings.
+    pub embedding_norm: Option<Norm>,
+    /// The vector of the first type of tokens, `(width)`.
+    pub token_type: Option<Vec<f32>>,
+    /// A vector for each position, `(context, width)`.
+    pub position_rows: Option<Linear>,
     /// Norm before the output.
-    pub output_norm: Vec<f32>,
-    /// The output `(vocabulary, width)`; the embedding when the file has no other.
-    pub output: Linear,
+    pub output_norm: Option<Norm>,
+    /// The output `(vocabulary, width)`; the embedding when the file has no other. Encoders have none.
+    pub output: Option<Linear>,
     /// Frequencies of the rotations of the spec.
     pub ropes: Vec<RopeTable>,
     /// The layers.
@@ -84,7 +293,7 @@ pub struct Weights {
 }
 
 /// Finds tensors and counts what is used.
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     file: &'a Gguf,
     spec: &'a ModelSpec,
     used: Vec<bool>,
@@ -123,40 +332,141 @@ impl Loader<'_> {
             Some(bias) => self.vector(bias, layer)?,
             None => None,
         };
-        Ok(Some(Linear { tensor: index, format, rows, k, bias }))
+        Ok(Some(Linear { tensor: index, start: 0, format, rows, k, bias }))
+    }
+
+    pub(super) fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
+        let Some(weight) = self.vector(weight, layer)? else { return Ok(None) };
+        let (kind, epsilon) = (self.spec.architecture.norm, self.spec.norm_epsilon);
+        let bias = match bias {
+            Some(bias) => self.vector(bias, layer)?,
+            None => None,
+        };
+        Ok(Some(Norm { kind, epsilon, weight, bias }))
     }
 
     /// What `find` has just refused if it were missing.
-    fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
+    pub(super) fn required<T>(&self, role: Role, layer: usize, found: Option<T>) -> Result<T> {
         found.ok_or_else(|| self.file.error(format!("tensor {} is missing", role.entry().name(layer))))
     }
 
-    fn need_vector(&mut self, role: Role, layer: usize) -> Result<Vec<f32>> {
-        let found = self.vector(role, layer)?;
-        self.required(role, layer, found)
-    }
-
-    fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
+    pub(super) fn need_linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Linear> {
         let found = self.linear(role, bias, layer)?;
         self.required(role, layer, found)
     }
 
+    pub(super) fn need_vector(&mut self, role: Role, layer: usize) -> Result<Vec<f32>> {
+        let found = self.vector(role, layer)?;
+        self.required(role, layer, found)
+    }
+
     fn layer(&mut self, layer: usize) -> Result<LayerWeights> {
+        let spec = &self.spec.layers[layer];
+        let mixer = match &spec.mixer {
+            Mixer::Attention(attention) => MixerWeights::Attention(self.attention(attention, layer)?),
+            Mixer::ShortConv(short_conv) => MixerWeights::ShortConv(self.short_conv(short_conv, layer)?),
+            Mixer::DeltaNet(delta_net) => MixerWeights::DeltaNet(self.delta_net(delta_net, layer)?),
+        };
+        let after = match self.norm(Role::PostAttentionNorm, None, layer)? {
+            Some(norm) => Some(norm),
+            None => self.norm(Role::AttentionOutputNorm, Some(Role::AttentionOutputNormBias), layer)?,
+        };
+        let (post_attention_norm, feed_forward_norm) = match self.spec.norms {
+            NormPlacement::BeforeAsPostAttention => (None, after),
+            _ => (after, self.norm(Role::FeedForwardNorm, Some(Role::FeedForwardNormBias), layer)?),
+        };
         Ok(LayerWeights {
-            attention_norm: self.need_vector(Role::AttentionNorm, layer)?,
-            query: self.need_linear(Role::Query, Some(Role::QueryBias), layer)?,
-            query_norm: self.vector(Role::QueryNorm, layer)?,
-            key: self.need_linear(Role::Key, Some(Role::KeyBias), layer)?,
-            key_norm: self.vector(Role::KeyNorm, layer)?,
-            value: self.need_linear(Role::Value, Some(Role::ValueBias), layer)?,
-            attention_output: self.need_linear(Role::AttentionOutput, Some(Role::AttentionOutputBias), layer)?,
-            post_attention_norm: self.vector(Role::PostAttentionNorm, layer)?,
-            feed_forward_norm: self.need_vector(Role::FeedForwardNorm, layer)?,
-            gate: self.need_linear(Role::Gate, Some(Role::GateBias), layer)?,
-            up: self.need_linear(Role::Up, Some(Role::UpBias), layer)?,
-            down: self.need_linear(Role::Down, Some(Role::DownBias), layer)?,
-            post_feed_forward_norm: self.vector(Role::PostFeedForwardNorm, layer)?,
+            attention_norm: self.norm(Role::AttentionNorm, Some(Role::AttentionNormBias), layer)?,
+            mixer,
+            post_attention_norm,
+            feed_forward_norm,
+            feed_forward: match &spec.feed_forward.experts {
+                None => FeedForwardPart::Dense(self.feed_forward(&spec.feed_forward, layer)?),
+                Some(experts) => FeedForwardPart::Experts(self.experts(experts, layer)?),
+            },
+            post_feed_forward_norm: match self.norm(Role::PostFeedForwardNorm, None, layer)? {
+                Some(norm) => Some(norm),
+                None => self.norm(Role::LayerOutputNorm, Some(Role::LayerOutputNormBias), layer)?,
+            },
         })
+    }
+
+    fn attention(&mut self, spec: &Attention, layer: usize) -> Result<AttentionWeights> {
+        let [query, key, value] = match self.linear(Role::QueryKeyValue, Some(Role::QueryKeyValueBias), layer)? {
+            Some(fused) => {
+                let keys = spec.kv_heads * spec.key_dim;
+                let mut parts = fused.split([spec.queries(), keys, spec.kv_heads * spec.value_dim]);
+                for (part, bias) in parts.iter_mut().zip([Role::QueryBias, Role::KeyBias, Role::ValueBias]) {
+                    if part.bias.is_none() {
+                        part.bias = self.vector(bias, layer)?;
+                    }
+                }
+                parts
+            }
+            None => [
+                self.need_linear(Role::Query, Some(Role::QueryBias), layer)?,
+                self.need_linear(Role::Key, Some(Role::KeyBias), layer)?,
+                self.need_linear(Role::Value, Some(Role::ValueBias), layer)?,
+            ],
+        };
+        Ok(AttentionWeights {
+            query,
+            query_norm: self.norm(Role::QueryNorm, None, layer)?,
+            key,
+            key_norm: self.norm(Role::KeyNorm, None, layer)?,
+            value,
+            sinks: self.vector(Role::Sinks, layer)?,
+            output: self.need_linear(Role::AttentionOutput, Some(Role::AttentionOutputBias), layer)?,
+        })
+    }
+
+    fn feed_forward(&mut self, spec: &FeedForward, layer: usize) -> Result<FeedForwardWeights> {
+        let up = self.need_linear(Role::Up, Some(Role::UpBias), layer)?;
+        let (gate, up) = match spec.gate {
+            Gate::None => (None, up),
+            Gate::Apart | Gate::Clamped => (Some(self.need_linear(Role::Gate, Some(Role::GateBias), layer)?), up),
+            Gate::InUp => {
+                let [gate, up] = up.split([spec.width; 2]);
+                (Some(gate), up)
+            }
+        };
+        Ok(FeedForwardWeights { gate, up, down: self.need_linear(Role::Down, Some(Role::DownBias), layer)? })
+    }
+
+    fn experts(&mut self, spec: &Experts, layer: usize) -> Result<ExpertsWeights> {
+        let gate = self.need_linear(Role::ExpertsGate, Some(Role::ExpertsGateBias), layer)?;
+        let up = self.need_linear(Role::ExpertsUp, Some(Role::ExpertsUpBias), layer)?;
+        let down = self.need_linear(Role::ExpertsDown, Some(Role::ExpertsDownBias), layer)?;
+        let [gate, up, down] = [gate, up, down].map(|all| all.split_evenly(spec.count));
+        let experts =
+            gate.zip(up).zip(down).map(|((gate, up), down)| FeedForwardWeights { gate: Some(gate), up, down });
+        let shared = match spec.shared {
+            None => None,
+            Some(_) => Some(FeedForwardWeights {
+                gate: Some(self.need_linear(Role::SharedGate, None, layer)?),
+                up: self.need_linear(Role::SharedUp, None, layer)?,
+                down: self.need_linear(Role::SharedDown, None, layer)?,
+            }),
+        };
+        let router = self.need_linear(Role::Router, Some(Role::RouterBias), layer)?;
+        Ok(ExpertsWeights { spec: *spec, router, experts: experts.collect(), shared })
+    }
+
+    /// The factors of rope, of two sets those for the context in use.
+    fn rope_factors(&mut self) -> Result<Option<Vec<f32>>> {
+        let set = if self.spec.long_context { Role::LongRopeFactors } else { Role::ShortRopeFactors };
+        for role in [Role::RopeFactors, set] {
+            if let Some(factors) = self.vector(role, 0)? {
+                return match factors.iter().find(|factor| !factor.is_finite() || **factor <= 0.0) {
+                    None => Ok(Some(factors)),
+                    Some(bad) => {
+                        let name = role.entry().name(0);
+                        Err(self.file.error(format!("tensor {name} must hold finite factors above 0, found {bad}")))
+                    }
+                };
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -183,22 +493,37 @@ impl Weights {
         }
         let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;
-        let output_norm = loader.need_vector(Role::OutputNorm, 0)?;
-        let output = match loader.linear(Role::Output, Some(Role::OutputBias), 0)? {
-            Some(output) => output,
-            None => Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() },
+        let role = match spec.architecture.output_norm_as_embedding_norm {
+            true => Role::EmbeddingNorm,
+            false => Role::OutputNorm,
         };
-        let factors = loader.vector(Role::RopeFactors, 0)?;
-        if let Some(bad) = factors.iter().flatten().find(|f| !f.is_finite() || **f <= 0.0) {
-            let what = format!("tensor rope_freqs.weight must hold finite factors above 0, found {bad}");
-            return Err(file.error(what));
-        }
+        let output_norm = loader.norm(role, Some(Role::OutputNormBias), 0)?;
+        let output = match loader.linear(Role::Output, Some(Role::OutputBias), 0)? {
+            Some(output) => Some(output),
+            None if spec.architecture.encoder => None,
+            None => Some(Linear { bias: loader.vector(Role::OutputBias, 0)?, ..embedding.clone() }),
+        };
+        let embedding_norm = match spec.architecture.encoder {
+            true => loader.norm(Role::EmbeddingNorm, Some(Role::EmbeddingNormBias), 0)?,
+            false => None,
+        };
+        let position_rows = loader.linear(Role::PositionRows, None, 0)?;
+        let token_type = loader.linear(Role::TokenTypes, None, 0)?.map(|types| {
+            // There is but one text, and its tokens are of the first type.
+            let mut row = vec![0.0; types.k];
+            types.row(file, 0, &mut row);
+            row
+        });
+        let factors = loader.rope_factors()?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(layer)).collect::<Result<_>>()?;
         let ropes = spec.ropes.iter().map(|rope| RopeTable::new(rope, factors.as_deref())).collect();
         let Loader { used, owned_bytes, .. } = loader;
         let tensors = || file.tensors().iter().zip(&used);
         Ok(Weights {
             embedding,
+            embedding_norm,
+            token_type,
+            position_rows,
             output_norm,
             output,
             ropes,
@@ -216,65 +541,6 @@ impl Weights {
 
     /// Every matrix that products are made with, and the embedding.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(LayerWeights::linears).chain([&self.output, &self.embedding])
-    }
-}
-
-/// The frequencies of a rotation, in f64, so that cosine and sine are exact to f32 at any position.
-#[derive(Clone, Debug)]
-pub struct RopeTable {
-    frequencies: Vec<f64>,
-    magnitude: f64,
-}
-
-impl RopeTable {
-    fn new(spec: &RopeSpec, factors: Option<&[f32]>) -> RopeTable {
-        use fastq_kernels::math::{exp64, ln64};
-        let (pairs, dims) = (spec.dims / 2, spec.dims as f64);
-        let log_base = ln64(f64::from(spec.base));
-        let mut frequencies: Vec<f64> = (0..pairs).map(|i| exp64(-2.0 * i as f64 / dims * log_base)).collect();
-        if let (true, Some(factors)) = (spec.factors, factors) {
-            for (frequency, factor) in frequencies.iter_mut().zip(factors) {
-                *frequency /= f64::from(*factor);
-            }
-        }
-        let mut magnitude = 1.0;
-        match spec.scaling {
-            Scaling::None => {}
-            Scaling::Linear { factor, magnitude: of_file } => {
-                frequencies.iter_mut().for_each(|f| *f /= f64::from(factor));
-                magnitude = f64::from(of_file);
-            }
-            Scaling::Yarn { factor, original, magnitude: of_file, mix, fast, slow } => {
-                let factor = f64::from(factor);
-                // The pair whose wave fits `turns` times into the original context.
-                let pair = |turns: f32| {
-                    dims * ln64(original as f64 / (f64::from(turns) * std::f64::consts::TAU)) / (2.0 * log_base)
-                };
-                let low = pair(fast).floor().max(0.0);
-                let high = pair(slow).ceil().min(dims - 1.0);
-                for (i, frequency) in frequencies.iter_mut().enumerate() {
-                    let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
-                    let keep = (1.0 - ramp) * f64::from(mix);
-                    *frequency = *frequency / factor * (1.0 - keep) + *frequency * keep;
-                }
-                magnitude = f64::from(of_file) * (1.0 + 0.1 * ln64(factor));
-            }
-        }
-        RopeTable { frequencies, magnitude }
-    }
-
-    /// Number of pairs.
-    pub fn pairs(&self) -> usize {
-        self.frequencies.len()
-    }
-
-    /// Cosines and sines of a position.
-    pub fn fill(&self, position: usize, cos: &mut [f32], sin: &mut [f32]) {
-        for ((frequency, cos), sin) in self.frequencies.iter().zip(cos).zip(sin) {
-            let (s, c) = fastq_kernels::math::sin_cos64(position as f64 * frequency);
-            *cos = (c * self.magnitude) as f32;
-            *sin = (s * self.magnitude) as f32;
-        }
+        self.layers.iter().flat_map(LayerWeights::linears).chain(&self.output).chain([&self.embedding])
     }
 }

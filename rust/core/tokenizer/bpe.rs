@@ -1,13 +1,17 @@
-//! Byte-level BPE (Sennrich et al. 2016, in the form of GPT-2): every byte of a word is written as one printable character, and
-//! neighbours are merged in the order of the merge list. The `tokenizers` crate gives the same tokens (a test compares them), but
+//! BPE (Sennrich et al. 2016): neighbours are merged in the order of the merge list. In the form of GPT-2 every byte of a word is written
+//! as one printable character; in that of Gemma 4 words are the characters of SentencePiece. The `tokenizers` crate gives the same tokens (a test compares them), but
 //! needs ten times as long for its tables of strings, and the first text waits for them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use foldhash::quality::RandomState;
 
+use super::Encoder;
 use super::chain::{Chain, Merges, NONE, Symbol};
-use super::pretokenize::{PreTokenizer, Splitter};
+use super::pretokenize::{PreTokenizer, Spelling, Splitter};
+use super::spm::{escape, unescape};
 use super::vocabulary::{TOKENS, Vocabulary};
 use crate::gguf::Gguf;
 use crate::{Error, Interrupt, Result};
@@ -18,10 +22,10 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const WORDS_PER_CHECK: usize = 1024;
 
 /// The merge list: left, right, and both together.
-pub(super) type MergeList = Vec<(u32, u32, u32)>;
+type MergeList = Vec<(u32, u32, u32)>;
 
 /// Reads and validates the merge list: `left right`, both and their concatenation in the vocabulary.
-pub(super) fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<MergeList> {
+fn merges(file: &Gguf, vocabulary: &Vocabulary) -> Result<MergeList> {
     let Some(lines) = file.strings(MERGES)? else {
         return Err(file.error(format!("key `{MERGES}` is missing: a `gpt2` vocabulary needs it")));
     };
@@ -81,67 +85,119 @@ fn byte_of(character: char) -> Option<u8> {
 }
 
 /// The text of a normal token: bytes for characters, or the piece as it is when a character is none of the alphabet.
-pub(super) fn decode_piece(piece: &[u8]) -> Vec<u8> {
+fn decode_piece(piece: &[u8]) -> Vec<u8> {
     let decoded = std::str::from_utf8(piece).ok().and_then(|text| text.chars().map(byte_of).collect());
     decoded.unwrap_or_else(|| piece.to_vec())
 }
 
-/// The encoder, made on first use.
+/// The encoder.
 pub(super) struct Bpe {
+    pre: &'static PreTokenizer,
+    merges: MergeList,
+    tables: OnceLock<Result<Tables, String>>,
+}
+
+impl Bpe {
+    /// Reads and validates the merges of `file`.
+    pub(super) fn from_gguf(file: &Gguf, vocabulary: &Vocabulary, pre: &'static PreTokenizer) -> Result<Bpe> {
+        Ok(Bpe { pre, merges: merges(file, vocabulary)?, tables: OnceLock::new() })
+    }
+
+    /// `word` as the vocabulary writes it; in `spelled` where that is not as it stands.
+    fn spell<'w>(&self, word: &'w str, spelled: &'w mut String) -> &'w [u8] {
+        if self.pre.spelling != Spelling::Bytes {
+            return word.as_bytes();
+        }
+        spelled.clear();
+        spelled.extend(word.bytes().map(|byte| ALPHABET[byte as usize]));
+        spelled.as_bytes()
+    }
+}
+
+impl Encoder for Bpe {
+    /// Bytes that the vocabulary has no token for are left out; nothing is merged across them.
+    fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        _: bool,
+        ids: &mut Vec<u32>,
+        interrupt: &dyn Interrupt,
+    ) -> Result<()> {
+        let build = || Tables::new(vocabulary, &self.merges, self.pre).map_err(|error| error.to_string());
+        let tables = self.tables.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))?;
+        let (mut chain, mut spelled, mut words) = (Chain::default(), String::new(), 0_usize);
+        let text = match self.pre.spelling {
+            Spelling::Marked => Cow::Owned(escape(text, false)),
+            Spelling::Bytes => Cow::Borrowed(text),
+        };
+        Chain::check(&text)?;
+        tables.splitter.split(&text, &mut |word| {
+            words += 1;
+            if words.is_multiple_of(WORDS_PER_CHECK) && interrupt.stop() {
+                return Err(Error::Cancelled);
+            }
+            let may_be_whole = self.pre.ignore_merges || self.pre.whole_lines && word.starts_with('\n');
+            if may_be_whole && let Some(id) = vocabulary.id(self.spell(word, &mut spelled)) {
+                ids.push(id);
+                return Ok(());
+            }
+            let mut each = |symbol: &Symbol| {
+                match symbol.id {
+                    NONE => {
+                        let bytes = word[symbol.start as usize..][..symbol.length as usize].bytes();
+                        ids.extend(bytes.filter_map(|byte| tables.bytes[byte as usize]));
+                    }
+                    id => ids.push(id),
+                }
+                Ok(())
+            };
+            match self.pre.spelling {
+                Spelling::Bytes => {
+                    let bytes = word.bytes().map(|byte| (1, tables.bytes[byte as usize]));
+                    chain.encode(tables, word.as_bytes(), bytes, interrupt, &mut each)
+                }
+                Spelling::Marked => {
+                    let characters = word.split_inclusive(|_| true).map(|c| (c.len(), vocabulary.id(c.as_bytes())));
+                    chain.encode(tables, word.as_bytes(), characters, interrupt, &mut each)
+                }
+            }
+        })
+    }
+
+    fn decode_piece<'p>(&self, piece: &'p [u8]) -> Cow<'p, [u8]> {
+        match self.pre.spelling {
+            Spelling::Bytes => Cow::Owned(decode_piece(piece)),
+            Spelling::Marked => unescape(piece),
+        }
+    }
+}
+
+/// What the encoder needs, made on first use.
+struct Tables {
     splitter: Splitter,
-    /// A word that is in the vocabulary is one token.
-    ignore_merges: bool,
-    /// The tokens of the bytes, where there are any.
+    /// The tokens of the bytes, where there are any; in vocabularies of characters those for what has no other.
     bytes: [Option<u32>; 256],
     /// The order and the token of pairs.
     pairs: HashMap<(u32, u32), (u32, u32), RandomState>,
 }
 
-impl Bpe {
-    /// Builds the tables.
-    pub(super) fn new(vocabulary: &Vocabulary, merges: &MergeList, pre: &PreTokenizer) -> Result<Bpe> {
+impl Tables {
+    fn new(vocabulary: &Vocabulary, merges: &MergeList, pre: &PreTokenizer) -> Result<Tables> {
         let mut pairs = HashMap::with_capacity_and_hasher(merges.len(), RandomState::default());
         for (order, &(left, right, whole)) in (0..).zip(merges) {
             // Of equal merges the first counts.
             pairs.entry((left, right)).or_insert((order, whole));
         }
-        let bytes = ALPHABET.map(|character| vocabulary.id(character.encode_utf8(&mut [0; 4]).as_bytes()));
-        Ok(Bpe { splitter: pre.splitter()?, ignore_merges: pre.ignore_merges, bytes, pairs })
-    }
-
-    /// Appends the tokens of `text`. Bytes that the vocabulary has no token for are left out; nothing is merged across them.
-    pub(super) fn encode(
-        &self,
-        vocabulary: &Vocabulary,
-        text: &str,
-        ids: &mut Vec<u32>,
-        interrupt: &dyn Interrupt,
-    ) -> Result<()> {
-        Chain::check(text)?;
-        let (mut chain, mut spelled, mut words) = (Chain::default(), String::new(), 0_usize);
-        self.splitter.split(text, &mut |word| {
-            words += 1;
-            if words.is_multiple_of(WORDS_PER_CHECK) && interrupt.stop() {
-                return Err(Error::Cancelled);
-            }
-            if self.ignore_merges {
-                spelled.clear();
-                spelled.extend(word.bytes().map(|byte| ALPHABET[byte as usize]));
-                if let Some(id) = vocabulary.id(spelled.as_bytes()) {
-                    ids.push(id);
-                    return Ok(());
-                }
-            }
-            let bytes = word.bytes().map(|byte| (1, self.bytes[byte as usize]));
-            chain.encode(self, word.as_bytes(), bytes, interrupt, |symbol| {
-                ids.extend((symbol.id != NONE).then_some(symbol.id));
-                Ok(())
-            })
-        })
+        let bytes = match pre.spelling {
+            Spelling::Bytes => ALPHABET.map(|character| vocabulary.id(character.encode_utf8(&mut [0; 4]).as_bytes())),
+            Spelling::Marked => std::array::from_fn(|byte| vocabulary.byte_token(byte as u8)),
+        };
+        Ok(Tables { splitter: pre.splitter()?, bytes, pairs })
     }
 }
 
-impl Merges for Bpe {
+impl Merges for Tables {
     fn merge(&self, _: &[u8], left: &Symbol, right: &Symbol) -> Option<(u32, u32)> {
         self.pairs.get(&(left.id, right.id)).copied()
     }

@@ -33,6 +33,50 @@ const FILL_IN: &[&[&str]] = &[
 /// Structure of an answer of gpt-oss, which a caller must see.
 const SHOWN: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
+pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+/// Spelled so in every file.
+pub(super) const SEPARATOR: &str = "tokenizer.ggml.seperator_token_id";
+
+/// The tokens that a file names by key.
+#[derive(Clone, Copy)]
+pub(super) struct Named {
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) unknown: Option<u32>,
+    pub(super) padding: Option<u32>,
+    pub(super) class: Option<u32>,
+    pub(super) separator: Option<u32>,
+    pub(super) mask: Option<u32>,
+}
+
+impl Named {
+    pub(super) const NONE: Named =
+        Named { bos: None, eos: None, unknown: None, padding: None, class: None, separator: None, mask: None };
+
+    /// Those of `file`, or the default where it has no such key and the vocabulary such a token.
+    pub(super) fn from_gguf(file: &Gguf, vocabulary: &Vocabulary, defaults: &Named) -> Result<Named> {
+        let named = |key: &str, default: Option<u32>| match file.get(key) {
+            Some(_) => id(file, key, vocabulary),
+            None => Ok(default.filter(|id| (*id as usize) < vocabulary.len())),
+        };
+        Ok(Named {
+            bos: named(BOS, defaults.bos)?,
+            eos: named("tokenizer.ggml.eos_token_id", defaults.eos)?,
+            unknown: named(UNKNOWN, defaults.unknown)?,
+            padding: named("tokenizer.ggml.padding_token_id", defaults.padding)?,
+            class: named("tokenizer.ggml.cls_token_id", defaults.class)?,
+            separator: named(SEPARATOR, defaults.separator)?,
+            mask: named("tokenizer.ggml.mask_token_id", defaults.mask)?,
+        })
+    }
+}
+
+/// The token under `key`, which this file cannot do without.
+pub(super) fn needed(file: &Gguf, key: &str, token: Option<u32>) -> Result<u32> {
+    token.ok_or_else(|| file.key_error(key, format!("key `{key}` must name a token, which texts need, found none")))
+}
+
 /// The id under `key`; `None` also for -1, which converters write for "none".
 pub(super) fn id(file: &Gguf, key: &str, vocabulary: &Vocabulary) -> Result<Option<u32>> {
     match file.i64(key)? {

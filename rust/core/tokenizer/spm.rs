@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use super::Encoder;
 use super::chain::{Chain, Merges, NONE, Symbol};
 use super::vocabulary::{TOKENS, Vocabulary};
 use crate::{Error, Interrupt, Result};
@@ -14,8 +15,19 @@ use crate::{Error, Interrupt, Result};
 /// What a space is written as inside pieces: U+2581.
 pub(super) const SPACE: &str = "\u{2581}";
 
-/// The text of a normal piece: spaces for [`SPACE`].
-pub(super) fn decode_piece(piece: &[u8]) -> Cow<'_, [u8]> {
+/// `text` with [`SPACE`] for spaces, and one in front of it when it shall have a `prefix`.
+pub(super) fn escape(text: &str, prefix: bool) -> String {
+    let mut escaped = String::with_capacity(SPACE.len() + text.len() + text.len() / 2);
+    escaped.push_str(if prefix { SPACE } else { "" });
+    for (index, word) in text.split(' ').enumerate() {
+        escaped.push_str(if index == 0 { "" } else { SPACE });
+        escaped.push_str(word);
+    }
+    escaped
+}
+
+/// A piece with spaces for [`SPACE`].
+pub(super) fn unescape(piece: &[u8]) -> Cow<'_, [u8]> {
     // Byte by byte, because a piece need not be UTF-8.
     let mark = SPACE.as_bytes();
     if !piece.windows(mark.len()).any(|part| part == mark) {
@@ -40,8 +52,7 @@ pub(super) struct Fallback {
 impl Fallback {
     /// The tokens `<0x00>` to `<0xFF>`, or those that are the bytes themselves, and the unknown token.
     pub(super) fn new(vocabulary: &Vocabulary, unknown: Option<u32>) -> Fallback {
-        let token =
-            |byte: usize| vocabulary.id(format!("<0x{byte:02X}>").as_bytes()).or_else(|| vocabulary.id(&[byte as u8]));
+        let token = |byte: usize| vocabulary.byte_token(byte as u8).or_else(|| vocabulary.id(&[byte as u8]));
         Fallback { bytes: Box::new(std::array::from_fn(token)), unknown }
     }
 
@@ -142,34 +153,55 @@ impl Neighbours {
 /// for which every piece is read.
 const WORTH_CUTTING: usize = 2048;
 
-/// Appends the tokens of `text`, in which spaces are written as [`SPACE`]; `neighbours` are built when they are needed.
-pub(super) fn encode(
-    vocabulary: &Vocabulary,
-    neighbours: &OnceLock<Neighbours>,
-    fallback: &Fallback,
-    mut text: &str,
-    ids: &mut Vec<u32>,
-    interrupt: &dyn Interrupt,
-) -> Result<()> {
-    Chain::check(text)?;
-    let neighbours = match text.len() >= WORTH_CUTTING {
-        true => Some(neighbours.get_or_init(|| Neighbours::new(vocabulary))),
-        false => neighbours.get(),
-    };
-    let mut chain = Chain::default();
-    while !text.is_empty() {
-        let (part, rest) = text.split_at(neighbours.map_or(text.len(), |neighbours| neighbours.cut(text)));
-        let characters = part.split_inclusive(|_| true).map(|c| (c.len(), vocabulary.id(c.as_bytes())));
-        chain.encode(vocabulary, part.as_bytes(), characters, interrupt, |symbol| {
-            match symbol.id {
-                NONE => fallback.encode(&part[symbol.start as usize..][..symbol.length as usize], ids)?,
-                id => ids.push(id),
-            }
-            Ok(())
-        })?;
-        text = rest;
+/// The encoder.
+pub(super) struct Spm {
+    fallback: Fallback,
+    /// Built when they are needed.
+    neighbours: OnceLock<Neighbours>,
+    add_space_prefix: bool,
+}
+
+impl Spm {
+    pub(super) fn new(vocabulary: &Vocabulary, unknown: Option<u32>, add_space_prefix: bool) -> Spm {
+        Spm { fallback: Fallback::new(vocabulary, unknown), neighbours: OnceLock::new(), add_space_prefix }
     }
-    Ok(())
+}
+
+impl Encoder for Spm {
+    fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &str,
+        after_special: bool,
+        ids: &mut Vec<u32>,
+        interrupt: &dyn Interrupt,
+    ) -> Result<()> {
+        let escaped = escape(text, self.add_space_prefix && after_special);
+        let mut text = &*escaped;
+        Chain::check(text)?;
+        let neighbours = match text.len() >= WORTH_CUTTING {
+            true => Some(self.neighbours.get_or_init(|| Neighbours::new(vocabulary))),
+            false => self.neighbours.get(),
+        };
+        let mut chain = Chain::default();
+        while !text.is_empty() {
+            let (part, rest) = text.split_at(neighbours.map_or(text.len(), |neighbours| neighbours.cut(text)));
+            let characters = part.split_inclusive(|_| true).map(|c| (c.len(), vocabulary.id(c.as_bytes())));
+            chain.encode(vocabulary, part.as_bytes(), characters, interrupt, |symbol| {
+                match symbol.id {
+                    NONE => self.fallback.encode(&part[symbol.start as usize..][..symbol.length as usize], ids)?,
+                    id => ids.push(id),
+                }
+                Ok(())
+            })?;
+            text = rest;
+        }
+        Ok(())
+    }
+
+    fn decode_piece<'p>(&self, piece: &'p [u8]) -> Cow<'p, [u8]> {
+        unescape(piece)
+    }
 }
 
 #[cfg(test)]

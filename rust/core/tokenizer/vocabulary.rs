@@ -135,6 +135,11 @@ impl Vocabulary {
         self.ends.len()
     }
 
+    /// Bytes of the longest piece.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// The id of a non-empty string.
     pub(super) fn id(&self, piece: &[u8]) -> Option<u32> {
         // Nothing longer is in the table; without this, long texts would be hashed in vain.
@@ -161,6 +166,11 @@ impl Vocabulary {
     /// The score of `id`, which must be below [`Vocabulary::len`]; never NaN.
     pub(super) fn score(&self, id: u32) -> f32 {
         self.scores.get(id as usize).copied().unwrap_or(0.0)
+    }
+
+    /// The token spelled `<0xXX>` for `byte`.
+    pub(super) fn byte_token(&self, byte: u8) -> Option<u32> {
+        self.id(format!("<0x{byte:02X}>").as_bytes())
     }
 
     /// The byte that a piece spelled `<0xXX>` stands for.

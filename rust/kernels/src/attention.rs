@@ -18,7 +18,8 @@
 //!
 //! `(m, l, o)` starts afresh at every multiple of [`SPLIT`] positions. What such a part gives is combined with what the parts before it
 //! gave: `m' = max(M, m)`, `a = exp(M - m')`, `b = exp(m - m')`, `L = fma(l, b, L * a)`, `O = fma(o, b, O * a)`; the first part is taken as it is.
-//! At the end `O / L`. So the parts of a long text can be computed by different threads without a change of bits ([`attention_part`],
+//! A query with a sink sees one key more, after all others, whose score is `sink` and whose value is zero: `m' = max(M, sink)`,
+//! `a = exp(M - m')`, `L = fma(L, a, exp(sink - m'))`, `O = O * a`. At the end `O / L`. So the parts of a long text can be computed by different threads without a change of bits ([`attention_part`],
 //! [`combine`]), and up to [`SPLIT`] positions there is nothing to combine.
 //!
 //! The output is NaN when a score is NaN, +∞, or when all of a part are -∞.
@@ -78,6 +79,9 @@ pub struct Query {
     pub start: usize,
     /// One past the last key position it sees.
     pub end: usize,
+    /// Score of a key without a value that it sees, too ("attention sink"): it takes its share of the weights, and gives nothing.
+    /// Not subject to scale and soft cap.
+    pub sink: Option<f32>,
 }
 
 /// Scale and soft cap of the scores.
@@ -148,7 +152,7 @@ pub const fn part_len(value_dim: usize) -> usize {
 }
 
 /// As [`attention`], but each query's range lies between two multiples of [`SPLIT`], and a record of [`part_len`] values for
-/// [`combine`] is written at `out[query.out..]`.
+/// [`combine`] is written at `out[query.out..]`. The sink is left to [`combine`].
 ///
 /// # Panics
 /// As [`attention`], and when a range crosses a multiple of [`SPLIT`].
@@ -167,14 +171,14 @@ pub fn attention_part(
     run(cpu, Walk { cpu, kv, queries, scores, q, out, scratch, finish: Finish::Part });
 }
 
-/// The output of a query from the records of its parts in order, which follow each other in `parts`.
+/// The output of a query with this sink from the records of its parts in order, which follow each other in `parts`.
 ///
 /// # Panics
 /// When `parts` is not one or more records for values of the length of `out`.
-pub fn combine(cpu: Cpu, parts: &[f32], out: &mut [f32], scratch: &mut AttentionScratch) {
+pub fn combine(cpu: Cpu, parts: &[f32], sink: Option<f32>, out: &mut [f32], scratch: &mut AttentionScratch) {
     let record = part_len(out.len());
     assert!(!parts.is_empty() && parts.len().is_multiple_of(record), "parts are whole records");
-    dispatch_floats(cpu, Combine { parts, out, scratch });
+    dispatch_floats(cpu, Combine { parts, sink, out, scratch });
 }
 
 fn check(kv: KvHead<'_>, queries: &[Query]) {

@@ -14,7 +14,10 @@ mod rope;
 mod tests;
 
 pub use convert::{from_f16, to_f16};
-pub use maps::{add, add_scaled, exp, gelu, gelu_mul, mul, scale, silu, silu_mul, softcap, tanh};
-pub use norms::{add_rms_norm, layer_norm, rms_norm, rms_norm_in_place};
+pub use maps::{
+    add, add_scaled, clamped_swiglu, exp, gelu, gelu_mul, mul, mul_sigmoid, scale, sigmoid, silu, silu_mul, softcap,
+    softplus, tanh,
+};
+pub use norms::{add_rms_norm, l2_norm_in_place, layer_norm, rms_norm, rms_norm_in_place};
 pub use probabilities::{argmax, log_sum_exp, softmax};
 pub use rope::{RopeStyle, rope};

@@ -14,6 +14,8 @@
 //!   ([`elementwise`]).
 //! * Attention walks the keys in tiles of [`attention::TILE`] in key order; a score is one fma chain over the head
 //!   dimension, a value one fma chain over the keys ([`attention`]).
+//! * Layers with a state compute one token after the other; a convolution is one fma chain over its taps, what the delta rule reads
+//!   one over the keys ([`recurrent`]).
 //! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
 //!
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
@@ -34,6 +36,7 @@ pub mod isa;
 pub mod level;
 pub mod math;
 pub mod matmul;
+pub mod recurrent;
 pub mod testing;
 mod unpack;
 

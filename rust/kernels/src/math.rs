@@ -65,6 +65,31 @@ pub fn silu<I: Floats>(isa: I, x: I::F) -> I::F {
     isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.neg(x))))
 }
 
+/// `1 / (1 + e^-x)` of every lane.
+#[inline(always)]
+pub fn sigmoid<I: Floats>(isa: I, x: I::F) -> I::F {
+    isa.div(isa.splat(1.0), isa.add(isa.splat(1.0), exp(isa, isa.neg(x))))
+}
+
+/// `ln(1 + e^x)` of every lane, computed as `max(x, 0) + ln(1 + y)` with `y = e^-|x|` and `ln(1 + y) = 2 atanh(y / (2 + y))`, so
+/// that it keeps its relative accuracy for negative `x`.
+#[inline(always)]
+pub fn softplus<I: Floats>(isa: I, x: I::F) -> I::F {
+    // (atanh(z) - z) / z³ in z² for z <= 1/3: Chebyshev interpolation, relative error of the whole 1e-9.
+    const P: [f32; 6] = [0.333_333_34, 0.200_000_05, 0.142_851_53, 0.111_323_56, 0.087_323_51, 0.103_938_09];
+
+    let y = exp(isa, isa.neg(isa.abs(x)));
+    let z = isa.div(y, isa.add(isa.splat(2.0), y));
+    let square = isa.mul(z, z);
+    let mut p = isa.fma(isa.splat(P[5]), square, isa.splat(P[4]));
+    p = isa.fma(p, square, isa.splat(P[3]));
+    p = isa.fma(p, square, isa.splat(P[2]));
+    p = isa.fma(p, square, isa.splat(P[1]));
+    p = isa.fma(p, square, isa.splat(P[0]));
+    let half = isa.fma(isa.mul(p, square), z, z);
+    isa.fma(half, isa.splat(2.0), isa.max(isa.splat(0.0), x))
+}
+
 /// GELU in its tanh form, of every lane: `x/2 (1 + tanh u)` with `u = sqrt(2/π) (x + 0.044715 x³)`, computed as the
 /// equal `x / (1 + e^-2u)`, which keeps its relative accuracy for negative `x`.
 #[inline(always)]
@@ -74,6 +99,19 @@ pub fn gelu<I: Floats>(isa: I, x: I::F) -> I::F {
     const B: f32 = -1.595_769;
     let inner = isa.fma(isa.mul(isa.mul(x, x), x), isa.splat(A), x);
     isa.div(x, isa.add(isa.splat(1.0), exp(isa, isa.mul(inner, isa.splat(B)))))
+}
+
+/// The gate of gpt-oss, of every lane: `g sigmoid(1.702 g) (u + 1)` with `g = min(gate, 7)` and `u = up` clamped to ±7; NaN
+/// stays NaN.
+#[inline(always)]
+pub fn clamped_swiglu<I: Floats>(isa: I, gate: I::F, up: I::F) -> I::F {
+    const SLOPE: f32 = 1.702;
+    const LIMIT: f32 = 7.0;
+    // NaN passes: it is the second operand.
+    let gate = isa.min(isa.splat(LIMIT), gate);
+    let up = isa.max(isa.splat(-LIMIT), isa.min(isa.splat(LIMIT), up));
+    let swish = isa.div(gate, isa.add(isa.splat(1.0), exp(isa, isa.mul(gate, isa.splat(-SLOPE)))));
+    isa.fma(swish, up, swish)
 }
 
 /// `cap * tanh(x / cap)` of every lane.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastq_core::generate::chat_tokens;
+use fastq_core::model::arch::description::described;
+use fastq_core::model::embed::{EmbedOptions, Pooling};
 use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
 use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
@@ -101,7 +103,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
@@ -113,6 +115,7 @@ impl Engine {
         level: Option<&str>,
         prefill_chunk: &Bound<'_, PyAny>,
         kv: &str,
+        architecture: Option<&str>,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -128,6 +131,7 @@ impl Engine {
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
             kv: kv_format(kv).map_err(|error| to_python(py, error))?,
+            architecture: architecture.map(described).transpose().map_err(|error| to_python(py, error))?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;
@@ -213,6 +217,23 @@ impl Engine {
         Ok(if all { flat.reshape([rows, width])?.into_any() } else { flat.into_any() })
     }
 
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<String>,
+        pooling: Option<&str>,
+        normalize: bool,
+        truncate: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let model = self.model()?;
+        let rows = texts.len();
+        let width = model.info().width;
+        let pooling = pooling.map(Pooling::from_name).transpose().map_err(|error| to_python(py, error))?;
+        let options = EmbedOptions { pooling, normalize, truncate };
+        let vectors = detached(py, None, move |interrupt| model.embed_texts(&texts, options, interrupt))?;
+        Ok(PyArray1::from_vec(py, vectors).reshape([rows, width])?.into_any())
+    }
+
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let model = self.model()?;
         let info = model.info();
@@ -227,6 +248,8 @@ impl Engine {
         record.set_item("width", info.width)?;
         record.set_item("heads", info.heads)?;
         record.set_item("kv_heads", info.kv_heads)?;
+        record.set_item("experts", info.experts)?;
+        record.set_item("experts_used", info.experts_used)?;
         record.set_item("head_dim", info.head_size)?;
         record.set_item("vocabulary", info.vocabulary)?;
         record.set_item("context_trained", info.trained_context)?;

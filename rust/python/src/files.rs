@@ -70,12 +70,15 @@ pub(crate) fn plan<'py>(
     mmap: bool,
     prefill_chunk: &Bound<'py, PyAny>,
     kv: &str,
+    architecture: Option<&str>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let (context, prefill_chunk) = (optional(context, "context")?, natural(prefill_chunk, "prefill_chunk")?);
     let kv = model::kv_format(kv).map_err(|error| to_python(py, error))?;
+    let architecture =
+        architecture.map(model::arch::description::described).transpose().map_err(|error| to_python(py, error))?;
     let plan = detached(py, None, |interrupt| {
         let file = Gguf::open(&path, &OpenOptions { interrupt, ..OpenOptions::default() })?;
-        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, ..LoadOptions::default() })
+        model::plan(&file, &LoadOptions { context, mmap, prefill_chunk, kv, architecture, ..LoadOptions::default() })
     })?;
     let record = PyDict::new(py);
     record.set_item("context", plan.context)?;
@@ -84,6 +87,7 @@ pub(crate) fn plan<'py>(
     record.set_item("weights_mapped", plan.weights_mapped)?;
     record.set_item("kv", plan.kv_format.name())?;
     record.set_item("kv_bytes", plan.kv_bytes)?;
+    record.set_item("state_bytes", plan.state_bytes)?;
     record.set_item("scratch_bytes", plan.scratch_bytes)?;
     record.set_item("total_bytes", plan.total_bytes)?;
     record.set_item("available_bytes", plan.available_bytes)?;

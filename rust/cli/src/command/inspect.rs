@@ -50,13 +50,15 @@ fn types(file: &Gguf) -> BTreeMap<&'static str, (u64, u64, u64)> {
 }
 
 /// What most people look for: key after `general.` or `ARCHITECTURE.`, and what to call it.
-const SUMMARY: [(&str, &str); 9] = [
+const SUMMARY: [(&str, &str); 11] = [
     ("general.name", "name"),
     ("general.architecture", "architecture"),
     ("{}.context_length", "context"),
     ("{}.block_count", "layers"),
     ("{}.embedding_length", "width"),
     ("{}.feed_forward_length", "feed-forward width"),
+    ("{}.expert_count", "experts"),
+    ("{}.expert_used_count", "experts per token"),
     ("{}.attention.head_count", "heads"),
     ("{}.attention.head_count_kv", "key/value heads"),
     ("tokenizer.ggml.model", "tokenizer"),

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use fastq_core::LoadOptions;
 use fastq_core::gguf::{Gguf, OpenOptions};
+use fastq_core::kv_cache::MAX_SNAPSHOTS;
 use fastq_core::memory::MemoryPlan;
 use fastq_core::model;
 use serde_json::{Value, json};
 
-use crate::options::KvArguments;
+use crate::options::{KvArguments, VariantArguments};
 use crate::report::table;
 use crate::terminal::{self, Outcome, bytes, one_line};
 
@@ -28,6 +29,8 @@ pub(crate) struct Arguments {
     /// Plan for reading the file into memory instead of mapping it
     #[arg(long)]
     no_mmap: bool,
+    #[command(flatten)]
+    variant: VariantArguments,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -40,6 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         context: arguments.context,
         mmap: !arguments.no_mmap,
         kv: arguments.kv.kv,
+        architecture: arguments.variant.architecture,
         ..LoadOptions::default()
     };
     let plan = model::plan(&file, &options)?;
@@ -61,6 +65,10 @@ fn to_text(path: &Path, plan: &MemoryPlan) -> String {
     for group in &plan.kv {
         let sees = group.window.map_or("all positions".to_owned(), |window| format!("a window of {window} positions"));
         rows.push(vec!["kv cache".to_owned(), bytes(group.bytes), format!("{}, {} layers that see {sees}", plan.kv_format.name(), group.layers)]);
+    }
+    if plan.state_bytes > 0 {
+        let note = format!("at any context: two that take turns, {MAX_SNAPSHOTS} snapshots");
+        rows.push(vec!["recurrent state".to_owned(), bytes(plan.state_bytes), note]);
     }
     rows.push(vec!["working memory".to_owned(), bytes(plan.scratch_bytes), String::new()]);
     rows.push(vec!["must be free".to_owned(), bytes(plan.total_bytes), String::new()]);
@@ -93,6 +101,7 @@ fn to_json(path: &Path, plan: &MemoryPlan) -> Value {
         "kv_format": plan.kv_format.name(),
         "kv": kv.collect::<Vec<_>>(),
         "kv_bytes": plan.kv_bytes,
+        "state_bytes": plan.state_bytes,
         "scratch_bytes": plan.scratch_bytes,
         "total_bytes": plan.total_bytes,
         "available_bytes": plan.available_bytes,

@@ -1,21 +1,11 @@
-//! Llama 1 to 3 and everything exported under that name: Mistral, SmolLM2, TinyLlama, Yi, …
+//! Llama 1 to 3 and everything exported under that name: Mistral, Mixtral, SmolLM2, TinyLlama, Yi, …
 //!
 //! Pre-norm, adjacent rope pairs (the converter permutes the rows of q and k for them), SiLU gate, optional biases, optional
 //! rope factors (Llama 3.1 and later), output tied to the embedding when `output.weight` is missing.
 
 use fastq_kernels::elementwise::RopeStyle;
 
-use super::{Architecture, Gate, WindowPattern};
+use super::{Architecture, ExpertRules};
 
-pub(super) const LLAMA: Architecture = Architecture {
-    name: "llama",
-    rope_style: RopeStyle::Pairs,
-    rope_base: 10_000.0,
-    window_rope_base: None,
-    window: WindowPattern::Never,
-    head_norms: false,
-    sandwich_norms: false,
-    gate: Gate::Silu,
-    scale_embedding: false,
-    score_scale: None,
-};
+pub(super) const LLAMA: Architecture =
+    Architecture { rope_style: RopeStyle::Pairs, experts: Some(ExpertRules::BASE), ..Architecture::BASE };

@@ -160,7 +160,7 @@ impl Cache {
                 attention_part(cpu, kv, &[query], scores, q, &mut records, &mut AttentionScratch::default());
             }
             let out = &mut out[query.out..][..self.layout.value_dim];
-            combine(cpu, &records, out, &mut AttentionScratch::default());
+            combine(cpu, &records, query.sink, out, &mut AttentionScratch::default());
         }
     }
 }
@@ -247,8 +247,13 @@ fn specification(cache: &Cache, query: Query, scores: Scores, q: &[f32]) -> Vec<
             }
         });
     }
-    let (_, l, o) = total.unwrap();
-    o.iter().map(|o| o / l).collect()
+    let (m, l, o) = total.unwrap();
+    let (l, a) = query.sink.map_or((l, 1.0), |sink| {
+        let largest = m.max(sink);
+        let a = exp(m - largest);
+        (l.mul_add(a, exp(sink - largest)), a)
+    });
+    o.iter().map(|o| o * a / l).collect()
 }
 
 /// The definition in f64.
@@ -265,9 +270,10 @@ fn naive(cache: &Cache, query: Query, scores: Scores, q: &[f32]) -> Vec<f64> {
             scores.softcap.map_or(s, |cap| f64::from(cap) * (s / f64::from(cap)).tanh())
         })
         .collect();
-    let max = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sink = query.sink.map(f64::from);
+    let max = s.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let p: Vec<f64> = s.iter().map(|s| (s - max).exp()).collect();
-    let sum: f64 = p.iter().sum();
+    let sum = p.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - max).exp());
     (0..value_dim)
         .map(|d| {
             let weighted = |(i, p): (usize, &f64)| {
@@ -321,7 +327,9 @@ fn cases() -> Vec<Case> {
             let queries: Vec<Query> = (0..count)
                 .map(|i| {
                     let (start, end) = ranges[i / heads];
-                    Query { q: 1 + i * (key_dim + 1), out: (count - 1 - i) * (value_dim + 1), start, end }
+                    // None, one below most scores, and one above.
+                    let sink = [None, Some(-1.0), Some(9.0)][i % 3];
+                    Query { q: 1 + i * (key_dim + 1), out: (count - 1 - i) * (value_dim + 1), start, end, sink }
                 })
                 .collect();
             let q = (0..1 + count * (key_dim + 1)).map(|_| rng.bell()).collect();
@@ -437,7 +445,7 @@ fn ignores(format: KvFormat) {
     let mut spoiled = cache.clone();
     spoiled.spoil_one(91, 0x7e00);
     let q: Vec<f32> = (0..64).map(|_| rng.bell()).collect();
-    let query = |i: usize, start, end| Query { q: 16 * i, out: 16 * i, start, end };
+    let query = |i: usize, start, end| Query { q: 16 * i, out: 16 * i, start, end, sink: None };
     let queries = [query(0, 0, 90), query(1, 0, 91), query(2, 7, 92), query(3, 6, 70)];
     let scores = Scores { scale: 0.25, softcap: None };
     for cpu in [vec![scalar()], other_levels()].concat() {
@@ -466,7 +474,7 @@ fn faults_show() {
     for &format in KvFormat::ALL {
         let layout = HeadLayout { format, key_dim: 40, value_dim: 24 };
         let clean = Cache::new(&mut Rng::new(9), layout, 0, 18);
-        let query = Query { q: 0, out: 0, start: 0, end: 18 * TILE };
+        let query = Query { q: 0, out: 0, start: 0, end: 18 * TILE, sink: None };
         let scores = Scores { scale: 0.2, softcap: None };
         // A fault in the first, a middle or the last part, or in the query.
         for (cpu, place) in
@@ -568,7 +576,7 @@ fn wrong_arguments_panic() {
         let cache = Cache::new(&mut Rng::new(1), HeadLayout { format, key_dim: 8, value_dim: 8 }, 1, 1);
         let run = |start, end| {
             std::panic::catch_unwind(|| {
-                let query = Query { q: 0, out: 0, start, end };
+                let query = Query { q: 0, out: 0, start, end, sink: None };
                 let scores = Scores { scale: 1.0, softcap: None };
                 cache.run(scalar(), &[query], scores, &[0.0; 8], &mut [0.0; 8], &mut AttentionScratch::default());
             })
@@ -583,7 +591,7 @@ fn wrong_arguments_panic() {
         let cache = Cache::new(&mut Rng::new(1), layout, 0, 9);
         let pages: Vec<&[u16]> = cache.pages.iter().map(|page| &page[..]).collect();
         let kv = KvHead { layout, first_page: 0, pages: &pages };
-        let query = Query { q: 0, out: 0, start: SPLIT - 1, end: SPLIT + 1 };
+        let query = Query { q: 0, out: 0, start: SPLIT - 1, end: SPLIT + 1, sink: None };
         let (scores, mut out) = (Scores { scale: 1.0, softcap: None }, vec![0.0; part_len(8)]);
         attention_part(scalar(), kv, &[query], scores, &[0.0; 8], &mut out, &mut AttentionScratch::default());
     });

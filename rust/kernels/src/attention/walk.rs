@@ -162,19 +162,25 @@ impl Walk<'_> {
         }
 
         for (i, query) in queries.iter().enumerate() {
-            let (mut state, mut sums) = (states[i], &sums[i * lines..][..lines]);
+            let (mut state, mut sums) = (states[i], &mut sums[i * lines..][..lines]);
             if parts {
-                fold(isa, &mut total_states[i], &mut total_sums[i * lines..][..lines], state, sums);
-                (state, sums) = (total_states[i], &total_sums[i * lines..][..lines]);
+                let totals = &mut total_sums[i * lines..][..lines];
+                fold(isa, &mut total_states[i], totals, state, sums);
+                (state, sums) = (total_states[i], totals);
             }
             match finish {
-                Finish::Output => divide(isa, state, sums, &mut out[query.out..][..layout.value_dim]),
+                Finish::Output => {
+                    if let Some(sink) = query.sink {
+                        sink_in(isa, &mut state, sums, sink);
+                    }
+                    divide(isa, state, sums, &mut out[query.out..][..layout.value_dim]);
+                }
                 Finish::Part => {
                     let record = &mut out[query.out..][..part_len(layout.value_dim)];
                     let (head, rest) = record.split_at_mut(LANES);
                     head[0] = state.max;
                     head[1] = state.sum;
-                    for (out, line) in rest.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+                    for (out, line) in rest.as_chunks_mut::<LANES>().0.iter_mut().zip(&*sums) {
                         isa.store(isa.load(&line.0), out);
                     }
                 }
@@ -205,6 +211,18 @@ fn fold<I: Isa, C: Chunk>(isa: I, total: &mut State, totals: &mut [Line], part: 
     *total = State { max, sum: part.sum.mul_add(isa.largest(b), total.sum * isa.largest(a)) };
 }
 
+/// Adds a key with the score `sink` whose value is zero.
+#[inline(always)]
+fn sink_in<I: Isa>(isa: I, state: &mut State, sums: &mut [Line], sink: f32) {
+    let max = if state.max > sink { state.max } else { sink };
+    let (a, b) = (isa.splat(state.max - max), isa.splat(sink - max));
+    let (a, b) = (math::exp(isa, a), math::exp(isa, b));
+    for sum in sums {
+        isa.store(isa.mul(isa.load(&sum.0), a), &mut sum.0);
+    }
+    *state = State { max, sum: state.sum.mul_add(isa.largest(a), isa.largest(b)) };
+}
+
 /// The weighted mean.
 #[inline(always)]
 fn divide<I: Isa>(isa: I, state: State, sums: &[Line], out: &mut [f32]) {
@@ -217,6 +235,7 @@ fn divide<I: Isa>(isa: I, state: State, sums: &[Line], out: &mut [f32]) {
 /// The arguments of [`combine`](super::combine).
 pub(super) struct Combine<'a> {
     pub(super) parts: &'a [f32],
+    pub(super) sink: Option<f32>,
     pub(super) out: &'a mut [f32],
     pub(super) scratch: &'a mut AttentionScratch,
 }
@@ -233,6 +252,9 @@ impl Kernel for Combine<'_> {
             let (head, rest) = part.split_at(LANES);
             let part = State { max: head[0], sum: head[1] };
             fold(isa, &mut state, sums, part, rest.as_chunks::<LANES>().0);
+        }
+        if let Some(sink) = self.sink {
+            sink_in(isa, &mut state, sums, sink);
         }
         divide(isa, state, sums, self.out);
     }

@@ -102,12 +102,28 @@ map!(
     silu_mul(up;), SiluMul, |isa, x, y| isa.mul(math::silu(isa, x), y)
 );
 map!(
+    /// `x = sigmoid(x)`, with `sigmoid(x) = 1 / (1 + exp(-x))`.
+    sigmoid(;), Sigmoid, |isa, x, _y| math::sigmoid(isa, x)
+);
+map!(
+    /// `x *= sigmoid(gate)`.
+    mul_sigmoid(gate;), MulSigmoid, |isa, x, y| isa.mul(x, math::sigmoid(isa, y))
+);
+map!(
+    /// `x = ln(1 + e^x)`.
+    softplus(;), Softplus, |isa, x, _y| math::softplus(isa, x)
+);
+map!(
     /// `x = gelu(x)`, with the tanh form of GELU.
     gelu(;), Gelu, |isa, x, _y| math::gelu(isa, x)
 );
 map!(
     /// `gate = gelu(gate) * up`, with the tanh form of GELU; `x` is the gate.
     gelu_mul(up;), GeluMul, |isa, x, y| isa.mul(math::gelu(isa, x), y)
+);
+map!(
+    /// `gate = min(gate, 7) sigmoid(1.702 min(gate, 7)) (clamp(up, ±7) + 1)`, as gpt-oss has it; `x` is the gate.
+    clamped_swiglu(up;), ClampedSwiglu, |isa, x, y| math::clamped_swiglu(isa, x, y)
 );
 map!(
     /// `x = cap * tanh(x / cap)`.

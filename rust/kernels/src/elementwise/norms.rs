@@ -74,8 +74,10 @@ fn check_weight(n: usize, weight: Option<&[f32]>) {
     }
 }
 
+/// `x = x / sqrt(Σ x² / count + eps) * weight`.
 struct RmsNorm<'a> {
     x: &'a mut [f32],
+    count: usize,
     weight: Option<&'a [f32]>,
     eps: f32,
 }
@@ -85,7 +87,7 @@ impl Kernel for RmsNorm<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let factor = inverse_root(sum_of_squares(isa, self.x, 0.0), self.x.len(), self.eps);
+        let factor = inverse_root(sum_of_squares(isa, self.x, 0.0), self.count, self.eps);
         scale_by(isa, self.x, factor, self.weight);
     }
 }
@@ -99,7 +101,13 @@ pub fn rms_norm(cpu: Cpu, x: &[f32], weight: Option<&[f32]>, eps: f32, out: &mut
 /// `x = x / sqrt(mean(x²) + eps) * weight`.
 pub fn rms_norm_in_place(cpu: Cpu, x: &mut [f32], weight: Option<&[f32]>, eps: f32) {
     check_weight(x.len(), weight);
-    dispatch_floats(cpu, RmsNorm { x, weight, eps });
+    let count = x.len();
+    dispatch_floats(cpu, RmsNorm { x, count, weight, eps });
+}
+
+/// `x = x / sqrt(Σ x² + eps)`.
+pub fn l2_norm_in_place(cpu: Cpu, x: &mut [f32], eps: f32) {
+    dispatch_floats(cpu, RmsNorm { x, count: 1, weight: None, eps });
 }
 
 /// `x += y`, then `out = x / sqrt(mean(x²) + eps) * weight`: the bits of [`add`](super::add) and [`rms_norm`].

@@ -28,7 +28,7 @@ fn map2(x: &[f64], y: &[f64], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     x.iter().zip(y).map(|(&x, &y)| f(x, y)).collect()
 }
 
-fn sigmoid(x: f64) -> f64 {
+fn sigmoid64(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -64,17 +64,60 @@ const FUNCTIONS: &[Function] = &[
         reference: |x, y, _| map2(x, y, |x, y| x + 0.75 * y),
     },
     Function { name: "scale", run: |cpu, x, _, _| scale(cpu, x, 1.5), reference: |x, _, _| map2(x, x, |x, _| 1.5 * x) },
-    Function { name: "silu", run: |cpu, x, _, _| silu(cpu, x), reference: |x, _, _| map2(x, x, |x, _| x * sigmoid(x)) },
+    Function {
+        name: "silu",
+        run: |cpu, x, _, _| silu(cpu, x),
+        reference: |x, _, _| map2(x, x, |x, _| x * sigmoid64(x)),
+    },
+    Function {
+        name: "sigmoid",
+        run: |cpu, x, _, _| sigmoid(cpu, x),
+        reference: |x, _, _| map2(x, x, |x, _| sigmoid64(x)),
+    },
+    Function {
+        name: "mul_sigmoid",
+        run: |cpu, x, y, _| mul_sigmoid(cpu, x, y),
+        reference: |x, y, _| map2(x, y, |x, y| x * sigmoid64(y)),
+    },
+    Function {
+        name: "softplus",
+        run: |cpu, x, _, _| softplus(cpu, x),
+        reference: |x, _, _| map2(x, x, |x, _| x.exp().ln_1p()),
+    },
+    Function {
+        name: "l2_norm_in_place",
+        run: |cpu, x, _, _| l2_norm_in_place(cpu, x, 1e-5),
+        reference: |x, _, _| {
+            let factor = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() + 1e-5).sqrt();
+            map2(x, x, |x, _| x * factor)
+        },
+    },
     Function {
         name: "silu_mul",
         run: |cpu, x, y, _| silu_mul(cpu, x, y),
-        reference: |x, y, _| map2(x, y, |x, y| x * sigmoid(x) * y),
+        reference: |x, y, _| map2(x, y, |x, y| x * sigmoid64(x) * y),
     },
     Function { name: "gelu", run: |cpu, x, _, _| gelu(cpu, x), reference: |x, _, _| map2(x, x, |x, _| gelu64(x)) },
     Function {
         name: "gelu_mul",
         run: |cpu, x, y, _| gelu_mul(cpu, x, y),
         reference: |x, y, _| map2(x, y, |x, y| gelu64(x) * y),
+    },
+    Function {
+        name: "clamped_swiglu",
+        // Wide enough for the limits.
+        run: |cpu, x, y, _| {
+            let mut up = y.to_vec();
+            scale(cpu, &mut up, 4.0);
+            scale(cpu, x, 4.0);
+            clamped_swiglu(cpu, x, &up);
+        },
+        reference: |x, y, _| {
+            map2(x, y, |x, y| {
+                let (gate, up) = ((4.0 * x).min(7.0), (4.0 * y).clamp(-7.0, 7.0));
+                gate * sigmoid64(1.702 * gate) * (up + 1.0)
+            })
+        },
     },
     Function {
         name: "softcap",

@@ -62,9 +62,11 @@ type Function = (&'static str, fn(Cpu, &mut [f32]), fn(f64) -> f64, f64);
 
 /// Name, function, reference, allowed ulps. SiLU and GELU lose the bits that their exponents lose: |x| below 90 · 2^-24
 /// relative, plus a polynomial of x in GELU; what is left of them is denormal.
-const FUNCTIONS: [Function; 4] = [
+const FUNCTIONS: [Function; 6] = [
     ("exp", elementwise::exp, f64::exp, 1.0),
     ("tanh", elementwise::tanh, f64::tanh, 2.0),
+    ("sigmoid", elementwise::sigmoid, |x| 1.0 / (1.0 + (-x).exp()), 3.0),
+    ("softplus", elementwise::softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), 3.0),
     ("silu", elementwise::silu, |x| x / (1.0 + (-x).exp()), 3.0),
     (
         "gelu",
@@ -93,7 +95,10 @@ fn f32_functions_are_accurate() {
             function(cpu, &mut y);
             for (&x, &y) in x.iter().zip(&y) {
                 // e^-x overflows there while the true result is a denormal.
-                if (name == "silu" && (x < -88.0 || x.is_infinite())) || name == "gelu" {
+                if (name == "silu" && x.is_infinite())
+                    || (matches!(name, "silu" | "sigmoid") && x < -88.0)
+                    || name == "gelu"
+                {
                     continue;
                 }
                 let error = ulps(y, reference(f64::from(x)));
@@ -114,7 +119,7 @@ fn gelu_is_accurate_relative_to_its_argument() {
         let x = i as f32 * 1e-3;
         let mut y = [x];
         elementwise::gelu(scalar(), &mut y);
-        let want = (FUNCTIONS[3].2)(f64::from(x));
+        let want = (FUNCTIONS[5].2)(f64::from(x));
         // For x > -5 every digit counts; below, the exponent's rounding shows (1e-5 of a value below 1e-6).
         let scale = if x > -5.0 { want.abs() } else { want.abs().max(1e-7) };
         worst = worst.max((f64::from(y[0]) - want).abs() / scale.max(1e-30));
@@ -159,6 +164,9 @@ fn f32_functions_at_the_edges() {
     assert_eq!(one(elementwise::gelu, f32::MAX), f32::MAX);
     assert_eq!(one(elementwise::gelu, f32::MIN), 0.0);
     assert_eq!(one(elementwise::silu, f32::MIN), 0.0);
+    assert_eq!((one(elementwise::sigmoid, f32::MIN), one(elementwise::sigmoid, f32::MAX)), (0.0, 1.0));
+    assert_eq!((one(elementwise::softplus, f32::MIN), one(elementwise::softplus, f32::MAX)), (0.0, f32::MAX));
+    assert!(one(elementwise::softplus, f32::NAN).is_nan());
 }
 
 /// Distance in f64 steps, when the reference (std) is itself within half a step or so.

@@ -1,0 +1,10 @@
+//! LFM 2: gated short convolutions in most layers, attention with norms of every query and key head in the others.
+
+use super::{Architecture, HeadNorms, Recurrence};
+
+pub(super) const LFM2: Architecture = Architecture {
+    recurrence: Recurrence::ShortConvWithoutHeads,
+    output_norm_as_embedding_norm: true,
+    head_norms: HeadNorms::Each,
+    ..Architecture::BASE
+};
