@@ -85,8 +85,10 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
 
 def described(architecture: str | os.PathLike[str] | Mapping[str, Any] | None) -> str | None:
     """A description of an architecture as the engine takes it: a name, the path of a TOML file, or JSON."""
-    if architecture is None or isinstance(architecture, (str, os.PathLike)):
-        return architecture and os.fspath(architecture)
+    if architecture is None:
+        return None
+    if isinstance(architecture, (str, os.PathLike)):
+        return os.fspath(architecture)
     import json
 
     return json.dumps(dict(architecture))

@@ -55,7 +55,7 @@ def answers_of_llama_cpp(python: str, folder: Path, prompts: dict[Path, list[int
 
 
 def logits_of_fastq(path: Path, tokens: list[int]) -> Array | None:
-    """None when it is not installed or does not know the architecture, and of encoders, which test_embed.py compares."""
+    """None when it is not installed or does not know the architecture; for encoders, which test_embed.py has."""
     if importlib.util.find_spec("fastq") is None or is_encoder(path):
         return None
     import fastq
