@@ -43,6 +43,22 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma3 mixed": {"architecture": "gemma3", "layers": 7, "format": "mixed", "window": 5},
     "gemma3 Q4_K, window 33": {"architecture": "gemma3", "layers": 6, "format": "Q4_K", "window": 33},
     "llama mixed, 9 heads on 3": {"format": "mixed", "heads": 9, "kv_heads": 3, "head_dim": 24, "tied": False},
+    **{
+        f"{name} mixed": {"architecture": name, "layers": 4, "format": "mixed"}
+        for name in (
+            "mistral3",
+            "qwen2",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "phi2",
+            "phi3",
+            "smollm3",
+            "granite",
+            "olmo2",
+            "stablelm",
+        )
+    },
     "lfm2 mixed": {"architecture": "lfm2", "layers": 4, "format": "mixed"},
     "lfm2, convolution of 5, untied": {"architecture": "lfm2", "layers": 3, "mixers": "rar", "taps": 5, "tied": False},
     "qwen35 mixed": {"architecture": "qwen35", "layers": 4, "format": "mixed"},

@@ -377,6 +377,7 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
         Pair(f"{a}.block_count", U32, shape.layers + (shape.extra_layers or 0)),
         Pair(f"{a}.feed_forward_length", U32, shape.ffn),
         Pair(f"{a}.attention.head_count", U32, shape.heads),
+        *(pair(f"{a}.{key}", value) for key, value in mixers.keys(shape).items()),
         Pair(f"{a}.attention.{epsilon}", F32, shape.epsilon),
         Pair(f"{a}.rope.freq_base", F32, shape.rope_base),
         Pair(f"{a}.vocab_size", U32, len(vocab.tokens)),
@@ -393,7 +394,6 @@ def metadata(shape: Tiny, vocab: Vocabulary) -> list[Pair]:
         pairs += [Pair(f"{a}.attention.sliding_window_pattern", ARRAY, local, BOOL)]
     elif shape.window_pattern is not None:
         pairs += [Pair(f"{a}.attention.sliding_window_pattern", U32, shape.window_pattern)]
-    pairs += [pair(f"{a}.{key}", value) for key, value in mixers.keys(shape).items()]
     if family.encoder:
         assert shape.pooling is not None
         pairs += [
