@@ -8,12 +8,15 @@ use crate::ahead::{Ahead, CHUNK};
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
-use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales, Walk};
 
 /// Most tokens that are multiplied this way on a level with `lanes` lanes: as many as its registers hold sums for.
 pub(crate) const fn most_tokens(lanes: usize) -> usize {
     if lanes >= 16 { 8 } else { 4 }
 }
+
+/// Most lanes of a level.
+const MOST_LANES: usize = 16;
 
 /// Rows that are computed together: `I::ROWS` from `start`, of which `write` are wanted.
 ///
@@ -49,15 +52,26 @@ impl Group {
             // SAFETY: all rows of the group are written; they are inside the tile.
             unsafe { isa.store_floats(out.at(token, self.start), v) };
         } else {
-            let mut lanes = [0f32; 64];
-            const { assert!(I::ROWS <= 64, "lanes of a vector") };
+            let mut lanes = [0f32; MOST_LANES];
+            const { assert!(I::ROWS <= MOST_LANES, "lanes of a vector") };
             // SAFETY: `lanes` has room for the vector; the rows written are inside the tile.
             unsafe {
                 isa.store_floats(lanes.as_mut_ptr(), v);
-                for row in self.write.clone() {
-                    *out.at(token, row) = lanes[row - self.start];
-                }
+                self.store_some(out, token, &lanes);
             }
+        }
+    }
+
+    /// Writes those outputs of a token that are wanted. Not inlined: what prepares the loop would be computed for every group.
+    ///
+    /// # Safety
+    /// As for [`store`](Group::store).
+    #[cold]
+    #[inline(never)]
+    unsafe fn store_some(&self, out: OutTile<'_>, token: usize, lanes: &[f32; MOST_LANES]) {
+        for row in self.write.clone() {
+            // SAFETY: the rows written are inside the tile.
+            unsafe { *out.at(token, row) = lanes[row - self.start] };
         }
     }
 }
@@ -191,7 +205,8 @@ impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<'_, I, F
             self.take(isa, j + 1, bytes[1]);
             return;
         }
-        let scale = isa.sub_scale(self.scales[j / 4], j % 4, F::PEAK, !F::MINIMA);
+        // Of two equal bytes the outer one, which is the cheaper one to take.
+        let scale = isa.sub_scale(self.scales[j / 4], if j.is_multiple_of(4) { 0 } else { 3 }, F::PEAK, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
             self.isum[t] = unsafe { isa.dot32_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, F::PEAK) };
@@ -349,6 +364,86 @@ pub(crate) fn offset_pairs<I: Integers>(isa: I, offset: i32, split: bool) -> [I:
     [splat_pair(isa, -offset, if split { 0 } else { -offset }), splat_pair(isa, 0, -offset)]
 }
 
+/// A group of rows times `T` tokens, on the way along the rows.
+struct BlocksProduct<'a, I: Integers, F, const T: usize> {
+    /// The group, at its first block.
+    rows: Rows,
+    /// Blocks of a row.
+    blocks: usize,
+    walk: Walk,
+    ahead: &'a mut Ahead,
+    ask: AskLines,
+    /// The records of the tokens.
+    x: [*const u8; T],
+    /// Where the scales are in a record, and where the sums.
+    scales: usize,
+    sums: usize,
+    dot: Dot<I, F, T>,
+    acc: [I::Floats; T],
+}
+
+impl<I: Integers, F: Blocks, const T: usize> BlocksProduct<'_, I, F, T> {
+    /// Adds the products of block `b`.
+    ///
+    /// # Safety
+    /// The rows and the records have the block.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "several arrays by token, of which one is behind `self`")]
+    unsafe fn add(&mut self, isa: I, b: usize) {
+        let parts = F::BLOCK / 32;
+        let offset = offset::<I>(F::PEAK, F::OFFSET);
+        let minus = offset_pairs(isa, offset, F::SPLIT);
+        let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
+        if b.is_multiple_of(CHUNK) {
+            // SAFETY: by the contract.
+            unsafe { self.ahead.read::<I, F>(self.rows, b + CHUNK, self.blocks) };
+        }
+        let [words, block] = self.walk.block::<F>(b);
+        // SAFETY: by the contract.
+        let head = unsafe { self.ahead.head::<I, F>(words, b) };
+        self.ask.next(isa, self.rows, F::BYTES);
+        for part in 0..parts {
+            let at = b * parts + part;
+            // SAFETY: by the contract.
+            unsafe {
+                // Loops, not `map`: see `Sink`.
+                let mut sum = [zero; T];
+                let mut d_a = [isa.splat_float(0.0); T];
+                for t in 0..T {
+                    let p = self.x[t].add(self.sums + 4 * at);
+                    sum[t] = isa.splat_at(p);
+                    if offset != 0 {
+                        isa.start_pair(&mut self.dot.isum[t][0], minus[0], p);
+                        if F::SPLIT {
+                            isa.start_pair(&mut self.dot.isum[t][1], minus[1], p);
+                        }
+                    }
+                    self.dot.x[t] = self.x[t].add(32 * at);
+                    d_a[t] = isa.splat_float_at(self.x[t].add(self.scales + 4 * at));
+                }
+                F::unpack(isa, block, head, part, &mut self.dot);
+                let (d, m) = F::scales(isa, head, part);
+                for t in 0..T {
+                    let isum = isa.total(&mut self.dot.isum[t][0]);
+                    self.acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), self.acc[t]);
+                }
+                if F::SPLIT {
+                    for t in 0..T {
+                        let isum = isa.total(&mut self.dot.isum[t][1]);
+                        self.acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), self.acc[t]);
+                    }
+                }
+                if F::MINIMUM {
+                    for t in 0..T {
+                        let sum = isa.to_floats(isa.pair_product(ones, sum[t]));
+                        self.acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), self.acc[t]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// The job is checked; the group and the tokens are its own.
 #[inline(always)]
@@ -360,67 +455,38 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     ahead: &mut Ahead,
 ) {
     let k = job.weights.k;
-    let (blocks, parts) = (k / F::BLOCK, F::BLOCK / 32);
-    let offset = offset::<I>(F::PEAK, F::OFFSET);
-    let minus = offset_pairs(isa, offset, F::SPLIT);
-    let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
-    let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
-    let rows = group.rows(job);
-    let mut ask = AskLines::new::<I>(rows);
-    let mut acc = [isa.splat_float(0.0); T];
-    let mut block = rows;
+    let (rows, blocks) = (group.rows(job), k / F::BLOCK);
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
-    for b in 0..blocks {
-        if b.is_multiple_of(CHUNK) {
-            // SAFETY: as above.
-            unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
-        }
-        block = block.next(rows, b, F::BYTES);
-        // SAFETY: as above.
-        let head = unsafe { ahead.head::<I, F>(block, b) };
-        ask.next(isa, rows, F::BYTES);
-        for part in 0..parts {
-            let at = b * parts + part;
-            // SAFETY: as above; the records are those of k activations.
-            unsafe {
-                // Loops, not `map`: see `Sink`.
-                let mut sum = [zero; T];
-                let mut dot = Dot::<I, F, T> { isum: [[isa.sum(zero); 2]; T], x, format: PhantomData };
-                let mut d_a = [isa.splat_float(0.0); T];
-                for t in 0..T {
-                    sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
-                    if offset != 0 {
-                        let p = x[t].add(sums + 4 * at);
-                        dot.isum[t] = [isa.sum_of_pair(minus[0], p), isa.sum_of_pair(minus[1], p)];
-                    }
-                    dot.x[t] = x[t].add(32 * at);
-                    d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
-                }
-                F::unpack(isa, block, head, part, &mut dot);
-                let isum = dot.isum;
-                let (d, m) = F::scales(isa, head, part);
-                for t in 0..T {
-                    let isum = isa.total(isum[t][0]);
-                    acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
-                }
-                if F::SPLIT {
-                    for t in 0..T {
-                        let isum = isa.total(isum[t][1]);
-                        acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), acc[t]);
-                    }
-                }
-                if F::MINIMUM {
-                    for t in 0..T {
-                        let sum = isa.to_floats(isa.pair_product(ones, sum[t]));
-                        acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), acc[t]);
-                    }
-                }
-            }
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
+    let mut product = BlocksProduct::<I, F, T> {
+        rows,
+        blocks,
+        walk: Walk::new(rows),
+        ahead,
+        ask: AskLines::new::<I>(rows),
+        x,
+        scales: Activation::Block32.scales_at(k),
+        sums: Activation::Block32.sums_at(k),
+        dot: Dot { isum: [[isa.sum(); 2]; T], x, format: PhantomData },
+        acc: [isa.splat_float(0.0); T],
+    };
+    let fours = if I::FOURS && T == 1 { blocks / 4 } else { 0 };
+    for four in 0..fours {
+        let b = 4 * four;
+        // SAFETY: as above; the records are those of k activations.
+        unsafe {
+            product.add(isa, b);
+            product.add(isa, b + 1);
+            product.add(isa, b + 2);
+            product.add(isa, b + 3);
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
+    for b in 4 * fours..blocks {
+        // SAFETY: as above.
+        unsafe { product.add(isa, b) };
+    }
+    for (t, acc) in product.acc.into_iter().enumerate() {
         // SAFETY: by the contract.
         unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
     }
@@ -443,7 +509,8 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
-    let mut block = rows;
+    let mut walk = Walk::new(rows);
+    let mut isum = [isa.sum(); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
     for b in 0..blocks {
@@ -451,10 +518,10 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        block = block.next(rows, b, F::BYTES);
+        let [words, block] = walk.block::<F>(b);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
-            let head = ahead.head::<I, F>(block, b);
+            let head = ahead.head::<I, F>(words, b);
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
             let mut start = [isa.splat(0); T];
             let mut msum = start;
@@ -467,8 +534,10 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             } else if offset != 0 {
                 isa.add_sums(&mut start, &factors, true, -offset, &x_sums);
             }
+            let (factors, block) = isa.before(factors, block);
+            let (msum, block) = if F::MINIMA { isa.before(msum, block) } else { (msum, block) };
             let mut dot = ScaledDot::<I, F, T> {
-                isum: [isa.sum(isa.splat(0)); T],
+                isum,
                 x,
                 scales: &factors,
                 ask: AskBlocks::at::<I, F>(rows, b, blocks),
@@ -476,15 +545,17 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
-                dot.isum[t] = isa.sum(start[t]);
+                if !F::MINIMA && offset != 0 {
+                    isa.start(&mut dot.isum[t], start[t]);
+                }
                 dot.x[t] = x[t].add(256 * b);
                 d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
             }
             F::unpack(isa, block, head, &mut dot);
-            let isum = dot.isum;
+            isum = dot.isum;
             for t in 0..T {
-                let isum = isa.total(isum[t]);
-                acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
+                let sum = isa.total(&mut isum[t]);
+                acc[t] = isa.fma(isa.to_floats(sum), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {
                 for t in 0..T {
