@@ -76,35 +76,28 @@ impl Group {
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (see [`most_tokens`]), four or
-/// one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
-/// time, and every further number of tokens would be compiled for every format and level.
+/// Multiplies `$tokens` tokens with a group of rows after the other.
 macro_rules! each_group {
+    ($isa:ident, $job:ident, $multiply:ident, $tokens:literal) => {{
+        let mut ahead = Ahead::new();
+        for row in $job.rows.clone().step_by(I::ROWS) {
+            let group = Group::at($job, row, I::ROWS);
+            // SAFETY: the job is checked, and the group is its own.
+            unsafe { $multiply::<I, F, $tokens>($isa, $job, &group, &mut ahead) };
+        }
+    }};
+}
+
+/// Multiplies all tokens, of which there are at most [`most_tokens`]: eight, four or one. Where there are fewer, the last one is
+/// computed several times: the weights are what takes the time, and every further number of tokens would be compiled for every
+/// format and level. Each number has a loop of its own, so that no group pays for what another number prepares.
+macro_rules! all_tokens {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
-        let mut ahead = Ahead::new();
-        for row in job.rows.clone().step_by(I::ROWS) {
-            let group = Group::at(job, row, I::ROWS);
-            let mut token = 0;
-            while token < job.tokens {
-                // SAFETY: the job is checked; the group and the tokens are its own.
-                unsafe {
-                    match job.tokens - token {
-                        1 => {
-                            $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
-                            token += 1;
-                        }
-                        5.. if I::ROWS >= 16 => {
-                            $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
-                            token += 8;
-                        }
-                        _ => {
-                            $multiply::<I, F, 4>($isa, job, &group, token, &mut ahead);
-                            token += 4;
-                        }
-                    }
-                }
-            }
+        match job.tokens {
+            1 => each_group!($isa, job, $multiply, 1),
+            5.. if I::ROWS >= 16 => each_group!($isa, job, $multiply, 8),
+            _ => each_group!($isa, job, $multiply, 4),
         }
     }};
 }
@@ -117,7 +110,7 @@ impl<F: Blocks> SimdKernel for BlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        each_group!(isa, &self.0, blocks);
+        all_tokens!(isa, &self.0, blocks);
     }
 }
 
@@ -129,7 +122,7 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        each_group!(isa, &self.0, super_blocks);
+        all_tokens!(isa, &self.0, super_blocks);
     }
 }
 
@@ -373,11 +366,10 @@ struct BlocksProduct<'a, I: Integers, F, const T: usize> {
     walk: Walk,
     ahead: &'a mut Ahead,
     ask: AskLines,
-    /// The records of the tokens.
+    /// The activations of the tokens, their scales, and their sums.
     x: [*const u8; T],
-    /// Where the scales are in a record, and where the sums.
-    scales: usize,
-    sums: usize,
+    scales: [*const u8; T],
+    sums: [*const u8; T],
     dot: Dot<I, F, T>,
     acc: [I::Floats; T],
 }
@@ -410,7 +402,7 @@ impl<I: Integers, F: Blocks, const T: usize> BlocksProduct<'_, I, F, T> {
                 let mut sum = [zero; T];
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
-                    let p = self.x[t].add(self.sums + 4 * at);
+                    let p = self.sums[t].add(4 * at);
                     sum[t] = isa.splat_at(p);
                     if offset != 0 {
                         isa.start_pair(&mut self.dot.isum[t][0], minus[0], p);
@@ -419,7 +411,7 @@ impl<I: Integers, F: Blocks, const T: usize> BlocksProduct<'_, I, F, T> {
                         }
                     }
                     self.dot.x[t] = self.x[t].add(32 * at);
-                    d_a[t] = isa.splat_float_at(self.x[t].add(self.scales + 4 * at));
+                    d_a[t] = isa.splat_float_at(self.scales[t].add(4 * at));
                 }
                 F::unpack(isa, block, head, part, &mut self.dot);
                 let (d, m) = F::scales(isa, head, part);
@@ -445,20 +437,14 @@ impl<I: Integers, F: Blocks, const T: usize> BlocksProduct<'_, I, F, T> {
 }
 
 /// # Safety
-/// The job is checked; the group and the tokens are its own.
+/// The job is checked, and the group is its own.
 #[inline(always)]
-unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
-    isa: I,
-    job: &Job<'_>,
-    group: &Group,
-    token: usize,
-    ahead: &mut Ahead,
-) {
+unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, group: &Group, ahead: &mut Ahead) {
     let k = job.weights.k;
     let (rows, blocks) = (group.rows(job), k / F::BLOCK);
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(t.min(job.tokens - 1)).as_ptr());
     let mut product = BlocksProduct::<I, F, T> {
         rows,
         blocks,
@@ -466,12 +452,13 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
         ahead,
         ask: AskLines::new::<I>(rows),
         x,
-        scales: Activation::Block32.scales_at(k),
-        sums: Activation::Block32.sums_at(k),
+        scales: x.map(|x| isa.apart(x.wrapping_add(Activation::Block32.scales_at(k)))),
+        sums: x.map(|x| isa.apart(x.wrapping_add(Activation::Block32.sums_at(k)))),
         dot: Dot { isum: [[isa.sum(); 2]; T], x, format: PhantomData },
         acc: [isa.splat_float(0.0); T],
     };
-    let fours = if I::FOURS && T == 1 { blocks / 4 } else { 0 };
+    // With more than the scale to look up, four blocks at a time would not fit the registers.
+    let fours = if I::FOURS && F::WORDS.len() == 1 && T == 1 { blocks / 4 } else { 0 };
     for four in 0..fours {
         let b = 4 * four;
         // SAFETY: as above; the records are those of k activations.
@@ -488,25 +475,24 @@ unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
     }
     for (t, acc) in product.acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
+        unsafe { group.store(isa, job.out, t.min(job.tokens - 1), acc) };
     }
 }
 
 /// # Safety
-/// The job is checked; the group and the tokens are its own.
+/// The job is checked, and the group is its own.
 #[inline(always)]
 unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     isa: I,
     job: &Job<'_>,
     group: &Group,
-    token: usize,
     ahead: &mut Ahead,
 ) {
     let k = job.weights.k;
     let blocks = k / 256;
     let offset = offset::<I>(F::PEAK, F::OFFSET);
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(t.min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
     let mut walk = Walk::new(rows);
@@ -534,8 +520,9 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             } else if offset != 0 {
                 isa.add_sums(&mut start, &factors, true, -offset, &x_sums);
             }
-            let (factors, block) = isa.before(factors, block);
-            let (msum, block) = if F::MINIMA { isa.before(msum, block) } else { (msum, block) };
+            // Where scales are looked up one by one, it would only take registers.
+            let (factors, block) = if F::WIDE { isa.before(factors, block) } else { (factors, block) };
+            let (msum, block) = if F::WIDE && F::MINIMA { isa.before(msum, block) } else { (msum, block) };
             let mut dot = ScaledDot::<I, F, T> {
                 isum,
                 x,
@@ -566,6 +553,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
+        unsafe { group.store(isa, job.out, t.min(job.tokens - 1), acc) };
     }
 }

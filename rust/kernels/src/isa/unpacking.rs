@@ -109,6 +109,12 @@ pub(crate) trait Unpacking: Copy {
         (words, rows)
     }
 
+    /// `p`, where it pays to move it on by itself and not by an offset that other pointers share.
+    #[inline(always)]
+    fn apart(self, p: *const u8) -> *const u8 {
+        p
+    }
+
     /// The f16 in the first two bytes of each row, as f32.
     ///
     /// # Safety

@@ -210,22 +210,24 @@ impl<const DOT: bool> Integers for Neon<DOT> {
 
     #[inline(always)]
     fn sub_scale(self, w: uint8x16_t, byte: usize, _peak: u32, signed: bool) -> uint8x16_t {
-        const LOW: [[u8; 16]; 2] = [bytes_of_lanes([1, NONE, NONE, NONE]), bytes_of_lanes([2, NONE, NONE, NONE])];
-        const HIGH: [[u8; 16]; 3] = [
+        const LOW: [[u8; 16]; 4] = [
+            bytes_of_lanes([0, NONE, NONE, NONE]),
+            bytes_of_lanes([1, NONE, NONE, NONE]),
+            bytes_of_lanes([2, NONE, NONE, NONE]),
+            bytes_of_lanes([3, NONE, NONE, NONE]),
+        ];
+        const HIGH: [[u8; 16]; 4] = [
             bytes_of_lanes([NONE, NONE, NONE, 0]),
             bytes_of_lanes([NONE, NONE, NONE, 1]),
             bytes_of_lanes([NONE, NONE, NONE, 2]),
+            bytes_of_lanes([NONE, NONE, NONE, 3]),
         ];
         unsafe {
-            match (byte, signed) {
-                (0, false) => vandq_u8(w, self.splat(0xff)),
-                (3, false) => vreinterpretq_u8_u32(vshrq_n_u32::<24>(vreinterpretq_u32_u8(w))),
-                (_, false) => self.shuffle(w, &LOW[byte - 1]),
-                (3, true) => vreinterpretq_u8_s32(vshrq_n_s32::<24>(vreinterpretq_s32_u8(w))),
-                (_, true) => {
-                    let top = vreinterpretq_s32_u8(self.shuffle(w, &HIGH[byte]));
-                    vreinterpretq_u8_s32(vshrq_n_s32::<24>(top))
-                }
+            if signed {
+                let top = self.shuffle(w, &HIGH[byte]);
+                vreinterpretq_u8_s32(vshrq_n_s32::<24>(vreinterpretq_s32_u8(top)))
+            } else {
+                self.shuffle(w, &LOW[byte])
             }
         }
     }
@@ -351,8 +353,14 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     fn total(self, sum: &mut Sum) -> uint8x16_t {
         unsafe {
             let [a, b, c, d] = sum.lanes;
-            let after = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
-            let total = vsubq_s32(after, sum.before);
+            let mut after = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+            let total: int32x4_t;
+            // The compiler would subtract later, from a copy, or add the products of `start_pair` up before.
+            core::arch::asm!(
+                "sub {total:v}.4s, {after:v}.4s, {total:v}.4s",
+                total = inout(vreg) sum.before => total, after = inout(vreg) after,
+                options(pure, nomem, nostack, preserves_flags)
+            );
             sum.before = after;
             vreinterpretq_u8_s32(total)
         }

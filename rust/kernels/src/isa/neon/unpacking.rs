@@ -114,6 +114,13 @@ impl<const DOT: bool> Unpacking for Neon<DOT> {
         (words, rows)
     }
 
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the pointer only passes through")]
+    #[inline(always)]
+    fn apart(self, mut p: *const u8) -> *const u8 {
+        unsafe { core::arch::asm!("/* {} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+        p
+    }
+
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> uint8x16_t {
         unsafe { vld1q_u8(p) }
