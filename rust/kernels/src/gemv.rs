@@ -198,8 +198,8 @@ impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<'_, I, F
             self.take(isa, j + 1, bytes[1]);
             return;
         }
-        // Of two equal bytes the outer one, which is the cheaper one to take.
-        let scale = isa.sub_scale(self.scales[j / 4], if j.is_multiple_of(4) { 0 } else { 3 }, F::PEAK, !F::MINIMA);
+        // Of two equal bytes the outer one.
+        let scale = isa.outer_scale(self.scales[j / 4], !j.is_multiple_of(4), F::PEAK, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
             self.isum[t] = unsafe { isa.dot32_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, F::PEAK) };

@@ -31,6 +31,12 @@ pub(crate) trait Integers: Unpacking {
     /// `signed` says whether the bytes are.
     fn sub_scale(self, w: Self::Words, byte: usize, peak: u32, signed: bool) -> Self::Words;
 
+    /// As [`sub_scale`](Integers::sub_scale), of the first byte or the last, which may be the cheaper ones to take.
+    #[inline(always)]
+    fn outer_scale(self, w: Self::Words, last: bool, peak: u32, signed: bool) -> Self::Words {
+        self.sub_scale(w, if last { 3 } else { 0 }, peak, signed)
+    }
+
     /// Bytes `2 pair` and `2 pair + 1` of each lane as i16, times `factor` (products fit i16).
     fn scale_pair(self, w: Self::Words, pair: usize, signed: bool, factor: i32) -> Self::Words;
 

@@ -232,6 +232,22 @@ impl<const DOT: bool> Integers for Neon<DOT> {
         }
     }
 
+    // Without a table, which would take a register.
+    #[inline(always)]
+    fn outer_scale(self, w: uint8x16_t, last: bool, _peak: u32, signed: bool) -> uint8x16_t {
+        unsafe {
+            if signed {
+                let words = vreinterpretq_s32_u8(w);
+                let top = if last { words } else { vshlq_n_s32::<24>(words) };
+                vreinterpretq_u8_s32(vshrq_n_s32::<24>(top))
+            } else if last {
+                vreinterpretq_u8_u32(vshrq_n_u32::<24>(vreinterpretq_u32_u8(w)))
+            } else {
+                vandq_u8(w, self.splat(0xff))
+            }
+        }
+    }
+
     #[inline(always)]
     fn scale_pair(self, w: uint8x16_t, pair: usize, signed: bool, factor: i32) -> uint8x16_t {
         const LOW: [[u8; 16]; 2] = [bytes_of_lanes([0, NONE, 1, NONE]), bytes_of_lanes([2, NONE, 3, NONE])];
