@@ -42,6 +42,17 @@ impl Head<'_> {
         // SAFETY: the slice has `ROWS` words.
         unsafe { isa.load(words.as_ptr().cast()) }
     }
+
+    /// The f16 at the beginning of word `i` in every row, as f32.
+    #[inline(always)]
+    pub(crate) fn half<I: Integers>(self, isa: I, i: usize) -> I::Floats {
+        if I::AHEAD {
+            isa.lower_halves(self.word(isa, i))
+        } else {
+            // SAFETY: as above.
+            unsafe { isa.scattered_halves(self.rows.at(self.at[i])) }
+        }
+    }
 }
 
 impl Ahead {

@@ -8,12 +8,15 @@ use crate::ahead::{Ahead, CHUNK};
 use crate::isa::SimdKernel;
 use crate::isa::integers::Integers;
 use crate::matmul::{Job, OutTile};
-use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales};
+use crate::unpack::{Blocks, Rows, SIGNED, Sink, SuperBlocks, SuperScales, Walk};
 
 /// Most tokens that are multiplied this way on a level with `lanes` lanes: as many as its registers hold sums for.
 pub(crate) const fn most_tokens(lanes: usize) -> usize {
     if lanes >= 16 { 8 } else { 4 }
 }
+
+/// Most lanes of a level.
+const MOST_LANES: usize = 16;
 
 /// Rows that are computed together: `I::ROWS` from `start`, of which `write` are wanted.
 ///
@@ -49,48 +52,52 @@ impl Group {
             // SAFETY: all rows of the group are written; they are inside the tile.
             unsafe { isa.store_floats(out.at(token, self.start), v) };
         } else {
-            let mut lanes = [0f32; 64];
-            const { assert!(I::ROWS <= 64, "lanes of a vector") };
+            let mut lanes = [0f32; MOST_LANES];
+            const { assert!(I::ROWS <= MOST_LANES, "lanes of a vector") };
             // SAFETY: `lanes` has room for the vector; the rows written are inside the tile.
             unsafe {
                 isa.store_floats(lanes.as_mut_ptr(), v);
-                for row in self.write.clone() {
-                    *out.at(token, row) = lanes[row - self.start];
-                }
+                self.store_some(out, token, &lanes);
             }
+        }
+    }
+
+    /// Writes those outputs of a token that are wanted. Not inlined: what prepares the loop would be computed for every group.
+    ///
+    /// # Safety
+    /// As for [`store`](Group::store).
+    #[cold]
+    #[inline(never)]
+    unsafe fn store_some(&self, out: OutTile<'_>, token: usize, lanes: &[f32; MOST_LANES]) {
+        for row in self.write.clone() {
+            // SAFETY: the rows written are inside the tile.
+            unsafe { *out.at(token, row) = lanes[row - self.start] };
         }
     }
 }
 
-/// Multiplies all tokens with a group of rows at a time, while the rows are in the cache; eight (see [`most_tokens`]), four or
-/// one token together. Where there are fewer, the last one is computed several times: the weights are what takes the
-/// time, and every further number of tokens would be compiled for every format and level.
+/// Multiplies `$tokens` tokens with a group of rows after the other.
 macro_rules! each_group {
+    ($isa:ident, $job:ident, $multiply:ident, $tokens:literal) => {{
+        let mut ahead = Ahead::new();
+        for row in $job.rows.clone().step_by(I::ROWS) {
+            let group = Group::at($job, row, I::ROWS);
+            // SAFETY: the job is checked, and the group is its own.
+            unsafe { $multiply::<I, F, $tokens>($isa, $job, &group, &mut ahead) };
+        }
+    }};
+}
+
+/// Multiplies all tokens, of which there are at most [`most_tokens`]: eight, four or one. Where there are fewer, the last one is
+/// computed several times: the weights are what takes the time, and every further number of tokens would be compiled for every
+/// format and level. Each number has a loop of its own, so that no group pays for what another number prepares.
+macro_rules! all_tokens {
     ($isa:ident, $job:expr, $multiply:ident) => {{
         let job = $job;
-        let mut ahead = Ahead::new();
-        for row in job.rows.clone().step_by(I::ROWS) {
-            let group = Group::at(job, row, I::ROWS);
-            let mut token = 0;
-            while token < job.tokens {
-                // SAFETY: the job is checked; the group and the tokens are its own.
-                unsafe {
-                    match job.tokens - token {
-                        1 => {
-                            $multiply::<I, F, 1>($isa, job, &group, token, &mut ahead);
-                            token += 1;
-                        }
-                        5.. if I::ROWS >= 16 => {
-                            $multiply::<I, F, 8>($isa, job, &group, token, &mut ahead);
-                            token += 8;
-                        }
-                        _ => {
-                            $multiply::<I, F, 4>($isa, job, &group, token, &mut ahead);
-                            token += 4;
-                        }
-                    }
-                }
-            }
+        match job.tokens {
+            1 => each_group!($isa, job, $multiply, 1),
+            5.. if I::ROWS >= 16 => each_group!($isa, job, $multiply, 8),
+            _ => each_group!($isa, job, $multiply, 4),
         }
     }};
 }
@@ -103,7 +110,7 @@ impl<F: Blocks> SimdKernel for BlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        each_group!(isa, &self.0, blocks);
+        all_tokens!(isa, &self.0, blocks);
     }
 }
 
@@ -115,7 +122,7 @@ impl<F: SuperBlocks> SimdKernel for SuperBlocksGemv<'_, F> {
 
     #[inline(always)]
     fn run<I: Integers>(self, isa: I) {
-        each_group!(isa, &self.0, super_blocks);
+        all_tokens!(isa, &self.0, super_blocks);
     }
 }
 
@@ -191,7 +198,8 @@ impl<I: Integers, F: SuperBlocks, const T: usize> Sink<I> for ScaledDot<'_, I, F
             self.take(isa, j + 1, bytes[1]);
             return;
         }
-        let scale = isa.sub_scale(self.scales[j / 4], j % 4, F::PEAK, !F::MINIMA);
+        // Of two equal bytes the outer one.
+        let scale = isa.outer_scale(self.scales[j / 4], !j.is_multiple_of(4), F::PEAK, !F::MINIMA);
         for t in 0..T {
             // SAFETY: whoever made this has whole blocks of activations.
             self.isum[t] = unsafe { isa.dot32_scaled(self.isum[t], &bytes, self.x[t].add(16 * j), scale, F::PEAK) };
@@ -349,101 +357,146 @@ pub(crate) fn offset_pairs<I: Integers>(isa: I, offset: i32, split: bool) -> [I:
     [splat_pair(isa, -offset, if split { 0 } else { -offset }), splat_pair(isa, 0, -offset)]
 }
 
-/// # Safety
-/// The job is checked; the group and the tokens are its own.
-#[inline(always)]
-unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(
-    isa: I,
-    job: &Job<'_>,
-    group: &Group,
-    token: usize,
-    ahead: &mut Ahead,
-) {
-    let k = job.weights.k;
-    let (blocks, parts) = (k / F::BLOCK, F::BLOCK / 32);
-    let offset = offset::<I>(F::PEAK, F::OFFSET);
-    let minus = offset_pairs(isa, offset, F::SPLIT);
-    let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
-    let (scales, sums) = (Activation::Block32.scales_at(k), Activation::Block32.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
-    let rows = group.rows(job);
-    let mut ask = AskLines::new::<I>(rows);
-    let mut acc = [isa.splat_float(0.0); T];
-    let mut block = rows;
-    // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
-    unsafe { ahead.read::<I, F>(rows, 0, blocks) };
-    for b in 0..blocks {
+/// A group of rows times `T` tokens, on the way along the rows.
+struct BlocksProduct<'a, I: Integers, F, const T: usize> {
+    /// The group, at its first block.
+    rows: Rows,
+    /// Blocks of a row.
+    blocks: usize,
+    walk: Walk,
+    ahead: &'a mut Ahead,
+    ask: AskLines,
+    /// The activations of the tokens, their scales, and their sums.
+    x: [*const u8; T],
+    scales: [*const u8; T],
+    sums: [*const u8; T],
+    dot: Dot<I, F, T>,
+    acc: [I::Floats; T],
+}
+
+impl<I: Integers, F: Blocks, const T: usize> BlocksProduct<'_, I, F, T> {
+    /// Adds the products of block `b`.
+    ///
+    /// # Safety
+    /// The rows and the records have the block.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "several arrays by token, of which one is behind `self`")]
+    unsafe fn add(&mut self, isa: I, b: usize) {
+        let parts = F::BLOCK / 32;
+        let offset = offset::<I>(F::PEAK, F::OFFSET);
+        let minus = offset_pairs(isa, offset, F::SPLIT);
+        let (zero, ones) = (isa.splat(0), splat_pair(isa, 1, 1));
         if b.is_multiple_of(CHUNK) {
-            // SAFETY: as above.
-            unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
+            // SAFETY: by the contract.
+            unsafe { self.ahead.read::<I, F>(self.rows, b + CHUNK, self.blocks) };
         }
-        block = block.next(rows, b, F::BYTES);
-        // SAFETY: as above.
-        let head = unsafe { ahead.head::<I, F>(block, b) };
-        ask.next(isa, rows, F::BYTES);
+        let [words, block] = self.walk.block::<F>(b);
+        // SAFETY: by the contract.
+        let head = unsafe { self.ahead.head::<I, F>(words, b) };
+        self.ask.next(isa, self.rows, F::BYTES);
         for part in 0..parts {
             let at = b * parts + part;
-            // SAFETY: as above; the records are those of k activations.
+            // SAFETY: by the contract.
             unsafe {
                 // Loops, not `map`: see `Sink`.
                 let mut sum = [zero; T];
-                let mut dot = Dot::<I, F, T> { isum: [[isa.sum(zero); 2]; T], x, format: PhantomData };
                 let mut d_a = [isa.splat_float(0.0); T];
                 for t in 0..T {
-                    sum[t] = isa.splat_at(x[t].add(sums + 4 * at));
+                    let p = self.sums[t].add(4 * at);
+                    sum[t] = isa.splat_at(p);
                     if offset != 0 {
-                        let p = x[t].add(sums + 4 * at);
-                        dot.isum[t] = [isa.sum_of_pair(minus[0], p), isa.sum_of_pair(minus[1], p)];
+                        isa.start_pair(&mut self.dot.isum[t][0], minus[0], p);
+                        if F::SPLIT {
+                            isa.start_pair(&mut self.dot.isum[t][1], minus[1], p);
+                        }
                     }
-                    dot.x[t] = x[t].add(32 * at);
-                    d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * at));
+                    self.dot.x[t] = self.x[t].add(32 * at);
+                    d_a[t] = isa.splat_float_at(self.scales[t].add(4 * at));
                 }
-                F::unpack(isa, block, head, part, &mut dot);
-                let isum = dot.isum;
+                F::unpack(isa, block, head, part, &mut self.dot);
                 let (d, m) = F::scales(isa, head, part);
                 for t in 0..T {
-                    let isum = isa.total(isum[t][0]);
-                    acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
+                    let isum = isa.total(&mut self.dot.isum[t][0]);
+                    self.acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), self.acc[t]);
                 }
                 if F::SPLIT {
                     for t in 0..T {
-                        let isum = isa.total(isum[t][1]);
-                        acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), acc[t]);
+                        let isum = isa.total(&mut self.dot.isum[t][1]);
+                        self.acc[t] = isa.fma(isa.to_floats(isum), isa.mul(m, d_a[t]), self.acc[t]);
                     }
                 }
                 if F::MINIMUM {
                     for t in 0..T {
                         let sum = isa.to_floats(isa.pair_product(ones, sum[t]));
-                        acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), acc[t]);
+                        self.acc[t] = isa.fma(sum, isa.mul(m, d_a[t]), self.acc[t]);
                     }
                 }
             }
         }
     }
-    for (t, acc) in acc.into_iter().enumerate() {
+}
+
+/// # Safety
+/// The job is checked, and the group is its own.
+#[inline(always)]
+unsafe fn blocks<I: Integers, F: Blocks, const T: usize>(isa: I, job: &Job<'_>, group: &Group, ahead: &mut Ahead) {
+    let k = job.weights.k;
+    let (rows, blocks) = (group.rows(job), k / F::BLOCK);
+    // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
+    unsafe { ahead.read::<I, F>(rows, 0, blocks) };
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(t.min(job.tokens - 1)).as_ptr());
+    let mut product = BlocksProduct::<I, F, T> {
+        rows,
+        blocks,
+        walk: Walk::new(rows),
+        ahead,
+        ask: AskLines::new::<I>(rows),
+        x,
+        scales: x.map(|x| isa.apart(x.wrapping_add(Activation::Block32.scales_at(k)))),
+        sums: x.map(|x| isa.apart(x.wrapping_add(Activation::Block32.sums_at(k)))),
+        dot: Dot { isum: [[isa.sum(); 2]; T], x, format: PhantomData },
+        acc: [isa.splat_float(0.0); T],
+    };
+    // With more than the scale to look up, four blocks at a time would not fit the registers.
+    let fours = if I::FOURS && F::WORDS.len() == 1 && T == 1 { blocks / 4 } else { 0 };
+    for four in 0..fours {
+        let b = 4 * four;
+        // SAFETY: as above; the records are those of k activations.
+        unsafe {
+            product.add(isa, b);
+            product.add(isa, b + 1);
+            product.add(isa, b + 2);
+            product.add(isa, b + 3);
+        }
+    }
+    for b in 4 * fours..blocks {
+        // SAFETY: as above.
+        unsafe { product.add(isa, b) };
+    }
+    for (t, acc) in product.acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
+        unsafe { group.store(isa, job.out, t.min(job.tokens - 1), acc) };
     }
 }
 
 /// # Safety
-/// The job is checked; the group and the tokens are its own.
+/// The job is checked, and the group is its own.
 #[inline(always)]
 unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     isa: I,
     job: &Job<'_>,
     group: &Group,
-    token: usize,
     ahead: &mut Ahead,
 ) {
     let k = job.weights.k;
     let blocks = k / 256;
     let offset = offset::<I>(F::PEAK, F::OFFSET);
     let (scales, sums) = (Activation::Super256.scales_at(k), Activation::Super256.sums_at(k));
-    let x: [*const u8; T] = core::array::from_fn(|t| job.record((token + t).min(job.tokens - 1)).as_ptr());
+    let x: [*const u8; T] = core::array::from_fn(|t| job.record(t.min(job.tokens - 1)).as_ptr());
     let rows = group.rows(job);
     let mut acc = [isa.splat_float(0.0); T];
-    let mut block = rows;
+    let mut walk = Walk::new(rows);
+    let mut isum = [isa.sum(); T];
     // SAFETY: the group's rows are inside the matrix and have `blocks` blocks.
     unsafe { ahead.read::<I, F>(rows, 0, blocks) };
     for b in 0..blocks {
@@ -451,10 +504,10 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             // SAFETY: as above.
             unsafe { ahead.read::<I, F>(rows, b + CHUNK, blocks) };
         }
-        block = block.next(rows, b, F::BYTES);
+        let [words, block] = walk.block::<F>(b);
         // SAFETY: as above; the records are those of k activations.
         unsafe {
-            let head = ahead.head::<I, F>(block, b);
+            let head = ahead.head::<I, F>(words, b);
             let SuperScales { scales: factors, minima, d, dmin } = F::scales(isa, block, head);
             let mut start = [isa.splat(0); T];
             let mut msum = start;
@@ -467,8 +520,11 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             } else if offset != 0 {
                 isa.add_sums(&mut start, &factors, true, -offset, &x_sums);
             }
+            // Where scales are looked up one by one, it would only take registers.
+            let (factors, block) = if F::WIDE { isa.before(factors, block) } else { (factors, block) };
+            let (msum, block) = if F::WIDE && F::MINIMA { isa.before(msum, block) } else { (msum, block) };
             let mut dot = ScaledDot::<I, F, T> {
-                isum: [isa.sum(isa.splat(0)); T],
+                isum,
                 x,
                 scales: &factors,
                 ask: AskBlocks::at::<I, F>(rows, b, blocks),
@@ -476,15 +532,17 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
             };
             let mut d_a = [isa.splat_float(0.0); T];
             for t in 0..T {
-                dot.isum[t] = isa.sum(start[t]);
+                if !F::MINIMA && offset != 0 {
+                    isa.start(&mut dot.isum[t], start[t]);
+                }
                 dot.x[t] = x[t].add(256 * b);
                 d_a[t] = isa.splat_float_at(x[t].add(scales + 4 * b));
             }
             F::unpack(isa, block, head, &mut dot);
-            let isum = dot.isum;
+            isum = dot.isum;
             for t in 0..T {
-                let isum = isa.total(isum[t]);
-                acc[t] = isa.fma(isa.to_floats(isum), isa.mul(d, d_a[t]), acc[t]);
+                let sum = isa.total(&mut isum[t]);
+                acc[t] = isa.fma(isa.to_floats(sum), isa.mul(d, d_a[t]), acc[t]);
             }
             if F::MINIMA {
                 for t in 0..T {
@@ -495,6 +553,6 @@ unsafe fn super_blocks<I: Integers, F: SuperBlocks, const T: usize>(
     }
     for (t, acc) in acc.into_iter().enumerate() {
         // SAFETY: by the contract.
-        unsafe { group.store(isa, job.out, (token + t).min(job.tokens - 1), acc) };
+        unsafe { group.store(isa, job.out, t.min(job.tokens - 1), acc) };
     }
 }

@@ -22,6 +22,10 @@ pub(crate) trait Weights: BlockFormat {
     /// which are read ahead. All four bytes of a word are inside the block.
     const WORDS: &'static [usize] = &[];
 
+    /// Where in a block the weights begin that follow the words, if any do.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "rows move on by themselves on ARM alone"))]
+    const BODY: usize = 0;
+
     /// Calls the method of the format's class.
     fn accept<V: Visitor>(visitor: V) -> V::Output;
 }
@@ -73,29 +77,21 @@ impl Rows {
         }
     }
 
-    /// From block `b - 1` of rows that begin at `first` to block `b`, `bytes` further on.
-    #[cfg(not(target_arch = "aarch64"))]
-    #[inline(always)]
-    pub(crate) fn next(self, first: Rows, b: usize, bytes: usize) -> Rows {
-        first.at(b * bytes)
-    }
-
-    /// From block `b - 1` of rows that begin at `first` to block `b`, `bytes` further on. That the rows are at equal distances is
-    /// hidden from the compiler: it would add up every address from one pointer, where a pointer per row moves on as it is used.
+    /// The same rows, where the compiler does not know that they are at equal distances: it would add up every address from one
+    /// pointer, where a pointer per row moves on as it is used.
     #[cfg(target_arch = "aarch64")]
     #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the values only pass through")]
     #[inline(always)]
-    pub(crate) fn next(self, _first: Rows, b: usize, bytes: usize) -> Rows {
-        let mut rows = if b == 0 { self } else { self.at(bytes) };
-        let [second, third, fourth] = &mut rows.others;
+    fn apart(mut self) -> Rows {
+        let [second, third, fourth] = &mut self.others;
         // SAFETY: no instruction.
         unsafe {
             core::arch::asm!(
-                "/* {} {} {} {} */", inout(reg) rows.block, inout(reg) *second, inout(reg) *third, inout(reg) *fourth,
+                "/* {} {} {} {} */", inout(reg) self.block, inout(reg) *second, inout(reg) *third, inout(reg) *fourth,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }
-        rows
+        self
     }
 
     /// The block in rows 0 and 8, from each of which eight rows are few multiples of the stride away. Where they come from is
@@ -112,6 +108,38 @@ impl Rows {
             core::arch::asm!("/* {} {} */", inout(reg) first, inout(reg) upper, options(pure, nomem, nostack, preserves_flags));
         }
         [first, upper]
+    }
+}
+
+/// Goes along rows, block by block.
+pub(crate) struct Walk {
+    /// The first block; on ARM the next one.
+    rows: Rows,
+}
+
+impl Walk {
+    /// From the first block of `rows` on.
+    #[inline(always)]
+    pub(crate) fn new(rows: Rows) -> Walk {
+        Walk { rows }
+    }
+
+    /// Block `b` of the format, which is the one after that of the call before: for reading its words, and for all else.
+    #[cfg(not(target_arch = "aarch64"))]
+    #[inline(always)]
+    pub(crate) fn block<F: Weights>(&mut self, b: usize) -> [Rows; 2] {
+        [self.rows.at(b * F::BYTES); 2]
+    }
+
+    /// Block `b` of the format, which is the one after that of the call before: for reading its words, and for all else. Between
+    /// the two the pointers move past the words, in the instructions that read them.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub(crate) fn block<F: Weights>(&mut self, _b: usize) -> [Rows; 2] {
+        let words = self.rows.apart();
+        let block = if F::BODY == 0 { words } else { words.at(F::BODY).apart().at(0usize.wrapping_sub(F::BODY)) };
+        self.rows = block.at(F::BYTES);
+        [words, block]
     }
 }
 

@@ -69,6 +69,7 @@ impl IQ4_NL {
 
 impl Weights for IQ4_NL {
     const WORDS: &'static [usize] = &[0];
+    const BODY: usize = offset_of!(Block, qs);
 
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
@@ -87,7 +88,7 @@ impl Blocks for IQ4_NL {
 
     #[inline(always)]
     fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
-        let d = isa.lower_halves(head.word(isa, 0));
+        let d = head.half(isa, 0);
         (d, d)
     }
 

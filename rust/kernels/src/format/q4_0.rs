@@ -72,6 +72,7 @@ impl Q4_0 {
 
 impl Weights for Q4_0 {
     const WORDS: &'static [usize] = &[0];
+    const BODY: usize = offset_of!(Block, qs);
 
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
@@ -90,7 +91,7 @@ impl Blocks for Q4_0 {
 
     #[inline(always)]
     fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
-        let d = isa.lower_halves(head.word(isa, 0));
+        let d = head.half(isa, 0);
         (d, d)
     }
 

@@ -74,6 +74,7 @@ impl Q4_1 {
 
 impl Weights for Q4_1 {
     const WORDS: &'static [usize] = &[0];
+    const BODY: usize = offset_of!(Block, qs);
 
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {

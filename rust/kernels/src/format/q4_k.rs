@@ -117,15 +117,17 @@ impl SuperBlocks for Q4_K {
 
     #[inline(always)]
     unsafe fn unpack<I: Integers>(isa: I, rows: Rows, _head: Head<'_>, sink: &mut impl Sink<I>) {
-        for c in 0..4 {
-            if I::JOINS {
-                let qs = rows.at(offset_of!(Block, qs) + 32 * c);
-                // SAFETY: as below.
-                let (a, b) = unsafe { (isa.chunk(qs), isa.chunk(qs.at(16))) };
-                sink.take_two(isa, 4 * c, [isa.low_nibbles(a), isa.low_nibbles(b)]);
-                sink.take_two(isa, 4 * c + 2, [isa.high_nibbles(a), isa.high_nibbles(b)]);
-                continue;
+        if I::JOINS {
+            // SAFETY: by the contract. One by one, so that each finds its scales in registers.
+            unsafe {
+                unpack_joined::<I, 0>(isa, rows, sink);
+                unpack_joined::<I, 1>(isa, rows, sink);
+                unpack_joined::<I, 2>(isa, rows, sink);
+                unpack_joined::<I, 3>(isa, rows, sink);
             }
+            return;
+        }
+        for c in 0..4 {
             for l in 0..2 {
                 // SAFETY: the nibbles are 128 bytes of each block.
                 let packed = unsafe { isa.chunk(rows.at(offset_of!(Block, qs) + 32 * c + 16 * l)) };
@@ -134,4 +136,17 @@ impl SuperBlocks for Q4_K {
             }
         }
     }
+}
+
+/// Gives `sink` sub-blocks `4 C..4 C + 4`, by 32 weights.
+///
+/// # Safety
+/// As for [`SuperBlocks::unpack`].
+#[inline(always)]
+unsafe fn unpack_joined<I: Integers, const C: usize>(isa: I, rows: Rows, sink: &mut impl Sink<I>) {
+    let qs = rows.at(offset_of!(Block, qs) + 32 * C);
+    // SAFETY: the nibbles are 128 bytes of each block.
+    let (a, b) = unsafe { (isa.chunk(qs), isa.chunk(qs.at(16))) };
+    sink.take_two(isa, 4 * C, [isa.low_nibbles(a), isa.low_nibbles(b)]);
+    sink.take_two(isa, 4 * C + 2, [isa.high_nibbles(a), isa.high_nibbles(b)]);
 }

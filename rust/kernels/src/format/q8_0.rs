@@ -62,6 +62,7 @@ impl Q8_0 {
 
 impl Weights for Q8_0 {
     const WORDS: &'static [usize] = &[0];
+    const BODY: usize = offset_of!(Block, qs);
 
     #[inline(always)]
     fn accept<V: Visitor>(visitor: V) -> V::Output {
@@ -80,7 +81,7 @@ impl Blocks for Q8_0 {
 
     #[inline(always)]
     fn scales<I: Integers>(isa: I, head: Head<'_>, _part: usize) -> (I::Floats, I::Floats) {
-        let d = isa.lower_halves(head.word(isa, 0));
+        let d = head.half(isa, 0);
         (d, d)
     }
 

@@ -18,6 +18,9 @@ pub(crate) trait Integers: Unpacking {
     /// Whether sub-blocks of a super-block with the same scale are multiplied together.
     const JOINS: bool = false;
 
+    /// Whether the loop over blocks takes four at a time, for one token: where it is instructions that count.
+    const FOURS: bool = false;
+
     /// Dot products under way.
     type Dot: Copy;
 
@@ -27,6 +30,12 @@ pub(crate) trait Integers: Unpacking {
     /// The scales of sub-block `byte` of four, as [`end_scaled`](Integers::end_scaled) wants them for bytes up to `peak`.
     /// `signed` says whether the bytes are.
     fn sub_scale(self, w: Self::Words, byte: usize, peak: u32, signed: bool) -> Self::Words;
+
+    /// As [`sub_scale`](Integers::sub_scale), of the first byte or the last, which may be the cheaper ones to take.
+    #[inline(always)]
+    fn outer_scale(self, w: Self::Words, last: bool, peak: u32, signed: bool) -> Self::Words {
+        self.sub_scale(w, if last { 3 } else { 0 }, peak, signed)
+    }
 
     /// Bytes `2 pair` and `2 pair + 1` of each lane as i16, times `factor` (products fit i16).
     fn scale_pair(self, w: Self::Words, pair: usize, signed: bool, factor: i32) -> Self::Words;
@@ -113,21 +122,24 @@ pub(crate) trait Integers: Unpacking {
     /// `q = round_ties_even(x * factor)`, and the sum of `q`. The products are within ±127.5.
     fn quantize(self, x: &[f32; 16], factor: f32, q: &mut [u8; 16]) -> i32;
 
-    /// Starts sums with `start`.
-    fn sum(self, start: Self::Words) -> Self::Sum;
+    /// Sums of zero.
+    fn sum(self) -> Self::Sum;
 
-    /// Starts sums with the products of `pairs` and the pair of i16 at `p`, where all lanes of `pairs` are equal.
+    /// Adds `start` to sums of zero.
+    fn start(self, sum: &mut Self::Sum, start: Self::Words);
+
+    /// Adds the products of `pairs`, of which all lanes are equal, and the pair of i16 at `p` to sums of zero.
     ///
     /// # Safety
     /// Four bytes are readable.
     #[inline(always)]
-    unsafe fn sum_of_pair(self, pairs: Self::Words, p: *const u8) -> Self::Sum {
+    unsafe fn start_pair(self, sum: &mut Self::Sum, pairs: Self::Words, p: *const u8) {
         // SAFETY: by the contract.
-        self.sum(self.pair_product(pairs, unsafe { self.splat_at(p) }))
+        self.start(sum, self.pair_product(pairs, unsafe { self.splat_at(p) }));
     }
 
-    /// The sums.
-    fn total(self, sum: Self::Sum) -> Self::Words;
+    /// The sums, which are zero from now on.
+    fn total(self, sum: &mut Self::Sum) -> Self::Words;
 
     /// Adds `factor * Σ bytes[j] * sums[j]` over the 16 sub-blocks of a super-block: byte `j % 4` of word `j / 4` with i16 `j` at the
     /// sums of each token. Unsigned bytes are below 128; a product of a byte and the factor fits i16.

@@ -103,6 +103,28 @@ pub(crate) trait Unpacking: Copy {
     /// The f16 in the lower half of each lane, as f32.
     fn lower_halves(self, w: Self::Words) -> Self::Floats;
 
+    /// `words` and `rows` as they are, where it pays to have the words before anything of the rows is read.
+    #[inline(always)]
+    fn before<const N: usize>(self, words: [Self::Words; N], rows: Rows) -> ([Self::Words; N], Rows) {
+        (words, rows)
+    }
+
+    /// `p`, where it pays to move it on by itself and not by an offset that other pointers share.
+    #[inline(always)]
+    fn apart(self, p: *const u8) -> *const u8 {
+        p
+    }
+
+    /// The f16 in the first two bytes of each row, as f32.
+    ///
+    /// # Safety
+    /// Four bytes are readable in each of `ROWS` rows.
+    #[inline(always)]
+    unsafe fn scattered_halves(self, rows: Rows) -> Self::Floats {
+        // SAFETY: by the contract.
+        self.lower_halves(unsafe { self.scattered(rows) })
+    }
+
     /// The f16 in the upper half of each lane, as f32.
     fn upper_halves(self, w: Self::Words) -> Self::Floats;
 

@@ -1,10 +1,12 @@
 //! Integer operations on 8 rows, with the AVX-VNNI dot product or without.
 
 use core::arch::x86_64::*;
+use core::mem;
 
 use super::Avx2;
 use crate::isa::integers::Integers;
 use crate::isa::shuffles::{BYTE, choices, gather};
+use crate::isa::unpacking::Unpacking;
 use crate::isa::words::WordDots;
 use crate::unpack::SIGNED;
 
@@ -158,13 +160,18 @@ impl<const VNNI: bool> Integers for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn sum(self, start: __m256i) -> __m256i {
-        start
+    fn sum(self) -> __m256i {
+        self.splat(0)
     }
 
     #[inline(always)]
-    fn total(self, sum: __m256i) -> __m256i {
-        sum
+    fn start(self, sum: &mut __m256i, start: __m256i) {
+        *sum = start;
+    }
+
+    #[inline(always)]
+    fn total(self, sum: &mut __m256i) -> __m256i {
+        mem::replace(sum, self.splat(0))
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
 //! Integer operations on 16 rows.
 
 use core::arch::x86_64::*;
+use core::mem;
 
 use super::Avx512;
 use crate::isa::integers::Integers;
 use crate::isa::shuffles::{BYTE, choices, gather};
+use crate::isa::unpacking::Unpacking;
 use crate::isa::words::WordDots;
 
 /// `acc + a.0 * b.0 + a.1 * b.1` of the i16 pairs of each lane, in one instruction. The compiler takes the intrinsic apart
@@ -147,13 +149,18 @@ impl Integers for Avx512 {
     }
 
     #[inline(always)]
-    fn sum(self, start: __m512i) -> __m512i {
-        start
+    fn sum(self) -> __m512i {
+        self.splat(0)
     }
 
     #[inline(always)]
-    fn total(self, sum: __m512i) -> __m512i {
-        sum
+    fn start(self, sum: &mut __m512i, start: __m512i) {
+        *sum = start;
+    }
+
+    #[inline(always)]
+    fn total(self, sum: &mut __m512i) -> __m512i {
+        mem::replace(sum, self.splat(0))
     }
 
     #[inline(always)]

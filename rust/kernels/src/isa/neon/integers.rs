@@ -42,6 +42,20 @@ fn sdot_word<const WORD: usize>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) 
     acc
 }
 
+/// Zero, which the compiler thinks it has from `sum`: with one dot product after the other it does not run out of registers.
+#[inline(always)]
+fn zero_after(sum: int32x4_t) -> int32x4_t {
+    let zero;
+    // SAFETY: the instruction works on registers.
+    unsafe {
+        core::arch::asm!(
+            "movi {zero:v}.2d, #0 /* {sum:v} */", zero = lateout(vreg) zero, sum = in(vreg) sum,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    zero
+}
+
 /// A dot product under way: its sums with the dot instruction; else products of bytes, which are sums of i16, for the lower and for
 /// the upper two rows, with the products of a row side by side.
 #[derive(Clone, Copy)]
@@ -51,6 +65,32 @@ impl Dot {
     #[inline(always)]
     fn pairs(self) -> (int16x8_t, int16x8_t) {
         unsafe { (vreinterpretq_s16_s32(self.0), vreinterpretq_s16_s32(self.1)) }
+    }
+}
+
+/// Sums of four rows that are not set to zero: what came before is subtracted from all rows at once, where each row would take an
+/// instruction. They wrap around, and the difference is exact.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    /// Of each row, its four lanes still apart.
+    lanes: [int32x4_t; 4],
+    /// What does not count of the sums, one row per lane.
+    before: int32x4_t,
+}
+
+impl Sum {
+    /// Adds the lanes of each row times its lane of `scale`.
+    #[inline(always)]
+    fn add_scaled(&mut self, lanes: [int32x4_t; 4], scale: int32x4_t) {
+        let [a, b, c, d] = self.lanes;
+        unsafe {
+            self.lanes = [
+                vmlaq_laneq_s32::<0>(a, lanes[0], scale),
+                vmlaq_laneq_s32::<1>(b, lanes[1], scale),
+                vmlaq_laneq_s32::<2>(c, lanes[2], scale),
+                vmlaq_laneq_s32::<3>(d, lanes[3], scale),
+            ];
+        }
     }
 }
 
@@ -162,11 +202,11 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     // Bytes are signed: a weight of 15 in the upper nibble has no room.
     const SHIFTS_SUMS: bool = false;
     const JOINS: bool = true;
+    const FOURS: bool = true;
 
     type Dot = Dot;
 
-    /// Of each row, its four lanes still apart.
-    type Sum = [int32x4_t; 4];
+    type Sum = Sum;
 
     #[inline(always)]
     fn sub_scale(self, w: uint8x16_t, byte: usize, _peak: u32, signed: bool) -> uint8x16_t {
@@ -188,6 +228,22 @@ impl<const DOT: bool> Integers for Neon<DOT> {
                 vreinterpretq_u8_s32(vshrq_n_s32::<24>(vreinterpretq_s32_u8(top)))
             } else {
                 self.shuffle(w, &LOW[byte])
+            }
+        }
+    }
+
+    // Without a table, which would take a register.
+    #[inline(always)]
+    fn outer_scale(self, w: uint8x16_t, last: bool, _peak: u32, signed: bool) -> uint8x16_t {
+        unsafe {
+            if signed {
+                let words = vreinterpretq_s32_u8(w);
+                let top = if last { words } else { vshlq_n_s32::<24>(words) };
+                vreinterpretq_u8_s32(vshrq_n_s32::<24>(top))
+            } else if last {
+                vreinterpretq_u8_u32(vshrq_n_u32::<24>(vreinterpretq_u32_u8(w)))
+            } else {
+                vandq_u8(w, self.splat(0xff))
             }
         }
     }
@@ -288,30 +344,42 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn sum(self, start: uint8x16_t) -> [int32x4_t; 4] {
+    fn sum(self) -> Sum {
+        unsafe { Sum { lanes: [vdupq_n_s32(0); 4], before: vdupq_n_s32(0) } }
+    }
+
+    #[inline(always)]
+    fn start(self, sum: &mut Sum, start: uint8x16_t) {
+        sum.before = unsafe { vsubq_s32(sum.before, vreinterpretq_s32_u8(start)) };
+    }
+
+    #[inline(always)]
+    unsafe fn start_pair(self, sum: &mut Sum, pairs: uint8x16_t, p: *const u8) {
         unsafe {
-            let (zero, start) = (vdupq_n_s32(0), vreinterpretq_s32_u8(start));
-            [
-                vcopyq_laneq_s32::<0, 0>(zero, start),
-                vcopyq_laneq_s32::<0, 1>(zero, start),
-                vcopyq_laneq_s32::<0, 2>(zero, start),
-                vcopyq_laneq_s32::<0, 3>(zero, start),
-            ]
+            let mut pairs = vreinterpretq_s16_u8(pairs);
+            // As they are: the compiler would replace the products with constants by more instructions.
+            core::arch::asm!("/* {:v} */", inout(vreg) pairs, options(pure, nomem, nostack, preserves_flags));
+            let (first, second) = (vget_low_s16(vuzp1q_s16(pairs, pairs)), vget_low_s16(vuzp2q_s16(pairs, pairs)));
+            let x = vreinterpret_s16_u32(vld1_lane_u32::<0>(p.cast(), vdup_n_u32(0)));
+            sum.before = vmlsl_lane_s16::<1>(vmlsl_lane_s16::<0>(sum.before, first, x), second, x);
         }
     }
 
     #[inline(always)]
-    unsafe fn sum_of_pair(self, pairs: uint8x16_t, p: *const u8) -> [int32x4_t; 4] {
+    fn total(self, sum: &mut Sum) -> uint8x16_t {
         unsafe {
-            // The other lanes are zero.
-            let sums = vreinterpret_s16_u32(vld1_lane_u32::<0>(p.cast(), vdup_n_u32(0)));
-            [vmull_s16(sums, vget_low_s16(vreinterpretq_s16_u8(pairs))); 4]
+            let [a, b, c, d] = sum.lanes;
+            let mut after = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+            let total: int32x4_t;
+            // The compiler would subtract later, from a copy, or add the products of `start_pair` up before.
+            core::arch::asm!(
+                "sub {total:v}.4s, {after:v}.4s, {total:v}.4s",
+                total = inout(vreg) sum.before => total, after = inout(vreg) after,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            sum.before = after;
+            vreinterpretq_u8_s32(total)
         }
-    }
-
-    #[inline(always)]
-    fn total(self, [a, b, c, d]: [int32x4_t; 4]) -> uint8x16_t {
-        unsafe { vreinterpretq_u8_s32(vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))) }
     }
 
     #[inline(always)]
@@ -333,17 +401,11 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn dot16<const SHIFT: u32>(
-        self,
-        mut acc: [int32x4_t; 4],
-        w: &[uint8x16_t; 4],
-        x: *const u8,
-        _peak: u32,
-    ) -> [int32x4_t; 4] {
+    unsafe fn dot16<const SHIFT: u32>(self, mut acc: Sum, w: &[uint8x16_t; 4], x: *const u8, _peak: u32) -> Sum {
         debug_assert!(SHIFT == 0, "sums are not shifted");
         unsafe {
             let x = vld1q_s8(x.cast());
-            for (acc, &w) in acc.iter_mut().zip(w) {
+            for (acc, &w) in acc.lanes.iter_mut().zip(w) {
                 let w = vreinterpretq_s8_u8(w);
                 *acc = if DOT { sdot(*acc, w, x) } else { vpadalq_s16(*acc, products(w, x)) };
             }
@@ -354,12 +416,12 @@ impl<const DOT: bool> Integers for Neon<DOT> {
     #[inline(always)]
     unsafe fn dot16_scaled<const SHIFT: u32>(
         self,
-        [a, b, c, d]: [int32x4_t; 4],
+        mut acc: Sum,
         w: &[uint8x16_t; 4],
         x: *const u8,
         scale: uint8x16_t,
         _peak: u32,
-    ) -> [int32x4_t; 4] {
+    ) -> Sum {
         debug_assert!(SHIFT == 0, "sums are not shifted");
         unsafe {
             let scale = vreinterpretq_s32_u8(scale);
@@ -368,43 +430,34 @@ impl<const DOT: bool> Integers for Neon<DOT> {
                 let w = vreinterpretq_s8_u8(w);
                 if DOT { sdot(vdupq_n_s32(0), w, x) } else { vpaddlq_s16(products(w, x)) }
             };
-            [
-                vmlaq_laneq_s32::<0>(a, dot(w[0]), scale),
-                vmlaq_laneq_s32::<1>(b, dot(w[1]), scale),
-                vmlaq_laneq_s32::<2>(c, dot(w[2]), scale),
-                vmlaq_laneq_s32::<3>(d, dot(w[3]), scale),
-            ]
+            acc.add_scaled([dot(w[0]), dot(w[1]), dot(w[2]), dot(w[3])], scale);
         }
+        acc
     }
 
     #[inline(always)]
     unsafe fn dot32_scaled(
         self,
-        mut acc: [int32x4_t; 4],
+        mut acc: Sum,
         w: &[[uint8x16_t; 4]; 2],
         x: *const u8,
         scale: uint8x16_t,
         peak: u32,
-    ) -> [int32x4_t; 4] {
+    ) -> Sum {
         unsafe {
             if !DOT {
                 acc = self.dot16_scaled::<0>(acc, &w[0], x, scale, peak);
                 return self.dot16_scaled::<0>(acc, &w[1], x.add(16), scale, peak);
             }
             let (low, high) = (vld1q_s8(x.cast()), vld1q_s8(x.add(16).cast()));
-            let mut dot = [vdupq_n_s32(0); 4];
+            let mut dot = acc.lanes.map(zero_after);
             for r in 0..4 {
                 dot[r] = sdot(dot[r], vreinterpretq_s8_u8(w[0][r]), low);
                 dot[r] = sdot(dot[r], vreinterpretq_s8_u8(w[1][r]), high);
             }
-            let scale = vreinterpretq_s32_u8(scale);
-            [
-                vmlaq_laneq_s32::<0>(acc[0], dot[0], scale),
-                vmlaq_laneq_s32::<1>(acc[1], dot[1], scale),
-                vmlaq_laneq_s32::<2>(acc[2], dot[2], scale),
-                vmlaq_laneq_s32::<3>(acc[3], dot[3], scale),
-            ]
+            acc.add_scaled(dot, vreinterpretq_s32_u8(scale));
         }
+        acc
     }
 
     #[inline(always)]

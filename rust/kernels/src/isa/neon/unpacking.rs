@@ -97,6 +97,30 @@ impl<const DOT: bool> Unpacking for Neon<DOT> {
         }
     }
 
+    // The compiler would begin with the dot products of a whole super-block, and keep them in memory until the scales are there.
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the values only pass through")]
+    #[inline(always)]
+    fn before<const N: usize>(self, mut words: [uint8x16_t; N], mut rows: Rows) -> ([uint8x16_t; N], Rows) {
+        for word in &mut words {
+            let [second, third, fourth] = &mut rows.others;
+            unsafe {
+                core::arch::asm!(
+                    "/* {:v} {} {} {} {} */", inout(vreg) *word, inout(reg) rows.block,
+                    inout(reg) *second, inout(reg) *third, inout(reg) *fourth,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
+        (words, rows)
+    }
+
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read; the pointer only passes through")]
+    #[inline(always)]
+    fn apart(self, mut p: *const u8) -> *const u8 {
+        unsafe { core::arch::asm!("/* {} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+        p
+    }
+
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> uint8x16_t {
         unsafe { vld1q_u8(p) }
@@ -152,6 +176,19 @@ impl<const DOT: bool> Unpacking for Neon<DOT> {
     #[inline(always)]
     fn lower_halves(self, w: uint8x16_t) -> float32x4_t {
         unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(vreinterpretq_u32_u8(w)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn scattered_halves(self, rows: Rows) -> float32x4_t {
+        unsafe {
+            let mut halves = vld1_dup_u16(rows.block.cast());
+            // As it is: the compiler would take the first lane through a general register.
+            core::arch::asm!("/* {:v} */", inout(vreg) halves, options(pure, nomem, nostack, preserves_flags));
+            let halves = vld1_lane_u16::<1>(rows.others[0].cast(), halves);
+            let halves = vld1_lane_u16::<2>(rows.others[1].cast(), halves);
+            let halves = vld1_lane_u16::<3>(rows.others[2].cast(), halves);
+            vcvt_f32_f16(vreinterpret_f16_u16(halves))
+        }
     }
 
     #[inline(always)]

@@ -1,11 +1,13 @@
 //! Integer operations on 4 rows.
 
 use core::arch::x86_64::*;
+use core::mem;
 
 use super::Sse41;
 use super::fma::fma;
 use crate::isa::integers::Integers;
 use crate::isa::shuffles::{BYTE, choices, gather};
+use crate::isa::unpacking::Unpacking;
 use crate::isa::words::WordDots;
 use crate::unpack::SIGNED;
 
@@ -108,13 +110,18 @@ impl Integers for Sse41 {
     }
 
     #[inline(always)]
-    fn sum(self, start: __m128i) -> __m128i {
-        start
+    fn sum(self) -> __m128i {
+        self.splat(0)
     }
 
     #[inline(always)]
-    fn total(self, sum: __m128i) -> __m128i {
-        sum
+    fn start(self, sum: &mut __m128i, start: __m128i) {
+        *sum = start;
+    }
+
+    #[inline(always)]
+    fn total(self, sum: &mut __m128i) -> __m128i {
+        mem::replace(sum, self.splat(0))
     }
 
     #[inline(always)]
