@@ -3,7 +3,7 @@
 //! The kinds are told apart by `tokenizer.ggml.model`: `gpt2` (byte-level BPE, cut into words by the pre-tokenizer that
 //! `tokenizer.ggml.pre` names), `gemma4` (BPE over the characters of SentencePiece), `llama` (the BPE of SentencePiece with byte
 //! fallback: Llama 2, Gemma), `bert` (WordPiece) and `t5` (unigram). Everything is validated when a file is opened; the encoder is built
-//! when it is first used. Tokens are those of llama.cpp for the same file.
+//! when it is first used. Tokens are those of llama.cpp for the same file (of WordPiece those of BERT).
 
 use std::borrow::Cow;
 use std::panic::{RefUnwindSafe, UnwindSafe};

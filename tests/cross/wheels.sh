@@ -2,7 +2,7 @@
 # Builds everything that a release consists of and that can be built here, into dist/, checks it, and runs what can be run.
 #
 #     PYTHON=.venv/bin/python wheels.sh [NAME...]     all, or those named: a target, a target with -program,
-#                                                     free-threaded, sdist
+#                                                     aarch64-unknown-linux-gnu-library, free-threaded, sdist
 #
 # PYTHON has fastq, whose answer is the one expected; PROFILE=cross builds in half the time what is not to be released.
 # Windows, and whatever else needs a machine of its own, is built by .github/workflows/release.yml.
@@ -60,6 +60,19 @@ program() {
     run_program "$target" "$out"
 }
 
+# The C interface: built and installed as an app would, its tests run in the emulator. Nothing of it goes to dist.
+library() {
+    local target=$1
+    tests/cross/setup.sh rust "$target"
+    tests/cross/setup.sh emulator
+    tests/cross/setup.sh python "$target"
+    use_rust_for "$target"
+    say "libfastq for $target"
+    CARGO_BUILD_TARGET=$target.2.17 CC="$cross/venv/bin/python -m ziglang cc -target ${target/-unknown/}.2.17" LIBRARIES=-lunwind \
+        RUNNER="$cross/host/usr/bin/qemu-$(qemu_arch "$target")-static -cpu ${cpu[$(qemu_arch "$target")]} -L $cross/root-arm64" \
+        TOKENS=16 FASTQ=$(dirname "$python")/fastq PYTHON=$python FASTQ_MODELS=$(dirname "$model") bash tests/c/run.sh
+}
+
 run_program() {
     local arch qemu answer
     tests/cross/setup.sh emulator
@@ -96,12 +109,13 @@ model=$("$python" -c 'import sys; sys.path.insert(0, "tests"); import models; pr
 expected=$("$python" -m fastq run "$model" "${prompt[@]}")
 
 names=("$@")
-[[ ${#names[@]} -gt 0 ]] || names=("${wheels[@]}" "${programs[@]/%/-program}" free-threaded sdist)
+[[ ${#names[@]} -gt 0 ]] || names=("${wheels[@]}" "${programs[@]/%/-program}" aarch64-unknown-linux-gnu-library free-threaded sdist)
 for name in "${names[@]}"; do
     case $name in
         sdist) maturin sdist --out "$dist" >"$logs/sdist" 2>&1 || { cat "$logs/sdist"; die "no source distribution"; } ;;
         free-threaded) free_threaded ;;
         *-program) program "${name%-program}" ;;
+        *-library) library "${name%-library}" ;;
         *) wheel "$name" ;;
     esac
     if [[ $name == x86_64-unknown-linux-gnu ]]; then
