@@ -123,9 +123,11 @@ run_answer() {
 
 # run_python CPU PYTHON PYTEST_ARGUMENT...: as run_answer, and Python tests and hashes.
 run_python() {
-    local cpu=$1 python=$2 log=$logs/$1-python
-    FASTQ_TEST_SHARE=9 "$python" -m pytest -q -p no:cacheprovider -m "not real_model" "${@:3}" >"$log" 2>&1 ||
-        { cat "$log"; die "Python tests fail on $cpu"; }
+    local cpu=$1 python=$2 log=$logs/$1-python scratch=$CARGO_TARGET_DIR/scratch-$1
+    # A folder of its own: in the one that pytest takes by default, runs that end together clean up after each other.
+    FASTQ_TEST_SHARE=9 "$python" -m pytest -q -p no:cacheprovider --basetemp "$scratch" -m "not real_model" "${@:3}" \
+        >"$log" 2>&1 || { cat "$log"; die "Python tests fail on $cpu"; }
+    rm -rf "$scratch"
     # Where another NumPy makes another file, a hash that was not compared is but a note.
     grep -q "^one answer of .* SHA-256 $golden$" "$log" || { cat "$log"; die "$cpu lacks hash $golden of the tiny models"; }
     run_answer "$cpu" "$python"
