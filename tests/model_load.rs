@@ -371,3 +371,16 @@ fn a_huge_trained_context_is_cut_to_the_memory() {
     assert!(model.context() >= 512 && model.context() < 1 << 30, "{}", model.context());
     assert_eq!(model.kv_used_bytes(), 0);
 }
+
+#[test]
+fn parts_that_cannot_stand_side_by_side_are_refused() {
+    let described = |base: &str| {
+        let text = format!(r#"{{"base": "{base}", "norms": "parallel"}}"#);
+        fastq_core::model::arch::description::described(&text).expect("a known architecture and placement")
+    };
+    for tiny in [tiny::granitemoe(), tiny::lfm2()] {
+        let options = LoadOptions { architecture: Some(described(tiny.architecture)), ..LoadOptions::default() };
+        let error = tiny.load(&options).map(|_| ()).expect_err(tiny.architecture).to_string();
+        assert!(error.contains("side by side"), "{error}");
+    }
+}

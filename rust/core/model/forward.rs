@@ -260,7 +260,6 @@ impl Pass<'_, '_> {
         last: bool,
     ) -> Result<()> {
         let context = self.context;
-        let parallel = context.spec.norms == NormPlacement::Parallel;
         let beside = weights.beside(context.spec);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
         let outputs = spec.mixer.outputs();
@@ -291,7 +290,7 @@ impl Pass<'_, '_> {
                 records.quantize(context.cpu, kinds, row, &a[row * outputs..(row + 1) * outputs])
             })?;
         }
-        let next = (!parallel).then(|| Start::feed_forward(&context, weights));
+        let next = beside.is_none().then(|| Start::feed_forward(&context, weights));
         self.add(buffers, output, End::new(&context, weights.post_attention_norm.as_ref(), next))
     }
 

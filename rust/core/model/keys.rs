@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use super::rope::Scaling;
-use super::spec::{MAX_CONTEXT, MAX_HEAD_DIM};
+use super::spec::{MAX_CONTEXT, MAX_HEAD_DIM, MAX_LAYERS};
 use crate::gguf::{Gguf, Value};
 use crate::{Error, Result};
 
@@ -89,6 +89,15 @@ impl Keys<'_> {
                 Err(self.wrong(name, format!("must have one element for each of {layers} layers, found {found}")))
             }
         }
+    }
+
+    /// A flag for each layer: the array `array`, or all but every so-many-th, a number that the key `every` may say.
+    pub(super) fn all_but_every(&self, array: &str, every: &str, default: usize, layers: usize) -> Result<Vec<bool>> {
+        if let Some(flags) = self.flags(array, layers)? {
+            return Ok(flags);
+        }
+        let every = self.count(every, 1..=MAX_LAYERS, Some(default))?;
+        Ok((1..=layers).map(|layer| layer % every != 0).collect())
     }
 
     pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool> {

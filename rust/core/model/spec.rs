@@ -226,7 +226,7 @@ impl Temperature {
     }
 }
 
-const MAX_LAYERS: usize = 512;
+pub(super) const MAX_LAYERS: usize = 512;
 pub(super) const MAX_WIDTH: usize = 1 << 20;
 const MAX_FEED_FORWARD: usize = 1 << 24;
 const MAX_EXPERTS: usize = 1 << 12;
@@ -297,6 +297,20 @@ impl Reader<'_> {
         let cap = |name, default| if keys.has(name) { keys.optional(name) } else { Ok(default) };
         let temperature = if architecture.temperature { keys.optional("attention.temperature_scale")? } else { None };
         let root = architecture.scale_embedding.then(|| (width as f32).sqrt());
+        let norms = match architecture.norms {
+            NormPlacement::BeforeOrParallel if keys.file.tensor("blk.0.ffn_norm.weight").is_none() => {
+                NormPlacement::Parallel
+            }
+            NormPlacement::BeforeOrParallel => NormPlacement::Before,
+            placement => placement,
+        };
+        let apart = |layer: &LayerSpec| layer.attention().is_none() || layer.feed_forward.experts.is_some();
+        if norms == NormPlacement::Parallel && layers.iter().any(apart) {
+            let path = keys.file.path().display();
+            return Err(Error::UnsupportedModel(format!(
+                "{path}: only attention and a feed-forward part without experts can stand side by side"
+            )));
+        }
         Ok(ModelSpec {
             architecture: *architecture,
             name: keys.prefix.to_owned(),
@@ -310,13 +324,7 @@ impl Reader<'_> {
                 },
                 None,
             )?,
-            norms: match architecture.norms {
-                NormPlacement::BeforeOrParallel if keys.file.tensor("blk.0.ffn_norm.weight").is_none() => {
-                    NormPlacement::Parallel
-                }
-                NormPlacement::BeforeOrParallel => NormPlacement::Before,
-                placement => placement,
-            },
+            norms,
             causal: keys.flag("attention.causal", true)?,
             token_types: if architecture.encoder { keys.token_types()? } else { 0 },
             pooling: Pooling::read(&keys)?,
@@ -342,13 +350,8 @@ impl Reader<'_> {
         }
         // Zero means that the window is switched off.
         let len = keys.count("attention.sliding_window", 0..=MAX_CONTEXT, architecture.window_default)?;
-        let layers = match keys.flags("attention.sliding_window_pattern", layers)? {
-            Some(flags) => flags,
-            None => {
-                let every = keys.count("attention.sliding_window_pattern", 1..=MAX_LAYERS, Some(every))?;
-                (1..=layers).map(|layer| layer % every != 0).collect()
-            }
-        };
+        const PATTERN: &str = "attention.sliding_window_pattern";
+        let layers = keys.all_but_every(PATTERN, PATTERN, every, layers)?;
         Ok((len > 0).then_some(Windows { len, layers }))
     }
 
@@ -483,13 +486,8 @@ impl Reader<'_> {
             }
             Recurrence::DeltaNetAllButEvery(every) => {
                 let mixer = Mixer::DeltaNet(DeltaNet::read(keys)?);
-                let layers = match keys.flags("attention.recurrent_layers", kv_heads.len())? {
-                    Some(flags) => flags,
-                    None => {
-                        let every = keys.count("full_attention_interval", 1..=MAX_LAYERS, Some(every))?;
-                        (1..=kv_heads.len()).map(|layer| layer % every != 0).collect()
-                    }
-                };
+                let (array, number) = ("attention.recurrent_layers", "full_attention_interval");
+                let layers = keys.all_but_every(array, number, every, kv_heads.len())?;
                 Ok(layers.into_iter().map(|recurrent| recurrent.then(|| mixer.clone())).collect())
             }
         }

@@ -328,20 +328,14 @@ impl Loader<'_> {
             |_| self.file.tensor_error(tensor, format!("tensor {} does not fit the address space", tensor.name));
         let (rows, k) =
             (usize::try_from(tensor.rows()).map_err(too_large)?, usize::try_from(tensor.k()).map_err(too_large)?);
-        let bias = match bias {
-            Some(bias) => self.vector(bias, layer)?,
-            None => None,
-        };
+        let bias = bias.map(|bias| self.vector(bias, layer)).transpose()?.flatten();
         Ok(Some(Linear { tensor: index, start: 0, format, rows, k, bias }))
     }
 
     pub(super) fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
         let Some(weight) = self.vector(weight, layer)? else { return Ok(None) };
         let (kind, epsilon) = (self.spec.architecture.norm, self.spec.norm_epsilon);
-        let bias = match bias {
-            Some(bias) => self.vector(bias, layer)?,
-            None => None,
-        };
+        let bias = bias.map(|bias| self.vector(bias, layer)).transpose()?.flatten();
         Ok(Some(Norm { kind, epsilon, weight, bias }))
     }
 
