@@ -11,11 +11,13 @@ mod float4;
 pub(crate) mod grid;
 mod layout;
 mod nonlinear;
+pub mod parts;
 mod round;
 mod scale;
 mod search;
 mod ternary;
 
+pub use parts::ScalarFormat;
 pub use scale::Scale;
 
 /// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
@@ -33,6 +35,8 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     /// The floats of a block, its scales and minima; none for the float types. What checks files for scales that are not
     /// finite, or makes blocks for tests, finds them here.
     const SCALES: &'static [Scale];
+    /// The grid of its weights; `None` for floats, codebooks and ternary types.
+    const SCALAR: Option<ScalarFormat> = None;
     /// Encodes one block; `None` for the types that can only be read and computed with.
     const QUANTIZER: Option<Quantizer>;
 
@@ -97,6 +101,11 @@ macro_rules! formats {
                         <$name as BlockFormat>::dequantize(block, out);
                     }
                 } )* }
+            }
+
+            /// The grid that its weights lie on; `None` for floats, codebooks and ternary types.
+            pub const fn scalar(self) -> Option<ScalarFormat> {
+                match self { $( Format::$name => <$name as BlockFormat>::SCALAR, )* }
             }
 
             /// Does `visitor`'s work for the format.

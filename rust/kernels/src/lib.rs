@@ -36,6 +36,7 @@ pub mod isa;
 pub mod level;
 pub mod math;
 pub mod matmul;
+pub mod quantize;
 pub mod recurrent;
 pub mod testing;
 mod unpack;

@@ -9,9 +9,10 @@
 
 use core::mem::offset_of;
 
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use super::layout::{Half, block, nibbles, pack_nibbles};
-use super::nonlinear::{decode, encode, fit_scale, signed_table};
+use super::nonlinear::{LEVELS, codes, decode, encode, fit_scale, signed_table};
 use crate::Activation;
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
@@ -43,6 +44,7 @@ impl BlockFormat for IQ4_NL {
     const BLOCK: usize = 32;
     const BYTES: usize = 18;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -64,6 +66,23 @@ impl IQ4_NL {
         block.d.set(d);
         // With the scale as it was found, not as it is stored: as the reference.
         block.qs = pack_nibbles(&encode(values, d));
+    }
+}
+
+impl ScalarGrid for IQ4_NL {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Table(&LEVELS),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = pack_nibbles(&codes(&parts.values));
     }
 }
 

@@ -12,8 +12,9 @@
 use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, nibbles, pack_nibbles};
-use super::nonlinear::{decode, encode, fit_scale, signed_table};
+use super::nonlinear::{LEVELS, codes, decode, encode, fit_scale, signed_table};
 use super::round::{nearest, peak, reciprocal};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -67,6 +68,7 @@ impl BlockFormat for IQ4_XS {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 136;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -104,6 +106,29 @@ impl IQ4_XS {
             let stored = (scale + i32::from(SCALE_ZERO)) as u8;
             block.scales_l[j / 2] |= (stored & 15) << (4 * (j % 2));
             block.scales_h[j / 4] |= (stored >> 4) << (2 * (j % 4));
+        }
+    }
+}
+
+impl ScalarGrid for IQ4_XS {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 32,
+        levels: Levels::Table(&LEVELS),
+        scales: Some((-32, 31)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        (block.scales_h, block.scales_l) = ([0; 2], [0; 4]);
+        for (j, (values, qs)) in parts.values.as_chunks::<32>().0.iter().zip(block.qs.as_chunks_mut().0).enumerate() {
+            let stored = (parts.scales[j] + i32::from(SCALE_ZERO)) as u8;
+            block.scales_l[j / 2] |= (stored & 15) << (4 * (j % 2));
+            block.scales_h[j / 4] |= (stored >> 4) << (2 * (j % 4));
+            *qs = pack_nibbles(&codes(values));
         }
     }
 }

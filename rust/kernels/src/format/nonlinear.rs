@@ -77,6 +77,11 @@ pub(super) fn encode(x: &[f32; 32], scale: f32) -> [u8; 32] {
     x.map(|x| nearest_level(inverse * x))
 }
 
+/// The nibbles of the first 32 levels, which are of [`LEVELS`].
+pub(super) fn codes(levels: &[i32]) -> [u8; 32] {
+    core::array::from_fn(|i| nearest_level(levels[i] as f32))
+}
+
 /// The weights of 32 nibbles.
 pub(super) fn decode(nibbles: [u8; 32]) -> [i8; 32] {
     nibbles.map(|nibble| LEVELS[usize::from(nibble)])

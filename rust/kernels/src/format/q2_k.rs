@@ -13,6 +13,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::nearest;
 use super::search::{MinimumSearch, largest, round_above_minimum};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -55,6 +56,7 @@ impl BlockFormat for Q2_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 84;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -102,6 +104,26 @@ impl Q2_K {
             round_above_minimum(x, scale, min, SEARCH.limit, &mut levels[16 * j..][..16]);
         }
         block.qs = pack_crumbs(&levels);
+    }
+}
+
+impl ScalarGrid for Q2_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(0, 3),
+        scales: Some((0, 15)),
+        minima: Minima::Steps(15),
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let (scales, minima): ([u8; 16], [u8; 16]) = (parts.stored_scales(0), parts.stored_minima());
+        block.d.set(parts.d);
+        block.dmin.set(parts.dmin);
+        block.scales = core::array::from_fn(|j| scales[j] | minima[j] << 4);
+        block.qs = pack_crumbs(&parts.codes(0));
     }
 }
 

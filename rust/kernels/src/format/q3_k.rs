@@ -15,6 +15,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
 use super::round::{nearest, peak};
 use super::search::{fit_signed_by_descent, round_signed};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -78,6 +79,7 @@ impl BlockFormat for Q3_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -124,6 +126,26 @@ impl Q3_K {
         }
         block.qs = pack_crumbs(&levels);
         block.hmask = pack_planes(&levels.map(|q| q >> 2));
+    }
+}
+
+impl ScalarGrid for Q3_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(-4, 3),
+        scales: Some((-32, 31)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes: [u8; SUPER] = parts.codes(i32::from(ZERO));
+        block.d.set(parts.d);
+        block.scales = pack_scales(&parts.stored_scales(i32::from(SCALE_ZERO)));
+        block.qs = pack_crumbs(&codes);
+        block.hmask = pack_planes(&codes.map(|q| q >> 2));
     }
 }
 

@@ -11,6 +11,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -46,6 +47,7 @@ impl BlockFormat for Q4_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 18;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -67,6 +69,23 @@ impl Q4_0 {
         block.d.set(d);
         let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 8.5) as i8).min(15) as u8);
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl ScalarGrid for Q4_0 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(-8, 7),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = pack_nibbles(&parts.codes(8));
     }
 }
 

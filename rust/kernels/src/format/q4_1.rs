@@ -11,6 +11,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -45,6 +46,7 @@ impl BlockFormat for Q4_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 20;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, m))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -69,6 +71,24 @@ impl Q4_1 {
         let levels: [u8; 32] =
             core::array::from_fn(|i| (truncate((values[i] - min) * inverse + 0.5) as i8).min(15) as u8);
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl ScalarGrid for Q4_1 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(0, 15),
+        scales: None,
+        minima: Minima::Free,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.m.set(-parts.dmin);
+        block.qs = pack_nibbles(&parts.codes(0));
     }
 }
 

@@ -11,8 +11,9 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::layout::{Half, SUPER, block, pack_scales_and_minima, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
 use super::search::MinimumSearch;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -55,6 +56,7 @@ impl BlockFormat for Q4_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 144;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -79,6 +81,25 @@ impl Q4_K {
         let block = Block::of_mut(block);
         let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
         block.qs = pack_super_nibbles(&levels);
+    }
+}
+
+impl ScalarGrid for Q4_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 32,
+        levels: Levels::Range(0, 15),
+        scales: Some((0, 63)),
+        minima: Minima::Steps(63),
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.dmin.set(parts.dmin);
+        block.scales = pack_scales_and_minima(&parts.stored_scales(0), &parts.stored_minima());
+        block.qs = pack_super_nibbles(&parts.codes(0));
     }
 }
 

@@ -12,6 +12,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -50,6 +51,7 @@ impl BlockFormat for Q5_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 22;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -72,6 +74,25 @@ impl Q5_0 {
         let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 16.5) as i8).min(31) as u8);
         block.qs = pack_nibbles(&levels);
         block.qh = pack_fifth_bits(&levels);
+    }
+}
+
+impl ScalarGrid for Q5_0 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(-16, 15),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes = parts.codes(16);
+        block.d.set(parts.d);
+        block.qh = pack_fifth_bits(&codes);
+        block.qs = pack_nibbles(&codes);
     }
 }
 

@@ -12,6 +12,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -49,6 +50,7 @@ impl BlockFormat for Q5_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 24;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, m))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -73,6 +75,26 @@ impl Q5_1 {
         let levels: [u8; 32] = core::array::from_fn(|i| truncate((values[i] - min) * inverse + 0.5) as u8);
         block.qs = pack_nibbles(&levels);
         block.qh = pack_fifth_bits(&levels);
+    }
+}
+
+impl ScalarGrid for Q5_1 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(0, 31),
+        scales: None,
+        minima: Minima::Free,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes = parts.codes(0);
+        block.d.set(parts.d);
+        block.m.set(-parts.dmin);
+        block.qh = pack_fifth_bits(&codes);
+        block.qs = pack_nibbles(&codes);
     }
 }
 

@@ -13,6 +13,7 @@ use core::mem::offset_of;
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::{nearest, peak};
 use super::search::{TINY, fit_signed, round_signed};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -56,6 +57,7 @@ impl BlockFormat for Q6_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 210;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
     const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
 
@@ -102,6 +104,29 @@ impl Q6_K {
             (levels[low] & 15) | (levels[low + 64] << 4)
         });
         block.qh = pack_crumbs(&levels.map(|q| q >> 4));
+    }
+}
+
+impl ScalarGrid for Q6_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(-32, 31),
+        scales: Some((-128, 127)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes: [u8; SUPER] = parts.codes(i32::from(ZERO));
+        block.d.set(parts.d);
+        block.scales = parts.stored_scales(0).map(|scale: u8| scale as i8);
+        block.ql = core::array::from_fn(|b| {
+            let low = 128 * (b / 64) + b % 64;
+            (codes[low] & 15) | (codes[low + 64] << 4)
+        });
+        block.qh = pack_crumbs(&codes.map(|q| q >> 4));
     }
 }
 
