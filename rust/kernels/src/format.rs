@@ -11,6 +11,7 @@ mod float4;
 pub(crate) mod grid;
 mod layout;
 mod nonlinear;
+mod points;
 mod round;
 mod scale;
 mod search;

@@ -10,11 +10,13 @@ use super::layout::{Half, SUPER, pack_scales_and_minima, scales_and_minima};
 use super::round::nearest;
 use crate::{Cpu, LANES};
 
+pub(super) mod grid;
 pub(super) mod lanes;
 pub(super) mod minimum;
 pub(super) mod nonlinear;
 pub(super) mod positive;
 pub(super) mod signed;
+pub(super) mod ternary;
 
 use minimum::{MinimumFit, MinimumSearch, round_above_minimum};
 use positive::fit_positive;
