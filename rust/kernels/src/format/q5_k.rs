@@ -15,10 +15,11 @@ use core::mem::offset_of;
 use super::layout::{
     Half, SUPER, block, pack_planes, pack_scales_and_minima, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
 };
-use super::search::MinimumSearch;
+use super::search::minimum::MinimumSearch;
+use super::search::quantize_packed;
 use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -64,7 +65,7 @@ impl BlockFormat for Q5_K {
     const ACTIVATION: Activation = Activation::Super256;
     const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -82,12 +83,15 @@ impl BlockFormat for Q5_K {
 
 impl Q5_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        const SEARCH: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, steps: 15, absolute: false };
-        let block = Block::of_mut(block);
-        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
-        block.qs = pack_super_nibbles(&levels);
-        block.qh = pack_planes(&levels.map(|q| q >> 4));
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        const PLAIN: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, step: 0.1, steps: 15, absolute: false };
+        let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
+        quantize_packed(cpu, PLAIN, values, importance, |i, scales, levels| {
+            let block = Block::of_mut(&mut blocks[i]);
+            (block.d, block.dmin, block.scales) = (scales.d, scales.dmin, scales.packed);
+            block.qs = pack_super_nibbles(levels);
+            block.qh = pack_planes(&levels.map(|q| q >> 4));
+        });
     }
 }
 

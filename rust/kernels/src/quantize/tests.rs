@@ -131,7 +131,7 @@ fn a_search_beats_rounding_and_feedback_beats_the_search() {
         let bytes = n * format.row_bytes(k).expect("whole blocks");
         let (mut plain, mut searched, mut fed) = (vec![0; bytes], vec![0; bytes], vec![0; bytes]);
         for (w, out) in w.chunks_exact(k).zip(plain.chunks_exact_mut(bytes / n)) {
-            format.quantize(w, out).expect("a quantizer");
+            format.quantize_row(cpu, w, None, out).expect("a quantizer");
         }
         search(cpu, format, k, Some(&importance), &w, &mut searched);
         let factor = inverse_factor(cpu, &mut h.clone(), k, 0.01, &alone).expect("definite");
