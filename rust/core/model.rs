@@ -13,9 +13,13 @@ mod experts;
 mod forward;
 mod info;
 mod keys;
+pub mod layerwise;
 mod logits;
 pub mod mixers;
+pub mod observe;
+mod parts;
 mod regions;
+pub mod replace;
 pub mod rope;
 pub mod spec;
 pub mod tensors;
@@ -43,6 +47,7 @@ use batch::{Output, plan_chunk};
 use buffers::{BufferSizes, Buffers};
 use forward::Context;
 use logits::no_logits;
+use replace::Replacements;
 use spec::{LayerSpec, MAX_CONTEXT, ModelSpec};
 use turns::Turns;
 use weights::Weights;
@@ -50,6 +55,9 @@ use weights::Weights;
 pub use crate::kv_cache::Sequence;
 pub use batch::{BatchItem, Logits};
 pub use info::ModelInfo;
+pub use layerwise::LayerStates;
+pub use observe::{Input, Observer};
+pub use replace::Replacement;
 
 /// Most tokens that are computed at once.
 const MAX_CHUNK: usize = 1 << 16;
@@ -118,15 +126,21 @@ pub struct Model {
 
 #[derive(Debug)]
 struct Inner {
-    file: Gguf,
+    file: Arc<Gguf>,
     spec: ModelSpec,
     weights: Weights,
-    tokenizer: Tokenizer,
-    template: Option<ChatTemplate>,
+    /// Data in place of those of the file.
+    replaced: Replacements,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
     cache: KvCache,
     plan: MemoryPlan,
     info: ModelInfo,
     cpu: Cpu,
+    /// Tokens that are computed at once.
+    chunk: usize,
+    /// Where the threads run; anywhere when it is empty.
+    processors: BTreeSet<usize>,
     turns: Turns,
     /// Locked by whoever has the turn.
     engine: Mutex<Engine>,
@@ -163,7 +177,7 @@ fn prepare(file: &Gguf, options: &LoadOptions) -> Result<Prepared> {
     let spec = ModelSpec::read(file, options.architecture.as_ref(), options.context)?;
     let machine = Machine::this();
     let mut free = if options.check_memory { machine.free_memory() } else { None };
-    let weights = Weights::load(file, &spec, free)?;
+    let weights = Weights::load(file, &spec, free, &Replacements::new())?;
     let groups: Vec<GroupLayout> = spec
         .groups
         .iter()
@@ -251,7 +265,7 @@ impl Model {
         let Prepared { spec, weights, groups, sizes, plan, threads, processors } = prepare(&file, options)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
         let template = ChatTemplate::from_gguf(&file, &tokenizer)?;
-        let pool = Pool::new(threads)?.on(processors);
+        let pool = Pool::new(threads)?.on(processors.clone());
         let buffers = Buffers::new(&sizes)?;
         // Several sequences may use what one of full length leaves.
         let of_sequence = plan.kv_bytes + plan.state_bytes;
@@ -264,10 +278,23 @@ impl Model {
         let mut info = ModelInfo::new(&file, &spec, &weights, &tokenizer, &plan, cpu.level(), threads)?;
         info.has_template = template.is_some();
         info.load_seconds = start.elapsed().as_secs_f64();
-        let engine = Mutex::new(Engine { pool, buffers });
-        let turns = Turns::default();
         Ok(Model {
-            inner: Arc::new(Inner { file, spec, weights, tokenizer, template, cache, plan, info, cpu, turns, engine }),
+            inner: Arc::new(Inner {
+                file: Arc::new(file),
+                spec,
+                weights,
+                replaced: Replacements::new(),
+                tokenizer: Arc::new(tokenizer),
+                template: template.map(Arc::new),
+                cache,
+                plan,
+                info,
+                cpu,
+                chunk: buffers.chunk,
+                processors,
+                turns: Turns::default(),
+                engine: Mutex::new(Engine { pool, buffers }),
+            }),
         })
     }
 
@@ -288,7 +315,7 @@ impl Model {
 
     /// The chat template, when the file has one.
     pub fn template(&self) -> Option<&ChatTemplate> {
-        self.inner.template.as_ref()
+        self.inner.template.as_deref()
     }
 
     /// The hyper-parameters.
@@ -454,6 +481,7 @@ impl Inner {
             interrupt,
             output,
             check,
+            observed: false,
         };
         let mut next = (0, 0);
         while next.0 < batch.len() {

@@ -217,6 +217,17 @@ impl Buffers {
         })
     }
 
+    /// Makes room for f32 records of the inputs of every matrix.
+    pub(super) fn keep_floats(&mut self, weights: &Weights) -> Result<()> {
+        let bytes = |k: usize| Activation::F32.row_bytes(k);
+        let longest = weights.linears().map(|linear| bytes(linear.k)).max().unwrap_or(0);
+        let index = kind_index(Activation::F32);
+        if self.records[index].len() < self.chunk.saturating_mul(longest) {
+            self.records[index] = Zeroed::scratch(self.chunk, longest)?;
+        }
+        self.experts.keep_floats(weights, self.chunk)
+    }
+
     /// Bytes that were allocated, without what the kernels keep.
     pub(super) fn bytes(&self) -> u64 {
         let Buffers { x, t, q, k, v, a, mixed, gate, up, cos, sin, logits, parts, .. } = self;

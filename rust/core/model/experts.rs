@@ -11,8 +11,9 @@ use fastq_kernels::{Activation, Cpu};
 
 use super::arch::Routing;
 use super::buffers::{Buffers, kind_index, recycle};
-use super::forward::{Context, End, Pass};
-use super::regions::{Kinds, Product, Products, Records};
+use super::forward::{Context, Pass};
+use super::parts::End;
+use super::regions::{Product, Products, Records};
 use super::spec::{Experts, FeedForward, ModelSpec};
 use super::weights::{ExpertsWeights, FeedForwardPart, Linear, Weights};
 use crate::Result;
@@ -44,6 +45,7 @@ impl Pass<'_, '_> {
         let Experts { count, used, routing, .. } = part.spec;
         let n = self.rows.len();
         let Buffers { gate, up, records, workers, experts, .. } = buffers;
+        self.observe(records, 0..n, part.inputs(), None)?;
         {
             let mut list = Products::new();
             list.push(Product::new(file, &part.router, records, 0..n, &mut experts.logits));
@@ -78,7 +80,7 @@ impl Pass<'_, '_> {
     fn gather(&mut self, buffers: &mut Buffers, part: &ExpertsWeights) -> Result<()> {
         let (width, used) = (self.context.spec.width, part.spec.used);
         let Buffers { records, experts, .. } = buffers;
-        let kinds = Kinds::of(part.expert_inputs());
+        let kinds = self.context.kinds(part.expert_inputs());
         let sources = &experts.sources;
         let slots = experts.records.each_mut().map(|records| Disjoint::new(records));
         // To copy a byte costs less than to compute a value.
@@ -97,6 +99,9 @@ impl Pass<'_, '_> {
     fn multiply(&mut self, buffers: &mut Buffers, part: &ExpertsWeights) -> Result<()> {
         let file = self.context.file;
         let Buffers { gate, up, workers, experts, .. } = buffers;
+        for (expert, slots) in groups(&experts.ends[..part.spec.count]) {
+            self.observe(&experts.records, slots, part.experts[expert].inputs(), Some(expert))?;
+        }
         let mut list = recycle(std::mem::take(&mut experts.products));
         let (mut gate, mut up) = (&mut gate[..], &mut up[..]);
         for (expert, slots) in groups(&experts.ends[..part.spec.count]) {
@@ -133,6 +138,12 @@ impl Pass<'_, '_> {
         let Context { file, spec: model, cpu, .. } = self.context;
         let (n, width, used) = (self.rows.len(), model.width, part.spec.used);
         let Buffers { x, t, records, workers, experts, .. } = buffers;
+        for (expert, slots) in groups(&experts.ends[..part.spec.count]) {
+            self.observe(&experts.records, slots, [&part.experts[expert].down], Some(expert))?;
+        }
+        if let Some(shared) = &part.shared {
+            self.observe(records, 0..n, [&shared.down], None)?;
+        }
         {
             let mut list = recycle(std::mem::take(&mut experts.products));
             let mut outputs = &mut experts.outputs[..];
@@ -301,6 +312,25 @@ impl ExpertBuffers {
             outputs: Zeroed::scratch(slots, width)?,
             products: Vec::with_capacity(sizes.products()),
         })
+    }
+
+    /// Makes room for f32 records of the inputs of the experts.
+    pub(super) fn keep_floats(&mut self, weights: &Weights, chunk: usize) -> Result<()> {
+        let parts = weights.layers.iter().filter_map(|layer| match &layer.feed_forward {
+            FeedForwardPart::Experts(part) => Some(part),
+            FeedForwardPart::Dense(_) => None,
+        });
+        let longest = |part: &ExpertsWeights| part.expert_linears().map(|l| Activation::F32.row_bytes(l.k)).max();
+        let (mut used, mut bytes) = (0, 0);
+        for part in parts {
+            used = used.max(part.spec.used);
+            bytes = bytes.max(longest(part).unwrap_or(0));
+        }
+        let (index, slots) = (kind_index(Activation::F32), chunk.saturating_mul(used));
+        if self.records[index].len() < slots.saturating_mul(bytes) {
+            self.records[index] = Zeroed::scratch(slots, bytes)?;
+        }
+        Ok(())
     }
 
     /// Bytes that were allocated.

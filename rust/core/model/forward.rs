@@ -6,16 +6,18 @@
 
 use std::ops::Range;
 
-use fastq_kernels::elementwise::{add, add_scaled, clamped_swiglu, gelu, gelu_mul, scale, silu, silu_mul};
+use fastq_kernels::elementwise::{add, clamped_swiglu, gelu, gelu_mul, scale, silu, silu_mul};
 use fastq_kernels::{Activation, Cpu};
 
 use super::arch::{ActivationFunction, Gate, NormPlacement};
 use super::batch::{BatchItem, Output, Segment};
-use super::buffers::{Buffers, Worker, kind_index};
+use super::buffers::{Buffers, kind_index};
+use super::observe::Observing;
+use super::parts::{End, Start};
 use super::regions::{Kinds, Product, Products, Records, Regions};
 use super::spec::{Attention, FeedForward, LayerSpec, Mixer, ModelSpec};
 use super::weights::{
-    AttentionWeights, FeedForwardPart, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Norm, Weights,
+    AttentionWeights, FeedForwardPart, FeedForwardWeights, LayerWeights, Linear, MixerWeights, Weights,
 };
 use crate::gguf::Gguf;
 use crate::kv_cache::GroupLayout;
@@ -36,6 +38,16 @@ pub(super) struct Context<'a> {
     pub(super) output: Output,
     /// Look for values that are not finite after every layer.
     pub(super) check: bool,
+    /// Somebody wants to see the inputs of the matrices, so that they are kept as f32, too.
+    pub(super) observed: bool,
+}
+
+impl Context<'_> {
+    /// The kinds of activations that are made for some matrices.
+    pub(super) fn kinds<'l>(&self, linears: impl IntoIterator<Item = &'l Linear>) -> Kinds {
+        let kinds = Kinds::of(linears);
+        if self.observed { kinds.with(Activation::F32) } else { kinds }
+    }
 }
 
 /// One token of the chunk.
@@ -47,7 +59,7 @@ pub(super) struct Row {
     pub(super) end: usize,
     /// Index into the rope tables of the chunk.
     pub(super) index: usize,
-    token: u32,
+    pub(super) token: u32,
     /// Which row of the logits of its item it wants.
     pub(super) logits: Option<usize>,
 }
@@ -59,6 +71,16 @@ pub(super) fn chunk(
     buffers: &mut Buffers,
     batch: &mut [BatchItem<'_>],
 ) -> Result<()> {
+    let rows = rows(context.spec, buffers, batch);
+    let regions = Regions { pool, interrupt: context.interrupt, cpu: context.cpu };
+    let mut pass = Pass { context, regions, rows, batch, observing: None };
+    let result = pass.run(buffers);
+    buffers.rows = pass.rows;
+    result
+}
+
+/// The rows of `buffers.segments`.
+pub(super) fn rows(spec: &ModelSpec, buffers: &mut Buffers, batch: &[BatchItem<'_>]) -> Vec<Row> {
     let mut rows = std::mem::take(&mut buffers.rows);
     rows.clear();
     for Segment { item, tokens, position, wanted } in &buffers.segments {
@@ -68,15 +90,11 @@ pub(super) fn chunk(
         for (i, at) in tokens.clone().enumerate() {
             let logits = (i + wanted >= tokens.len()).then(|| at - first);
             let token = batch[*item].tokens[at];
-            let end = position + if context.spec.causal { i + 1 } else { tokens.len() };
+            let end = position + if spec.causal { i + 1 } else { tokens.len() };
             rows.push(Row { item: *item, position: position + i, end, index: rows.len(), token, logits });
         }
     }
-    let regions = Regions { pool, interrupt: context.interrupt, cpu: context.cpu };
-    let mut pass = Pass { context, regions, rows, batch };
-    let result = pass.run(buffers);
-    buffers.rows = pass.rows;
-    result
+    rows
 }
 
 /// A chunk being computed.
@@ -86,102 +104,8 @@ pub(super) struct Pass<'a, 'b> {
     /// The rows that are still needed.
     pub(super) rows: Vec<Row>,
     pub(super) batch: &'a mut [BatchItem<'b>],
-}
-
-/// What a part begins with: `norm(x)`, or `x` where it has no norm, quantized for its matrices. It is computed with the end of the
-/// part before it, while the row is in the cache.
-#[derive(Clone, Copy)]
-struct Start<'a> {
-    norm: Option<&'a Norm>,
-    kinds: Kinds,
-    cpu: Cpu,
-}
-
-impl<'a> Start<'a> {
-    /// The start of a layer, or of the output after the last one.
-    fn layer(context: &Context<'a>, layer: usize) -> Start<'a> {
-        let Context { weights, spec, cpu, .. } = *context;
-        match weights.layers.get(layer) {
-            Some(layer) => {
-                let beside = layer.beside(spec);
-                let matrices = layer.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|b| b.inputs()));
-                Start { norm: layer.attention_norm.as_ref(), kinds: Kinds::of(matrices), cpu }
-            }
-            None => {
-                let output = weights.output.as_ref().filter(|_| context.output == Output::Logits);
-                Start { norm: weights.output_norm.as_ref(), kinds: Kinds::of(output), cpu }
-            }
-        }
-    }
-
-    /// The start of a feed-forward part.
-    fn feed_forward(context: &Context<'a>, layer: &'a LayerWeights) -> Start<'a> {
-        let kinds = Kinds::of(layer.feed_forward.inputs());
-        Start { norm: layer.feed_forward_norm.as_ref(), kinds, cpu: context.cpu }
-    }
-
-    /// Fills the records of a row.
-    ///
-    /// # Safety
-    /// Nobody else uses the records of the row during the call.
-    unsafe fn row(&self, x: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
-        let local = match self.norm {
-            Some(norm) => {
-                let local = &mut worker.local[..x.len()];
-                norm.row(self.cpu, x, local);
-                local
-            }
-            None => x,
-        };
-        // SAFETY: the caller's promise.
-        unsafe { records.quantize(self.cpu, self.kinds, row, local) };
-    }
-}
-
-/// What a part ends with: `x += norm(t)`, or `x += t` where it has no norm, and the start of the next one.
-#[derive(Clone, Copy)]
-pub(super) struct End<'a> {
-    norm: Option<&'a Norm>,
-    /// The norm is of the sum.
-    of_sum: bool,
-    scale: Option<f32>,
-    next: Option<Start<'a>>,
-    cpu: Cpu,
-}
-
-impl<'a> End<'a> {
-    fn new(context: &Context<'a>, norm: Option<&'a Norm>, next: Option<Start<'a>>) -> End<'a> {
-        let of_sum = context.spec.norms == NormPlacement::AfterSum;
-        End { norm, of_sum, scale: context.spec.residual_scale, next, cpu: context.cpu }
-    }
-
-    /// Ends a row.
-    ///
-    /// # Safety
-    /// Nobody else uses the records of the row during the call.
-    pub(super) unsafe fn row(&self, x: &mut [f32], t: &[f32], worker: &mut Worker, records: &Records<'_>, row: usize) {
-        let cpu = self.cpu;
-        let local = &mut worker.local[..t.len()];
-        let update = match self.norm {
-            Some(norm) if !self.of_sum => {
-                norm.row(cpu, t, local);
-                &*local
-            }
-            _ => t,
-        };
-        match self.scale {
-            None => add(cpu, x, update),
-            Some(factor) => add_scaled(cpu, x, update, factor),
-        }
-        if let Some(norm) = self.norm.filter(|_| self.of_sum) {
-            norm.row(cpu, x, local);
-            x.copy_from_slice(local);
-        }
-        if let Some(next) = self.next {
-            // SAFETY: the caller's promise.
-            unsafe { next.row(x, worker, records, row) };
-        }
-    }
+    /// Who sees the inputs of the matrices.
+    pub(super) observing: Option<Observing<'a>>,
 }
 
 impl Pass<'_, '_> {
@@ -208,7 +132,7 @@ impl Pass<'_, '_> {
     }
 
     /// Hidden states from tokens, and the rope tables of the rows.
-    fn embed(&mut self, buffers: &mut Buffers, start: Start<'_>) -> Result<()> {
+    pub(super) fn embed(&mut self, buffers: &mut Buffers, start: Start<'_>) -> Result<()> {
         let Context { spec, weights, file, cpu, .. } = self.context;
         let (width, embedding) = (spec.width, &weights.embedding);
         let pairs = weights.pairs_before(weights.ropes.len());
@@ -220,18 +144,13 @@ impl Pass<'_, '_> {
         self.regions.each_row(rows.len(), 3 * width + 16 * pairs, |row, worker| {
             let angles = row * pairs..(row + 1) * pairs;
             // SAFETY: a row belongs to one piece.
-            let (x, mut cos, mut sin) =
+            let (x, cos, sin) =
                 unsafe { (x.slice(row * width..(row + 1) * width), cos.slice(angles.clone()), sin.slice(angles)) };
             embedding.row(file, rows[row].token as usize, x);
             if let Some(factor) = spec.embedding_scale {
                 scale(cpu, x, factor);
             }
-            for table in &weights.ropes {
-                let (own_cos, own_sin);
-                (own_cos, cos) = cos.split_at_mut(table.pairs());
-                (own_sin, sin) = sin.split_at_mut(table.pairs());
-                table.fill(rows[row].position, own_cos, own_sin);
-            }
+            weights.angles(rows[row].position, cos, sin);
             // SAFETY: a worker number belongs to one thread at a time.
             let worker = unsafe { workers.item(worker) };
             let local = &mut worker.local[..width];
@@ -252,7 +171,7 @@ impl Pass<'_, '_> {
     }
 
     /// `x += mixer(norm(x))`. In the last layer the rows that want no logits end with what later positions need of them.
-    fn mixer_part(
+    pub(super) fn mixer_part(
         &mut self,
         buffers: &mut Buffers,
         spec: &LayerSpec,
@@ -262,6 +181,8 @@ impl Pass<'_, '_> {
         let context = self.context;
         let beside = weights.beside(context.spec);
         let narrow = last && self.rows.iter().any(|row| row.logits.is_none());
+        let inputs = weights.mixer.inputs().into_iter().chain(beside.into_iter().flat_map(|beside| beside.inputs()));
+        self.observe(&buffers.records, 0..self.rows.len(), inputs, None)?;
         let outputs = spec.mixer.outputs();
         match (&spec.mixer, &weights.mixer) {
             (Mixer::Attention(spec), MixerWeights::Attention(weights)) => {
@@ -281,7 +202,7 @@ impl Pass<'_, '_> {
             return Ok(());
         }
         let output = weights.mixer.output();
-        let kinds = Kinds::of([output]);
+        let kinds = context.kinds([output]);
         {
             let a = &*buffers.a;
             let records = Records::new(&mut buffers.records);
@@ -372,7 +293,7 @@ impl Pass<'_, '_> {
     }
 
     /// `x += norm(feed_forward(norm(x)))`, with the norms that are there.
-    fn feed_forward_part(
+    pub(super) fn feed_forward_part(
         &mut self,
         buffers: &mut Buffers,
         spec: &FeedForward,
@@ -398,6 +319,7 @@ impl Pass<'_, '_> {
         let n = self.rows.len();
         let Buffers { gate, up, records, workers, .. } = &mut *buffers;
         if model.norms != NormPlacement::Parallel {
+            self.observe(records, 0..n, network.inputs(), None)?;
             self.regions.products(&mut network.products(file, records, 0..n, gate, up), workers)?;
         }
         self.inner(n, spec, |_| network, gate, up, records)?;
@@ -414,7 +336,8 @@ impl Pass<'_, '_> {
         up: &mut [f32],
         records: &mut [Zeroed<u8>; Activation::ALL.len()],
     ) -> Result<()> {
-        let (cpu, width) = (self.context.cpu, network(0).down.k);
+        let (cpu, down) = (self.context.cpu, &network(0).down);
+        let (width, kinds) = (down.k, self.context.kinds([down]));
         let (gate, up, records) = (Disjoint::new(gate), Disjoint::new(up), Records::new(records));
         self.regions.each_row(n, 4 * width, |row, _| {
             let network = network(row);
@@ -423,7 +346,7 @@ impl Pass<'_, '_> {
             unsafe {
                 let gate = if network.gate.is_some() { gate.slice(range.clone()) } else { &mut [] };
                 let inner = network.inner(cpu, spec, gate, up.slice(range));
-                records.quantize(cpu, Kinds::of([&network.down]), row, inner);
+                records.quantize(cpu, kinds, row, inner);
             }
         })
     }
@@ -433,6 +356,7 @@ impl Pass<'_, '_> {
         let Context { file, spec, cpu, .. } = self.context;
         let (n, width) = (self.rows.len(), spec.width);
         let Buffers { x, t, records, workers, .. } = buffers;
+        self.observe(records, 0..n, [linear], None)?;
         self.regions.products(&mut [Product::new(file, linear, records, 0..n, t)], workers)?;
         let (x, t) = (Disjoint::new(x), Disjoint::new(t));
         let (records, workers) = (Records::new(records), Disjoint::new(workers));
@@ -451,7 +375,7 @@ impl Pass<'_, '_> {
 
 impl LayerWeights {
     /// The feed-forward network beside the mixer, where it has the same input.
-    fn beside(&self, spec: &ModelSpec) -> Option<&FeedForwardWeights> {
+    pub(super) fn beside(&self, spec: &ModelSpec) -> Option<&FeedForwardWeights> {
         match &self.feed_forward {
             FeedForwardPart::Dense(network) if spec.norms == NormPlacement::Parallel => Some(network),
             _ => None,
@@ -462,7 +386,7 @@ impl LayerWeights {
 impl FeedForwardWeights {
     /// The products with the input of some rows; `gate` and `up` begin with the first of them.
     pub(super) fn products<'a>(
-        &self,
+        &'a self,
         file: &'a Gguf,
         records: &'a [Zeroed<u8>; Activation::ALL.len()],
         rows: Range<usize>,

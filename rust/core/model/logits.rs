@@ -23,6 +23,7 @@ impl Pass<'_, '_> {
     pub(super) fn output(&mut self, buffers: &mut Buffers) -> Result<()> {
         let Context { spec, weights, file, .. } = self.context;
         let Some(output) = &weights.output else { return Err(no_logits(spec)) };
+        self.observe(&buffers.records, 0..self.rows.len(), [output], None)?;
         let kind = output.format.activation();
         let (vocabulary, record) = (spec.vocabulary, kind.row_bytes(spec.width));
         let matrix = output.matrix(file);

@@ -31,6 +31,12 @@ impl Kinds {
         kinds
     }
 
+    /// These and one more.
+    pub(super) fn with(mut self, kind: Activation) -> Kinds {
+        self.0[kind_index(kind)] = true;
+        self
+    }
+
     pub(super) fn iter(self) -> impl Iterator<Item = Activation> {
         Activation::ALL.iter().copied().filter(move |kind| self.0[kind_index(*kind)])
     }
@@ -56,7 +62,7 @@ impl<'a> Product<'a> {
     /// `out = linear(records)` for some rows, without the bias; `out` begins with the first of them.
     pub(super) fn new(
         file: &'a Gguf,
-        linear: &Linear,
+        linear: &'a Linear,
         records: &'a [Zeroed<u8>; Activation::ALL.len()],
         rows: Range<usize>,
         out: &'a mut [f32],

@@ -1,5 +1,7 @@
 //! The weights of a model: matrices stay in the mapped file, vectors are converted to f32 once.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use fastq_kernels::elementwise::{layer_norm, rms_norm};
 use fastq_kernels::{Cpu, Format, Matrix};
@@ -7,10 +9,11 @@ use fastq_kernels::{Cpu, Format, Matrix};
 use super::arch::{Gate, NormKind, NormPlacement};
 use super::mixers::delta_net::DeltaNetWeights;
 use super::mixers::short_conv::ShortConvWeights;
+use super::replace::Replacements;
 use super::rope::RopeTable;
 use super::spec::{Attention, Experts, FeedForward, Mixer, ModelSpec};
 use super::tensors::{Role, TENSORS};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, TensorInfo};
 use crate::machine::FreeMemory;
 use crate::memory::human;
 use crate::{Error, Result};
@@ -19,6 +22,8 @@ use crate::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Linear {
     tensor: usize,
+    /// All data of the tensor where they are not those of the file.
+    replaced: Option<Arc<[u8]>>,
     /// First row of the tensor that is used.
     start: usize,
     /// Type of its blocks.
@@ -32,11 +37,15 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// The matrix `(rows, k)` in the map.
-    pub fn matrix<'a>(&self, file: &'a Gguf) -> Matrix<'a> {
+    /// The matrix `(rows, k)` in the map, or what was put in its place.
+    pub fn matrix<'a>(&'a self, file: &'a Gguf) -> Matrix<'a> {
         let info = self.format.info();
         let row = self.k / info.block * info.bytes;
-        let data = &file.tensor_data(&file.tensors()[self.tensor])[self.start * row..(self.start + self.rows) * row];
+        let data = match &self.replaced {
+            Some(data) => data,
+            None => file.tensor_data(&file.tensors()[self.tensor]),
+        };
+        let data = &data[self.start * row..(self.start + self.rows) * row];
         Matrix { format: self.format, rows: self.rows, k: self.k, data }
     }
 
@@ -70,7 +79,8 @@ impl Linear {
     /// `rows` rows from `start` on.
     fn part(&self, start: usize, rows: usize) -> Linear {
         let bias = self.bias.as_ref().map(|bias| bias[start..start + rows].to_vec());
-        Linear { start: self.start + start, rows, bias, ..*self }
+        let replaced = self.replaced.clone();
+        Linear { start: self.start + start, rows, bias, replaced, ..*self }
     }
 }
 
@@ -296,18 +306,34 @@ pub struct Weights {
 pub(super) struct Loader<'a> {
     file: &'a Gguf,
     spec: &'a ModelSpec,
+    replaced: &'a Replacements,
     used: Vec<bool>,
     owned_bytes: u64,
 }
 
 impl Loader<'_> {
+    /// Type and data of a tensor, and the data where they are not those of the file.
+    fn source(&self, tensor: &TensorInfo) -> Result<(Format, Option<Arc<[u8]>>)> {
+        let replaced = self.replaced.get(&tensor.name);
+        let ty = replaced.map_or(tensor.ty, |replaced| replaced.ty);
+        match ty.kernel() {
+            Some(format) => Ok((format, replaced.map(|replaced| Arc::clone(&replaced.data)))),
+            None => Err(Error::Internal(format!("{} lost its type", tensor.name))),
+        }
+    }
+
     fn vector(&mut self, role: Role, layer: usize) -> Result<Option<Vec<f32>>> {
         let Some((index, tensor)) = role.entry().find(self.file, self.spec, layer)? else { return Ok(None) };
-        let Some(format) = tensor.ty.kernel() else {
-            return Err(Error::Internal(format!("{} lost its type", tensor.name)));
-        };
+        let (format, replaced) = self.source(tensor)?;
+        if format.info().block != 1 {
+            return Err(Error::Argument(format!(
+                "tensor {} must be replaced by F32, F16 or BF16, found {}",
+                tensor.name,
+                format.info().name
+            )));
+        }
         self.used[index] = true;
-        let data = self.file.tensor_data(tensor);
+        let data = replaced.as_deref().unwrap_or(self.file.tensor_data(tensor));
         let len = data.len() / format.info().bytes;
         let mut out = Vec::new();
         let refused = |_| Error::Memory(format!("the system refused {len} values for tensor {}", tensor.name));
@@ -320,16 +346,14 @@ impl Loader<'_> {
 
     fn linear(&mut self, role: Role, bias: Option<Role>, layer: usize) -> Result<Option<Linear>> {
         let Some((index, tensor)) = role.entry().find(self.file, self.spec, layer)? else { return Ok(None) };
-        let Some(format) = tensor.ty.kernel() else {
-            return Err(Error::Internal(format!("{} lost its type", tensor.name)));
-        };
+        let (format, replaced) = self.source(tensor)?;
         self.used[index] = true;
         let too_large =
             |_| self.file.tensor_error(tensor, format!("tensor {} does not fit the address space", tensor.name));
         let (rows, k) =
             (usize::try_from(tensor.rows()).map_err(too_large)?, usize::try_from(tensor.k()).map_err(too_large)?);
         let bias = bias.map(|bias| self.vector(bias, layer)).transpose()?.flatten();
-        Ok(Some(Linear { tensor: index, start: 0, format, rows, k, bias }))
+        Ok(Some(Linear { tensor: index, replaced, start: 0, format, rows, k, bias }))
     }
 
     pub(super) fn norm(&mut self, weight: Role, bias: Option<Role>, layer: usize) -> Result<Option<Norm>> {
@@ -465,11 +489,16 @@ impl Loader<'_> {
 }
 
 impl Weights {
-    /// Finds and checks every tensor, and converts the vectors.
+    /// Finds and checks every tensor, and converts the vectors. What is `replaced` was checked.
     ///
     /// # Errors
     /// As [`Entry::find`](super::tensors::Entry::find); [`Error::Memory`] when the vectors need more than `free`.
-    pub fn load(file: &Gguf, spec: &ModelSpec, free: Option<FreeMemory>) -> Result<Weights> {
+    pub(super) fn load(
+        file: &Gguf,
+        spec: &ModelSpec,
+        free: Option<FreeMemory>,
+        replaced: &Replacements,
+    ) -> Result<Weights> {
         // All shapes before any conversion.
         let mut vectors = 0u64;
         for entry in TENSORS {
@@ -485,7 +514,7 @@ impl Weights {
             let (needed, left) = (human(vectors), human(free.bytes));
             return Err(Error::Memory(format!("norms and biases need {needed}, available {left} ({})", free.bound)));
         }
-        let mut loader = Loader { file, spec, used: vec![false; file.tensors().len()], owned_bytes: 0 };
+        let mut loader = Loader { file, spec, replaced, used: vec![false; file.tensors().len()], owned_bytes: 0 };
         let embedding = loader.need_linear(Role::Embedding, None, 0)?;
         let role = match spec.architecture.output_norm_as_embedding_norm {
             true => Role::EmbeddingNorm,
@@ -526,6 +555,16 @@ impl Weights {
             parameters: tensors().filter(|(_, used)| **used).map(|(tensor, _)| tensor.elements()).sum(),
             owned_bytes,
         })
+    }
+
+    /// Cosines and sines of all rotations at a position.
+    pub(super) fn angles(&self, position: usize, mut cos: &mut [f32], mut sin: &mut [f32]) {
+        for table in &self.ropes {
+            let (own_cos, own_sin);
+            (own_cos, cos) = cos.split_at_mut(table.pairs());
+            (own_sin, sin) = sin.split_at_mut(table.pairs());
+            table.fill(position, own_cos, own_sin);
+        }
     }
 
     /// Pairs of all rotations before number `rope`.
