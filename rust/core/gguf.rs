@@ -16,9 +16,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod draft;
 mod getters;
+mod journal;
 mod mapped;
 mod partial;
+mod positioned;
 mod reader;
 mod split;
 pub mod types;
@@ -26,6 +29,7 @@ pub mod value;
 pub mod writer;
 mod wrong;
 
+pub use draft::Draft;
 pub use mapped::Bytes;
 pub(crate) use mapped::io_error;
 pub use reader::{
