@@ -31,7 +31,8 @@ mod wrong;
 
 pub use draft::Draft;
 pub use mapped::Bytes;
-pub(crate) use mapped::io_error;
+pub(crate) use mapped::{io_error, load as load_bytes};
+pub(crate) use reader::Quoted;
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };
@@ -42,7 +43,7 @@ pub use writer::{Output, Writer};
 
 use crate::{Error, Interrupt, Never, Result};
 use mapped::Identity;
-use reader::{Header, Pair, Quoted};
+use reader::{Header, Pair};
 
 /// How to open a file.
 #[derive(Clone, Copy)]

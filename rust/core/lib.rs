@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod error;
 pub mod generate;
 pub mod gguf;
+pub mod imatrix;
 pub mod interrupt;
 pub mod kv_cache;
 pub mod machine;

@@ -73,7 +73,7 @@ impl std::fmt::Debug for Bytes {
 
 /// What tells whether a file is still the one that was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     device: u64,
     inode: u64,
     size: u64,
@@ -119,7 +119,7 @@ impl Identity {
 }
 
 /// Opens, checks and maps (or reads) a file.
-pub(super) fn load(path: &Path, mmap: bool, interrupt: &dyn Interrupt) -> Result<(Bytes, Identity)> {
+pub(crate) fn load(path: &Path, mmap: bool, interrupt: &dyn Interrupt) -> Result<(Bytes, Identity)> {
     let file = open(path)?;
     let metadata = file.metadata().map_err(|source| io_error(path, source))?;
     regular(path, &metadata)?;
