@@ -24,6 +24,7 @@ mod partial;
 mod positioned;
 mod reader;
 mod split;
+mod tensor_reader;
 pub mod types;
 pub mod value;
 pub mod writer;
@@ -37,6 +38,7 @@ pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };
 pub use split::MAX_SHARDS;
+pub use tensor_reader::TensorReader;
 pub use types::{Stored, TensorType};
 pub use value::{Array, StringArray, Value, ValueType};
 pub use writer::{Output, Writer};
