@@ -305,6 +305,8 @@ class FormatInfo:
         block: Weights per block.
         bytes: Bytes per block.
         quantizes: Whether `quantize_array` can make it; all can be decoded and computed with.
+        uses_importance: Whether the importance of the weights changes how they are encoded.
+        needs_importance: Whether it cannot be made without their importance.
     """
 
     name: str
@@ -312,6 +314,8 @@ class FormatInfo:
     block: int
     bytes: int
     quantizes: bool
+    uses_importance: bool
+    needs_importance: bool
 
     @property
     def bits_per_weight(self) -> float:

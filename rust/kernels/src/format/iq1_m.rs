@@ -76,7 +76,7 @@ impl BlockFormat for IQ1_M {
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Nibbles(offset_of!(Block, scales) + 1)];
     // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Missing;
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);

@@ -51,7 +51,7 @@ impl BlockFormat for MXFP4 {
     const BYTES: usize = 17;
     const ACTIVATION: Activation = Activation::Block32;
     const SCALES: &'static [Scale] = &[Scale::Exponent(offset_of!(Block, e))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
