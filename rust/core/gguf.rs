@@ -33,6 +33,7 @@ mod wrong;
 pub use draft::Draft;
 pub use mapped::Bytes;
 pub(crate) use mapped::{io_error, load as load_bytes};
+pub(crate) use partial::write_whole;
 pub(crate) use reader::Quoted;
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,

@@ -21,7 +21,7 @@ mod recipe;
 mod report;
 
 pub use encode::{Encoder, Job, RowEncoder, Rows};
-pub use html::html;
+pub use html::{html, write_html};
 pub use importance::Importance;
 pub use overrides::Overrides;
 pub use plan::{Plan, PlannedTensor, plan};

@@ -163,6 +163,13 @@ impl Partial {
     }
 }
 
+/// Writes a small file of any kind: when it appears, or is replaced, it is whole.
+pub(crate) fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
+    let mut partial = Partial::create(path, data.len() as u64, &[])?;
+    partial.write_at(data, 0)?;
+    partial.finish()
+}
+
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.settled {

@@ -22,8 +22,7 @@ impl Importance {
     /// # Errors
     /// As [`Imatrix::open`]; [`Error::ModelFile`] also for values that are not finite.
     pub fn open(path: &Path, interrupt: &dyn Interrupt) -> Result<Importance> {
-        let importance =
-            Importance { file: path.display().to_string(), matrix: Imatrix::open(path, interrupt)? };
+        let importance = Importance { file: path.display().to_string(), matrix: Imatrix::open(path, interrupt)? };
         let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
         match importance.matrix.entries.iter().find(|(_, entry)| !finite(&entry.sums) || !finite(&entry.counts)) {
             None => Ok(importance),
@@ -42,13 +41,17 @@ impl Importance {
         let Some(entry) = self.matrix.entries.get(&tensor.name) else { return Ok(None) };
         let wrong = |what: String| {
             let (name, file) = (&tensor.name, &self.file);
-            Error::Argument(format!("{file}: {what} for tensor {name:?} of shape {:?}; it was made of another model", tensor.shape))
+            Error::Argument(format!(
+                "{file}: {what} for tensor {name:?} of shape {:?}; it was made of another model",
+                tensor.shape
+            ))
         };
         let k = usize::try_from(tensor.k()).map_err(|_| wrong("it has too few inputs".into()))?;
         let experts = tensor.shape.get(2).copied().unwrap_or(1);
-        let entry = entry.clone().for_rows(&tensor.name, k).map_err(|_| {
-            wrong(format!("the importance matrix has {} inputs", entry.sums.len()))
-        })?;
+        let entry = entry
+            .clone()
+            .for_rows(&tensor.name, k)
+            .map_err(|_| wrong(format!("the importance matrix has {} inputs", entry.sums.len())))?;
         if entry.counts.len() as u64 != experts {
             return Err(wrong(format!("the importance matrix has {} experts", entry.counts.len())));
         }

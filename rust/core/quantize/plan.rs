@@ -55,7 +55,10 @@ pub struct Plan<'a> {
 /// [`Error::Argument`] for options that do not fit the model or each other, [`Error::ModelFile`] where a rule needs what the file does not have.
 pub fn plan<'a>(source: &'a Gguf, options: &'a Options) -> Result<Plan<'a>> {
     if let Some(ty) = source.str("general.type")?.filter(|ty| *ty == "imatrix") {
-        return Err(Error::Argument(format!("{}: expected a model, found a file of type {ty:?}", source.path().display())));
+        return Err(Error::Argument(format!(
+            "{}: expected a model, found a file of type {ty:?}",
+            source.path().display()
+        )));
     }
     let wishes = Wishes {
         target: options.target,
@@ -133,10 +136,14 @@ impl<'a> Plan<'a> {
         let k = tensor.info.k();
         let bytes = ty.row_bytes(k).and_then(|row| row.checked_mul(tensor.info.rows())).ok_or_else(|| {
             let name = &tensor.info.name;
-            Error::Argument(format!("tensor {name:?}: rows of {k} weights are not a multiple of the {} of {ty}", ty.block()))
+            Error::Argument(format!(
+                "tensor {name:?}: rows of {k} weights are not a multiple of the {} of {ty}",
+                ty.block()
+            ))
         })?;
         (tensor.ty, tensor.bytes) = (ty, bytes);
-        let known = match self.options.importance.as_ref().filter(|_| tensor.is_encoded()) {
+        let uses = tensor.is_encoded() && ty.kernel().is_some_and(|format| format.info().uses_importance);
+        let known = match self.options.importance.as_ref().filter(|_| uses) {
             // The embedding is looked up, not multiplied with, so what an importance matrix has of it counts only where it fits.
             Some(importance) => match importance.of(&tensor.info) {
                 Err(_) if tensor.info.name.ends_with("token_embd.weight") => false,
@@ -145,7 +152,8 @@ impl<'a> Plan<'a> {
             None => false,
         };
         tensor.importance = known;
-        tensor.lacks_importance = !known && tensor.is_encoded() && needs_importance(&tensor.info.name, ty, self.options.target);
+        tensor.lacks_importance =
+            !known && tensor.is_encoded() && needs_importance(&tensor.info.name, ty, self.options.target);
         Ok(())
     }
 
@@ -200,15 +208,20 @@ impl<'a> Plan<'a> {
         }
         let (count, names) = list(&|tensor| tensor.fallback.is_some());
         if count > 0 {
-            warnings.push(format!("{count} tensors get another type than the target says, because of the length of their rows ({names})"));
+            warnings.push(format!(
+                "{count} tensors get another type than the target says, because of the length of their rows ({names})"
+            ));
         }
         let (count, names) = list(&|tensor| tensor.lacks_importance);
         if count > 0 {
-            warnings.push(format!("{count} tensors get a type that needs an importance matrix which is not there ({names})"));
+            warnings.push(format!(
+                "{count} tensors get a type that needs an importance matrix which is not there ({names})"
+            ));
         }
         let (count, names) = list(&|tensor| {
-            let used = tensor.is_encoded() && tensor.ty.block() > 1 && !recipe::is_vocabulary(&tensor.info.name);
-            self.options.importance.is_some() && used && !tensor.importance && !tensor.lacks_importance
+            let uses = tensor.is_encoded() && tensor.ty.kernel().is_some_and(|format| format.info().uses_importance);
+            let expected = self.options.importance.is_some() && uses && !recipe::is_vocabulary(&tensor.info.name);
+            expected && !tensor.importance && !tensor.lacks_importance
         });
         if count > 0 {
             warnings.push(format!("{count} tensors are not in the importance matrix ({names})"));
@@ -238,9 +251,6 @@ impl<'a> Plan<'a> {
     pub(super) fn writer(&self) -> Result<Writer<'a>> {
         let mut writer = Writer::with_metadata_of(self.source);
         writer.protect(self.source);
-        for key in ["split.no", "split.count", "split.tensors.count"] {
-            writer.remove(key);
-        }
         if let Some(file_type) = self.options.target.file_type() {
             self.describe(&mut writer, file_type)?;
         }
@@ -268,7 +278,8 @@ impl<'a> Plan<'a> {
         writer.set("fastq.quantize.target", self.options.target.name())?;
         writer.set("fastq.quantize.method", self.options.method.name())?;
         if !self.options.overrides.is_empty() {
-            let overrides = self.options.overrides.iter().map(|(pattern, format)| format!("{pattern}={}", format.name()));
+            let overrides =
+                self.options.overrides.iter().map(|(pattern, format)| format!("{pattern}={}", format.name()));
             writer.set("fastq.quantize.overrides", Value::Array(Array::from_strings(overrides.collect::<Vec<_>>())))?;
         }
         Ok(())
@@ -291,5 +302,5 @@ fn needs_importance(name: &str, ty: TensorType, target: Target) -> bool {
         Format::Q2_K => target == Target::Preset(Preset::Q2_K_S),
         _ => false,
     };
-    poor && !recipe::is_vocabulary(name)
+    format.info().needs_importance || (poor && !recipe::is_vocabulary(name))
 }

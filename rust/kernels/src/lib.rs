@@ -25,6 +25,7 @@
 )]
 
 pub mod activation;
+pub mod affine;
 mod ahead;
 pub mod attention;
 pub mod distortion;

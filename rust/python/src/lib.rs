@@ -7,6 +7,8 @@ mod formats;
 mod interrupt;
 mod json;
 mod options;
+mod progress;
+mod quantize;
 
 use pyo3::prelude::*;
 
@@ -25,6 +27,8 @@ mod _fastq {
     use super::main;
     #[pymodule_export]
     use super::options::Options;
+    #[pymodule_export]
+    use super::quantize::{presets, quantize_file, report_html};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
