@@ -1,5 +1,6 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
+mod affine;
 mod engine;
 mod error;
 mod files;
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 mod _fastq {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::affine::affine;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
     #[pymodule_export]

@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         target: Target::from_name(&arguments.target, arguments.pure)?,
         method: arguments.method,
         importance,
-        overrides: Overrides::new(&arguments.overrides)?,
+        overrides: Overrides::new(arguments.overrides)?,
         output_type: arguments.output_type,
         embedding_type: arguments.embedding_type,
         threads: arguments.threads,
