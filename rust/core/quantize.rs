@@ -11,15 +11,20 @@
 //! # Ok::<(), fastq_core::Error>(())
 //! ```
 
+mod calibration;
 mod encode;
 mod html;
 mod importance;
+mod inputs;
+mod layered;
 mod overrides;
 mod plan;
 mod preset;
 mod recipe;
 mod report;
+mod scaling;
 
+pub use calibration::Calibration;
 pub use encode::{Encoder, Job, RowEncoder, Rows};
 pub use html::{html, write_html};
 pub use importance::Importance;
@@ -37,24 +42,37 @@ use crate::gguf::Draft;
 use crate::machine::{Machine, peak_rss_bytes};
 use crate::pool::Pool;
 use crate::{Error, Interrupt, Progress, Result};
-use encode::{Done, Rtn};
+use encode::{Done, Rtn, Search};
+use layered::{Candidate, Layered};
 
 /// How weights become integers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Method {
     /// Rounding to nearest with the scales that ggml's quantizers find: the bytes of `llama-quantize`, with and without an importance matrix.
-    #[default]
     Rtn,
+    /// A wider search for scales, weighted by the importance of the columns: less error on the same grid.
+    Search,
+    /// Compensation of every weight's error by the weights behind it (GPTQ), with the inputs that the quantized layers before give.
+    Feedback,
+    /// Columns are scaled by the size of their inputs, and the norm before them takes that back (AWQ); then as `Search`.
+    Awq,
+    /// Of each matrix the encoding with the least error at the outputs, on text that the others were not made with.
+    #[default]
+    Auto,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: &'static [Method] = &[Method::Rtn];
+    pub const ALL: &'static [Method] = &[Method::Rtn, Method::Search, Method::Feedback, Method::Awq, Method::Auto];
 
     /// Its name, `"rtn"`.
     pub const fn name(self) -> &'static str {
         match self {
             Method::Rtn => "rtn",
+            Method::Search => "search",
+            Method::Feedback => "feedback",
+            Method::Awq => "awq",
+            Method::Auto => "auto",
         }
     }
 
@@ -69,10 +87,41 @@ impl Method {
         })
     }
 
-    fn encoder(self) -> Box<dyn Encoder> {
+    /// Whether text is needed: the inputs of the layers.
+    pub const fn needs_calibration(self) -> bool {
+        matches!(self, Method::Feedback | Method::Awq)
+    }
+
+    /// Whether columns are scaled.
+    const fn scales(self) -> bool {
+        matches!(self, Method::Awq)
+    }
+
+    /// The encodings of which the best is taken.
+    const fn candidates(self) -> &'static [Candidate] {
         match self {
-            Method::Rtn => Box::new(Rows(Rtn)),
+            Method::Rtn => &[Candidate::Rtn],
+            Method::Search | Method::Awq => &[Candidate::Search],
+            Method::Feedback => &[Candidate::Feedback],
+            Method::Auto => &[Candidate::Search, Candidate::Rtn, Candidate::Feedback],
         }
+    }
+
+    /// Makes the data.
+    fn encoder(self, plan: &Plan<'_>, interrupt: &dyn Interrupt) -> Result<Box<dyn Encoder>> {
+        Ok(match (self, &plan.options().calibration) {
+            (Method::Rtn, _) => Box::new(Rows(Rtn)),
+            (Method::Search | Method::Auto, None) | (Method::Search, _) => Box::new(Rows(Search)),
+            (Method::Feedback | Method::Awq | Method::Auto, Some(calibration)) => {
+                Box::new(Layered::new(self, plan, calibration, interrupt)?)
+            }
+            (Method::Feedback | Method::Awq, None) => {
+                return Err(Error::Argument(format!(
+                    "method {:?} needs text to calibrate with (calibration=, --calibration)",
+                    self.name()
+                )));
+            }
+        })
     }
 }
 
@@ -85,6 +134,8 @@ pub struct Options {
     pub method: Method,
     /// How much every input of the matrices matters.
     pub importance: Option<Importance>,
+    /// Text that shows what the inputs of the layers are.
+    pub calibration: Option<Calibration>,
     /// Types of single tensors.
     pub overrides: Overrides,
     /// Type of `output.weight`, and of the embedding where that is the output, too.
@@ -98,12 +149,13 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// `Q4_K_M` by rounding.
+    /// `Q4_K_M`, by search.
     fn default() -> Options {
         Options {
             target: Target::Preset(Preset::Q4_K_M),
             method: Method::default(),
             importance: None,
+            calibration: None,
             overrides: Overrides::default(),
             output_type: None,
             embedding_type: None,
@@ -122,7 +174,9 @@ impl Default for Options {
 /// Those of [`Plan::check`]; [`Error::ModelFile`] for weights that are NaN or infinite, or that the type cannot hold; [`Error::Io`] (a full disk, a
 /// read-only target), [`Error::Argument`] (a target that is the source), [`Error::Memory`], [`Error::Cancelled`].
 pub fn run(plan: &Plan<'_>, path: &Path, interrupt: &dyn Interrupt, progress: &dyn Progress) -> Result<Report> {
-    run_with(plan, path, &mut *plan.method().encoder(), interrupt, progress)
+    plan.check()?;
+    let mut encoder = plan.method().encoder(plan, interrupt)?;
+    run_with(plan, path, &mut *encoder, interrupt, progress)
 }
 
 /// [`run`] with another way to make the data of the tensors.
@@ -174,13 +228,12 @@ fn write(
     progress: &dyn Progress,
 ) -> Result<Vec<Done>> {
     let total = plan.tensors().iter().map(|tensor| tensor.info.elements()).sum();
-    let (mut before, mut all) = (0, Vec::new());
+    let (mut before, mut all) = (0, vec![Done::Copied; plan.tensors().len()]);
     if draft.resumed() > 0 {
         progress.report("resuming", draft.resumed() as u64, plan.tensors().len() as u64);
     }
-    for (index, tensor) in plan.tensors().iter().enumerate() {
-        let noted = draft.note(index).and_then(Done::from_note);
-        let done = match noted {
+    for index in encoder.order(plan) {
+        all[index] = match draft.note(index).and_then(Done::from_note) {
             Some(done) => done,
             None => {
                 let report = |weights: u64| progress.report("quantizing", before + weights, total);
@@ -190,8 +243,7 @@ fn write(
                 done
             }
         };
-        all.push(done);
-        before += tensor.info.elements();
+        before += plan.tensors()[index].info.elements();
         progress.report("quantizing", before, total);
     }
     Ok(all)

@@ -99,6 +99,21 @@ impl Draft {
         self.places.get(tensor)?.note.as_deref()
     }
 
+    /// The data of a tensor that is complete; `None` when it is not, or there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Memory`].
+    pub fn completed(&self, tensor: usize) -> Result<Option<Vec<u8>>> {
+        let Some(place) = self.places.get(tensor).filter(|place| place.note.is_some()) else { return Ok(None) };
+        let refused = || Error::Memory(format!("the system refused {} bytes for {}", place.bytes, Quoted(&place.name)));
+        let len = usize::try_from(place.bytes).map_err(|_| refused())?;
+        let mut data = Vec::new();
+        data.try_reserve_exact(len).map_err(|_| refused())?;
+        data.resize(len, 0);
+        self.partial.read_at(&mut data, place.start)?;
+        Ok(Some(data))
+    }
+
     /// Writes a part of a tensor, `at` bytes from its beginning. Every part has to be written.
     ///
     /// # Errors

@@ -23,6 +23,11 @@ pub trait Encoder {
     /// # Errors
     /// Those of [`Job`], and its own.
     fn encode(&mut self, job: &mut Job<'_>) -> Result<Done>;
+
+    /// The numbers of the tensors in the order in which they are asked for.
+    fn order(&self, plan: &Plan<'_>) -> Vec<usize> {
+        (0..plan.tensors().len()).collect()
+    }
 }
 
 /// Makes blocks of single rows, which know nothing of each other.
@@ -193,6 +198,34 @@ impl<'a> Job<'a> {
             None => Ok(()),
             Some((at, value)) => Err(self.not_finite(rows.start + (at / k) as u64, at % k, value)),
         }
+    }
+
+    /// Data that tensor number `index` has in the new file, in this run or an earlier one; `None` while they are not complete.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Memory`].
+    pub fn completed(&self, index: usize) -> Result<Option<Vec<u8>>> {
+        self.draft.completed(index)
+    }
+
+    /// At most `count` rows `(rows, k)` of a tensor of the source, evenly spread.
+    ///
+    /// # Errors
+    /// As for [`read`](Job::read); [`Error::Internal`] when there is no such tensor.
+    pub fn sample(&mut self, name: &str, count: usize) -> Result<Vec<f32>> {
+        let lost = || Error::Internal(format!("there are no weights {name:?} to sample"));
+        let info = self.plan.source().tensor(name).ok_or_else(lost)?;
+        let format = info.ty.kernel().ok_or_else(lost)?;
+        let k = usize::try_from(info.k()).map_err(|_| lost())?;
+        let row_bytes = format.row_bytes(k).ok_or_else(lost)?;
+        let rows = info.rows().min(count as u64);
+        let (mut bytes, mut out) = (buffer(row_bytes, 0u8)?, buffer(rows as usize * k, 0.0)?);
+        for (i, out) in out.chunks_exact_mut(k).enumerate() {
+            let row = i as u64 * info.rows() / rows;
+            self.reader.read(info, row * row_bytes as u64, &mut bytes)?;
+            format.dequantize(&bytes, out);
+        }
+        Ok(out)
     }
 
     /// Writes rows of the result, from row `first` on.
@@ -368,6 +401,27 @@ impl<E: RowEncoder> Encoder for Rows<E> {
             job.report(first * k as u64);
         }
         Ok(Done::Encoded(sum))
+    }
+}
+
+/// The method [`Search`](super::Method::Search), for formats that have a grid; the others are rounded as by ggml.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search;
+
+impl RowEncoder for Search {
+    fn encode(
+        &self,
+        cpu: Cpu,
+        format: Format,
+        values: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [u8],
+    ) -> Result<(), String> {
+        if format.scalar().is_none() {
+            return Rtn.encode(cpu, format, values, importance, out);
+        }
+        fastq_kernels::quantize::search(cpu, format, values.len(), importance, values, out);
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the inputs of a layer's matrices say about their columns: Gram matrices over the calibration text.
 
-use fastq_kernels::gram::accumulate;
+use fastq_kernels::quantize::accumulate;
 
 use crate::memory::{Zeroed, human};
 use crate::model::{Input, Observer};
@@ -11,6 +11,9 @@ use crate::{Error, Result};
 const STRETCH: usize = 512;
 /// Every so many stretches are one of the test.
 const TEST: usize = 6;
+
+/// Rows of a Gram matrix that a thread computes at once.
+const PIECE: usize = 16;
 
 /// The inputs that some matrices share.
 pub(super) struct Inputs {
@@ -70,11 +73,13 @@ impl Observer for Collector {
             let count = ((stretch + 1) * STRETCH - *rows).min(left.len() / k);
             let (x, rest) = left.split_at(count * k);
             let gram = if stretch % TEST == TEST - 1 { &mut *test } else { &mut *train };
-            let pieces = fastq_kernels::gram::pieces(k);
+            let pieces = k.div_ceil(PIECE);
             let out = Disjoint::new(gram);
             let cpu = input.cpu;
             input.pool.run(pieces, input.interrupt, |piece, _| {
-                let rows = fastq_kernels::gram::rows(k, piece);
+                // From both ends, since rows of the lower triangle grow.
+                let piece = if piece % 2 == 0 { piece / 2 } else { pieces - 1 - piece / 2 };
+                let rows = piece * PIECE..k.min((piece + 1) * PIECE);
                 // SAFETY: the pieces are disjoint ranges of rows.
                 let out = unsafe { out.slice(rows.start * k..rows.end * k) };
                 accumulate(cpu, x, k, rows, out);

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use fastq_kernels::quantize::{Feedback, ROWS, feedback, inverse_factor, loss, search};
 use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
-use super::encode::{Done, Encoder, Job, Rows, buffer};
+use super::Method;
+use super::calibration::{CHUNK, Calibration};
+use super::encode::{Done, Encoder, Job, Rows, Search, buffer};
 use super::inputs::{Collector, Inputs};
 use super::plan::Plan;
 use super::scaling::{Scaling, scaled_norm};
-use super::{Method, Search};
 use crate::gguf::TensorType;
-use crate::model::{LayerStates, Model, Replacement};
+use crate::machine::Machine;
+use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::{Disjoint, Pool};
 use crate::{Error, Interrupt, Result};
 
@@ -47,15 +49,17 @@ fn layer_of(name: &str) -> Option<usize> {
 }
 
 impl Layered {
-    /// Calibrates with `texts` on the model of the source.
+    /// Calibrates on the model of the source.
     pub(super) fn new(
         method: Method,
-        model: Model,
-        texts: &[Vec<u32>],
-        memory: u64,
+        plan: &Plan<'_>,
+        calibration: &Calibration,
         interrupt: &dyn Interrupt,
     ) -> Result<Layered> {
-        let states = model.embed_states(texts, interrupt)?;
+        let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
+        let model = Model::load(plan.source().path(), &options, interrupt)?;
+        let memory = Machine::this().free_memory().map_or(u64::MAX, |free| free.bytes / 2);
+        let states = model.embed_states(&calibration.pieces(&model, interrupt)?, interrupt)?;
         Ok(Layered {
             method,
             model,
@@ -80,7 +84,8 @@ impl Layered {
             // Of a layer that an earlier run completed, the data are in the file.
             let prefix = format!("blk.{next}.");
             for (index, tensor) in job.plan().tensors().iter().enumerate() {
-                if tensor.info.name.starts_with(&prefix) && !self.made.contains_key(&tensor.info.name)
+                if tensor.info.name.starts_with(&prefix)
+                    && !self.made.contains_key(&tensor.info.name)
                     && let Some(data) = job.completed(index)?
                 {
                     self.made.insert(tensor.info.name.clone(), Replacement { ty: tensor.ty, data: data.into() });
@@ -121,10 +126,9 @@ impl Layered {
             return Ok(Arc::clone(factor));
         }
         let Inputs { k, train, tensors, .. } = &self.inputs[index];
-        let factor = factor_of(train, *k, cpu, pool, interrupt)
-            .map_err(|error| error.unwrap_or_else(|| {
-                Error::Internal(format!("the inputs of {} have no factor", tensors.join(", ")))
-            }))?;
+        let factor = factor_of(train, *k, cpu, pool, interrupt).map_err(|error| {
+            error.unwrap_or_else(|| Error::Internal(format!("the inputs of {} have no factor", tensors.join(", "))))
+        })?;
         let factor = Arc::new(factor);
         self.factors[index] = Some(Arc::clone(&factor));
         Ok(factor)
@@ -140,7 +144,7 @@ impl Layered {
         let rows_of_expert = total / inputs.len();
         let given = job.importance()?;
         let scales = self.scaling.values().find(|scaling| scaling.tensors.contains(&name)).map(|s| s.scales.clone());
-        let candidates = self.method.candidates(format);
+        let candidates = self.method.candidates();
         let mut outs: Vec<Vec<u8>> = Vec::new();
         for _ in candidates {
             outs.push(buffer(total * row_bytes, 0u8)?);
@@ -188,7 +192,9 @@ impl Layered {
                         };
                         let w = &w[range.start * k..range.end * k];
                         match (candidate, factor) {
-                            (Candidate::Feedback, Some(factor)) => feedback(cpu, format, Feedback { k, factor }, w, out),
+                            (Candidate::Feedback, Some(factor)) => {
+                                feedback(cpu, format, Feedback { k, factor }, w, out)
+                            }
                             (Candidate::Search, _) => search(cpu, format, k, Some(importance), w, out),
                             _ => {
                                 for (w, out) in w.chunks_exact(k).zip(out.chunks_exact_mut(row_bytes)) {

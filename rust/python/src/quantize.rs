@@ -36,6 +36,7 @@ pub(crate) fn quantize_file(
         target: Target::from_name(target, pure).map_err(convert)?,
         method: Method::from_name(method).map_err(convert)?,
         importance: None,
+        calibration: None,
         overrides: Overrides::new(overrides).map_err(convert)?,
         output_type: ty(output_type)?,
         embedding_type: ty(embedding_type)?,

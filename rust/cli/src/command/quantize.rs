@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fastq_core::gguf::{Gguf, OpenOptions};
-use fastq_core::quantize::{self, Importance, Method, Options, Overrides, Report, Target};
+use fastq_core::quantize::{self, Calibration, Importance, Method, Options, Overrides, Report, Target};
 use fastq_kernels::Format;
 
 use crate::progress::Bar;
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// An importance matrix, made by `fastq calibrate` or llama-imatrix
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
+    /// Text to calibrate with, of the kind that the model will meet; needed by the methods feedback and awq
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// How weights become integers
     #[arg(long, value_name = "NAME", default_value = Method::default().name(), value_parser = methods())]
     method: Method,
@@ -77,10 +80,12 @@ fn pair(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let computing = Computing::begin();
     let importance = arguments.imatrix.as_deref().map(|path| Importance::open(path, &computing)).transpose()?;
+    let calibration = arguments.calibration.as_deref().map(read_calibration).transpose()?;
     let options = Options {
         target: Target::from_name(&arguments.target, arguments.pure)?,
         method: arguments.method,
         importance,
+        calibration,
         overrides: Overrides::new(arguments.overrides)?,
         output_type: arguments.output_type,
         embedding_type: arguments.embedding_type,
@@ -116,6 +121,11 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         terminal::print_line(&to_text(&report))?;
     }
     Ok(0)
+}
+
+fn read_calibration(path: &std::path::Path) -> Outcome<Calibration> {
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::Error(format!("{}: {error}", path.display())))?;
+    Ok(Calibration::new(path.display().to_string(), text))
 }
 
 /// Writes the page whole or not at all.
