@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from fastq import quant
 from fastq._fastq import __version__
 from fastq.errors import (
     Cancelled,
@@ -20,6 +21,7 @@ from fastq.errors import (
 from fastq.files import cpu_info, default_model, doctor, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
 from fastq.model import Model, Stream
+from fastq.quantize import quantize
 
 # `import fastq` takes milliseconds, because nothing here imports `typing`, `dataclasses` or `logging`.
 TYPE_CHECKING = False
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         FormatInfo,
         MemoryPlan,
         ModelInfo,
+        QuantizedTensor,
+        QuantizeResult,
         TensorInfo,
         Timings,
         Usage,
@@ -52,6 +56,8 @@ __all__ = [
     "Model",
     "ModelFileError",
     "ModelInfo",
+    "QuantizeResult",
+    "QuantizedTensor",
     "Stream",
     "TemplateError",
     "TensorInfo",
@@ -67,6 +73,8 @@ __all__ = [
     "formats",
     "inspect",
     "plan",
+    "quant",
+    "quantize",
     "quantize_array",
 ]
 

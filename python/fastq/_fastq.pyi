@@ -1,6 +1,6 @@
 """The compiled part of fastq. Private: use the names in :mod:`fastq`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -80,7 +80,29 @@ def plan(
     path: str, context: int | None, mmap: bool, prefill_chunk: int, kv: str, architecture: str | None
 ) -> dict[str, Any]: ...
 def default_model() -> str: ...
-def formats() -> list[tuple[str, int, int, int, bool]]: ...
-def quantize_array(values: NDArray[np.float32], format: str) -> NDArray[np.uint8]: ...
+def formats() -> list[tuple[str, int, int, int, bool, bool, bool]]: ...
+def quantize_array(
+    values: NDArray[np.float32], format: str, importance: NDArray[np.float32] | None
+) -> NDArray[np.uint8]: ...
 def dequantize_array(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
+def affine(
+    values: NDArray[np.float32], size: int, bits: int, signed: bool, symmetric: bool, half_scales: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int16]]: ...
+def quantize_file(
+    source: str,
+    output: str,
+    target: str,
+    imatrix: str | None,
+    method: str,
+    overrides: list[tuple[str, str]],
+    output_type: str | None,
+    embedding_type: str | None,
+    pure: bool,
+    allow_requantize: bool,
+    threads: int | None,
+    dry_run: bool,
+    progress: Callable[[str, int, int], None] | None,
+) -> str: ...
+def presets() -> list[tuple[str, int, str]]: ...
+def report_html(report: str, points: list[tuple[str, int, float]], path: str | None) -> str: ...
 def main(arguments: list[str]) -> int: ...

@@ -27,26 +27,34 @@ def formats() -> list[FormatInfo]:
     return [FormatInfo(*entry) for entry in _fastq.formats()]
 
 
-def quantize_array(values: NDArray[np.float32], format: str) -> NDArray[np.uint8]:  # noqa: A002 - the field's word
-    """Encode rows of weights, byte for byte as ggml's reference quantizer does.
+def quantize_array(
+    values: NDArray[np.float32],
+    format: str,  # noqa: A002 - the field's word
+    importance: NDArray[np.float32] | None = None,
+) -> NDArray[np.uint8]:
+    """Encode rows of weights, byte for byte as ggml's quantizers do.
 
     Args:
         values: float32 ``(rows, k)`` or ``(k,)``; ``k`` is a multiple of the format's block.
         format: Name of the format in any case, such as ``"Q4_K"``.
+        importance: float32 ``(k,)``, not negative: how much an error of each weight of a row matters, such as the mean square of
+            the input that it is multiplied with. Formats for which ggml ignores it ignore it: see
+            `FormatInfo.uses_importance` and `FormatInfo.needs_importance`.
 
     Returns:
         uint8 ``(rows, row_bytes)`` or ``(row_bytes,)``.
 
     Raises:
-        ValueError: The format is unknown or has no quantizer, or ``k`` is not a multiple of its block.
-        TypeError: ``values`` is not a float32 array of one or two dimensions.
+        ValueError: The format is unknown or has no quantizer, ``k`` is not a multiple of its block, ``importance`` has another
+            length, or there is none and the format needs it.
+        TypeError: ``values`` is not a float32 array of one or two dimensions, or ``importance`` not one of one dimension.
 
     Example:
         >>> import fastq, numpy as np
         >>> fastq.quantize_array(np.ones((2, 64), np.float32), "Q8_0").shape
         (2, 68)
     """
-    return _fastq.quantize_array(values, format)
+    return _fastq.quantize_array(values, format, importance)
 
 
 def dequantize_array(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]:  # noqa: A002 - the field's word

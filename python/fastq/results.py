@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ __all__ = [
     "FormatInfo",
     "MemoryPlan",
     "ModelInfo",
+    "QuantizeResult",
+    "QuantizedTensor",
     "TensorInfo",
     "Timings",
     "Usage",
@@ -281,6 +284,124 @@ class FileInfo:
 
 
 @dataclass(frozen=True)
+class QuantizedTensor:
+    """What became of a tensor.
+
+    Attributes:
+        name: Its name.
+        shape: Dimensions in ggml's order: ``shape[0]`` is the contiguous one.
+        source_type: The type it had.
+        type: The type it has.
+        bytes: Size of its data.
+        bits: Bits per weight.
+        error: Sum of the squared differences over the sum of the squared weights; ``None`` where the bytes were copied, or in a dry run.
+        snr_db: The same as signal to noise in decibels; ``None`` also where all is exact.
+        worst: Largest difference of a weight.
+        importance: Whether errors were weighted by an importance matrix.
+        fallback: Why it does not have the type that the target says.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    source_type: str
+    type: str
+    bytes: int
+    bits: float
+    error: float | None
+    snr_db: float | None
+    worst: float | None
+    importance: bool
+    fallback: str | None
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What :func:`fastq.quantize` made, or would make.
+
+    Attributes:
+        source: The model.
+        output: The new file; empty in a dry run.
+        target: What was asked for, such as ``"Q4_K_M"``.
+        method: How weights became integers.
+        source_bytes: Size of the model's files.
+        bytes: Size of the new file.
+        weights: Number of weights.
+        bits_per_weight: Bits of tensor data per weight.
+        error: Squared differences over squared weights, of all that was encoded; ``None`` when nothing was.
+        tensors: The tensors in the order of the file.
+        warnings: What one should know: fallbacks, weights quantized twice, tensors that an importance matrix lacks.
+        resumed: Tensors that an interrupted run had completed.
+        seconds: Wall time.
+        peak_rss_bytes: The largest resident size of the process so far; ``None`` where the system does not say.
+        dry_run: Whether nothing was written.
+    """
+
+    source: str
+    output: str
+    target: str
+    method: str
+    source_bytes: int
+    bytes: int
+    weights: int
+    bits_per_weight: float
+    error: float | None
+    tensors: list[QuantizedTensor] = field(repr=False)
+    warnings: list[str]
+    resumed: int
+    seconds: float
+    peak_rss_bytes: int | None
+    dry_run: bool
+
+    @classmethod
+    def from_json(cls, text: str) -> QuantizeResult:
+        """The result that :meth:`to_dict` gave, as JSON."""
+        import json
+
+        record = json.loads(text)
+        tensors = [QuantizedTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in record.pop("tensors")]
+        return cls(tensors=tensors, **record)
+
+    @property
+    def types(self) -> dict[str, int]:
+        """Number of tensors of each type, the most frequent first."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors:
+            counts[tensor.type] = counts.get(tensor.type, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, ready for JSON."""
+        return asdict(self)
+
+    def html(self, points: Iterable[tuple[str, int, float]] = ()) -> str:
+        """A page that needs nothing else, with bars for size and bits and a table that sorts.
+
+        Args:
+            points: Files for a plot of size against divergence: label, bytes, mean KL divergence.
+        """
+        return self._html(points, None)
+
+    def write_html(self, path: str | os.PathLike[str], points: Iterable[tuple[str, int, float]] = ()) -> None:
+        """Write :meth:`html` to a file, which appears when it is complete.
+
+        Args:
+            path: The file.
+            points: As for :meth:`html`.
+
+        Raises:
+            OSError: The system refuses to write it.
+        """
+        self._html(points, os.fspath(path))
+
+    def _html(self, points: Iterable[tuple[str, int, float]], path: str | None) -> str:
+        import json
+
+        from fastq import _fastq
+
+        return _fastq.report_html(json.dumps(self.to_dict()), list(points), path)
+
+
+@dataclass(frozen=True)
 class CpuInfo:
     """What the processor offers and what fastq uses.
 
@@ -305,6 +426,8 @@ class FormatInfo:
         block: Weights per block.
         bytes: Bytes per block.
         quantizes: Whether `quantize_array` can make it; all can be decoded and computed with.
+        uses_importance: Whether the importance of the weights changes how they are encoded.
+        needs_importance: Whether it cannot be made without their importance.
     """
 
     name: str
@@ -312,6 +435,8 @@ class FormatInfo:
     block: int
     bytes: int
     quantizes: bool
+    uses_importance: bool
+    needs_importance: bool
 
     @property
     def bits_per_weight(self) -> float:

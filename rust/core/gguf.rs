@@ -16,23 +16,30 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod draft;
 mod getters;
+mod journal;
 mod mapped;
 mod partial;
+mod positioned;
 mod reader;
 mod split;
+mod tensor_reader;
 pub mod types;
 pub mod value;
 pub mod writer;
 mod wrong;
 
+pub use draft::Draft;
 pub use mapped::Bytes;
 pub(crate) use mapped::{io_error, load as load_bytes};
+pub(crate) use partial::write_whole;
 pub(crate) use reader::Quoted;
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };
 pub use split::MAX_SHARDS;
+pub use tensor_reader::TensorReader;
 pub use types::{Stored, TensorType};
 pub use value::{Array, StringArray, Value, ValueType};
 pub use writer::{Output, Writer};

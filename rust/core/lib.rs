@@ -12,6 +12,7 @@ pub mod memory;
 pub mod model;
 pub mod pool;
 pub mod progress;
+pub mod quantize;
 pub mod sampler;
 pub mod template;
 pub mod tokenizer;

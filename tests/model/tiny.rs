@@ -4,8 +4,8 @@ use std::path::Path;
 
 use fastq_core::gguf::{Array, TensorType, Value, Writer};
 use fastq_core::{LoadOptions, Model, Never};
-use fastq_kernels::Format;
 use fastq_kernels::testing::{self, Bits, Rng};
+use fastq_kernels::{Cpu, Format};
 
 /// A model to write.
 #[derive(Clone, Debug)]
@@ -367,7 +367,10 @@ impl Tiny {
                     values[..k].fill(f32::NAN);
                 }
                 let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows];
-                if format.quantize(&values, &mut data).is_err() {
+                let rows =
+                    values.chunks_exact(k).zip(data.chunks_exact_mut(format.row_bytes(k).expect("whole blocks")));
+                let cpu = Cpu::detect().expect("a level");
+                if rows.into_iter().any(|(row, out)| format.quantize_row(cpu, row, None, out).is_err()) {
                     data = random_blocks(&mut rng, format, &values, k);
                 }
                 let shape = [k].into_iter().chain(outer).map(|len| len as u64).collect();

@@ -31,4 +31,5 @@ commands! {
     Plan = plan,
     Bench = bench,
     Doctor = doctor,
+    Quantize = quantize,
 }

@@ -168,7 +168,7 @@ fn length(path: &Path, size: u64, longest: usize) -> Result<usize> {
 
 /// Opens a file for reading. The type is looked at first: opening a device can have effects, opening a FIFO waits for a
 /// writer. `O_NONBLOCK` covers the moment between the look and the opening.
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     let metadata = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
     regular(path, &metadata)?;
     let mut options = File::options();

@@ -2,63 +2,128 @@
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::mapped::{Identity, io_error, kind};
+use super::positioned::{read_exact_at, write_all_at};
 use crate::{Error, Result};
+
+/// What a partial file is called after its target: `.NAME.partial-` and the process, or this where another process may go on.
+const DRAFT: &str = "draft";
+/// The same of the journal of a draft.
+const JOURNAL: &str = "journal";
 
 /// A file being written as `.NAME.partial-PID` beside its target. Dropping it unfinished removes it. It is locked while it
 /// is written, which tells a later run that a partial file without lock is left over from a process that was killed.
+///
+/// A draft is one that a later run goes on with: `.NAME.partial-draft`, with a journal of what is complete beside it.
 pub(super) struct Partial {
     file: File,
     path: PathBuf,
+    journal: Option<PathBuf>,
     target: PathBuf,
     written: u64,
     total: u64,
-    finished: bool,
+    /// Whether it has its name, or waits for another run: nothing is removed then.
+    settled: bool,
 }
 
 impl Partial {
-    /// Checks target and space and creates the file. `total` is the size it will have; `parts` must not be the target.
-    pub(super) fn create(target: &Path, total: u64, parts: &[&Path]) -> Result<Partial> {
-        let permissions = check_target(target, parts)?;
-        let Some(name) = target.file_name() else {
-            return Err(Error::Argument(format!("{}: expected the path of a file", target.display())));
-        };
-        let mut prefix = OsString::from(".");
-        prefix.push(name);
-        prefix.push(".partial-");
+    /// Checks target and space and creates the file. `total` is the size it will have; `sources` must not be the target.
+    pub(super) fn create(target: &Path, total: u64, sources: &[&Path]) -> Result<Partial> {
+        let (permissions, prefix) = begin(target, sources)?;
         let folder = folder_of(target);
-        remove_leftovers(folder, &prefix);
-        check_space(folder, target, total)?;
-        prefix.push(std::process::id().to_string());
-        let path = folder.join(prefix);
-        let file = create_locked(&path)?;
-        let partial = Partial { file, path, target: target.into(), written: 0, total, finished: false };
-        if let Some(permissions) = permissions {
-            partial.file.set_permissions(permissions).map_err(|error| partial.failed(error))?;
+        let left = named(folder, &prefix, DRAFT);
+        if unlock_and_remove(&left) || !left.exists() {
+            let _ = std::fs::remove_file(named(folder, &prefix, JOURNAL)); // as below: costs space, does not stop the work
         }
-        partial.reserve()?;
-        Ok(partial)
+        check_limit(target, total)?;
+        check_space(folder, target, total)?;
+        let path = named(folder, &prefix, &std::process::id().to_string());
+        let file = create_locked(&path)?;
+        Partial { file, path, journal: None, target: target.into(), written: 0, total, settled: false }
+            .prepare(permissions)
     }
 
-    /// Appends bytes.
-    pub(super) fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.file.write_all(data).map_err(|error| self.failed(error))?;
+    /// As [`create`](Partial::create), of a draft. Also tells whether there was one, of the same size: its contents are those an earlier run left.
+    /// `journal` is the most bytes its journal may have.
+    pub(super) fn draft(target: &Path, total: u64, journal: u64, sources: &[&Path]) -> Result<(Partial, bool)> {
+        let (permissions, prefix) = begin(target, sources)?;
+        let folder = folder_of(target);
+        let path = named(folder, &prefix, DRAFT);
+        let (file, found) = open_locked(&path)?;
+        let found = found && file.metadata().is_ok_and(|metadata| metadata.len() == total);
+        let journal_path = named(folder, &prefix, JOURNAL);
+        let partial = Partial {
+            file,
+            path,
+            journal: Some(journal_path),
+            target: target.into(),
+            written: 0,
+            total,
+            settled: false,
+        };
+        if !found {
+            partial.file.set_len(0).map_err(|error| partial.failed(error))?;
+        }
+        check_limit(target, total.max(journal))?;
+        if !found {
+            check_space(folder, target, total.saturating_add(journal))?;
+        }
+        Ok((partial.prepare(permissions)?, found))
+    }
+
+    fn prepare(self, permissions: Option<std::fs::Permissions>) -> Result<Partial> {
+        if let Some(permissions) = permissions {
+            self.file.set_permissions(permissions).map_err(|error| self.failed(error))?;
+        }
+        self.extend()?;
+        Ok(self)
+    }
+
+    /// Forgets what a draft holds.
+    pub(super) fn clear(&self) -> Result<()> {
+        self.file.set_len(0).map_err(|error| self.failed(error))?;
+        self.extend()
+    }
+
+    /// Gives the file its size. What is never written, the padding between tensors, reads as zeros.
+    fn extend(&self) -> Result<()> {
+        self.reserve()?;
+        self.file.set_len(self.total).map_err(|error| self.failed(error))
+    }
+
+    /// Writes bytes at a place.
+    pub(super) fn write_at(&mut self, data: &[u8], at: u64) -> Result<()> {
+        write_all_at(&self.file, data, at).map_err(|error| self.failed(error))?;
         self.written += data.len() as u64;
         Ok(())
     }
 
+    /// Reads back what was written; of a draft only.
+    pub(super) fn read_at(&self, out: &mut [u8], at: u64) -> Result<()> {
+        read_exact_at(&self.file, out, at).map_err(|error| io_error(&self.path, error))
+    }
+
+    /// Where the journal of a draft is.
+    pub(super) fn journal(&self) -> Option<&Path> {
+        self.journal.as_deref()
+    }
+
+    /// Leaves a draft for a later run.
+    pub(super) fn leave(mut self) {
+        self.settled = self.journal.is_some();
+    }
+
     /// Syncs the file, gives it its name and syncs the folder.
     pub(super) fn finish(mut self) -> Result<()> {
-        if self.written != self.total {
-            let (written, total) = (self.written, self.total);
-            return Err(Error::Internal(format!("{written} of {total} bytes were written")));
-        }
         self.file.sync_all().map_err(|error| self.failed(error))?;
         std::fs::rename(&self.path, &self.target).map_err(|error| self.failed(error))?;
-        self.finished = true;
+        self.settled = true;
+        if let Some(journal) = &self.journal {
+            let _ = std::fs::remove_file(journal); // without its draft, the next run knows that it is nothing
+        }
         // The rename itself becomes durable with the folder. Some file systems cannot sync a folder; the file is complete then
         // all the same, so that is no error.
         #[cfg(unix)]
@@ -98,12 +163,42 @@ impl Partial {
     }
 }
 
+/// Writes a small file of any kind: when it appears, or is replaced, it is whole.
+pub(crate) fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
+    let mut partial = Partial::create(path, data.len() as u64, &[])?;
+    partial.write_at(data, 0)?;
+    partial.finish()
+}
+
 impl Drop for Partial {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.settled {
             let _ = std::fs::remove_file(&self.path); // nothing can be done about a failure; the next run tries again
+            if let Some(journal) = &self.journal {
+                let _ = std::fs::remove_file(journal);
+            }
         }
     }
+}
+
+/// Checks the target and removes what processes that were killed have left. Gives the permissions of the file that will be replaced, and how the
+/// names of its partial files begin.
+fn begin(target: &Path, sources: &[&Path]) -> Result<(Option<std::fs::Permissions>, OsString)> {
+    let permissions = check_target(target, sources)?;
+    let Some(name) = target.file_name() else {
+        return Err(Error::Argument(format!("{}: expected the path of a file", target.display())));
+    };
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".partial-");
+    remove_leftovers(folder_of(target), &prefix);
+    Ok((permissions, prefix))
+}
+
+fn named(folder: &Path, prefix: &OsString, end: &str) -> PathBuf {
+    let mut name = prefix.clone();
+    name.push(end);
+    folder.join(name)
 }
 
 /// The folder of a path; `.` for a bare name.
@@ -112,7 +207,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Permissions of the file that will be replaced, if any. Replacing a device or FIFO by a file is never what was meant.
-fn check_target(target: &Path, parts: &[&Path]) -> Result<Option<std::fs::Permissions>> {
+fn check_target(target: &Path, sources: &[&Path]) -> Result<Option<std::fs::Permissions>> {
     let metadata = match std::fs::metadata(target) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None), // nothing, or a link to nothing
@@ -127,11 +222,12 @@ fn check_target(target: &Path, parts: &[&Path]) -> Result<Option<std::fs::Permis
         return Err(Error::Io { path: target.into(), source });
     }
     let identity = Identity::of(&metadata);
-    let same = |part: &&Path| std::fs::metadata(part).is_ok_and(|part| Identity::of(&part).same_file(&identity));
-    if parts.iter().any(same) {
-        let target = target.display();
+    let same =
+        |source: &&Path| std::fs::metadata(source).is_ok_and(|source| Identity::of(&source).same_file(&identity));
+    if let Some(source) = sources.iter().find(|source| same(source)) {
+        let (target, source) = (target.display(), source.display());
         return Err(Error::Argument(format!(
-            "{target}: would replace a part of the split model that is copied; name another file"
+            "{target}: would replace {source}, which is being read; name another file"
         )));
     }
     Ok(Some(metadata.permissions()))
@@ -147,13 +243,18 @@ fn remove_leftovers(folder: &Path, prefix: &OsString) {
         if !is_partial || !entry.file_type().is_ok_and(|ty| ty.is_file()) {
             continue;
         }
-        // Removed while locked: a process that creates the same name at this moment notices that its file lost the name.
-        if let Ok(file) = File::options().append(true).open(entry.path())
-            && file.try_lock().is_ok()
-        {
-            let _ = std::fs::remove_file(entry.path()); // a leftover costs space, but does not stop the work
-        }
+        unlock_and_remove(&entry.path());
     }
+}
+
+/// Removes a partial file unless somebody is writing it. Whether it did.
+fn unlock_and_remove(path: &Path) -> bool {
+    // Removed while locked: a process that creates the same name at this moment notices that its file lost the name. That a
+    // leftover cannot be removed costs space, but does not stop the work.
+    File::options()
+        .append(true)
+        .open(path)
+        .is_ok_and(|file| file.try_lock().is_ok() && std::fs::remove_file(path).is_ok())
 }
 
 /// Creates and locks the partial file.
@@ -174,20 +275,62 @@ fn create_locked(path: &Path) -> Result<File> {
             Ok(()) | Err(TryLockError::Error(_)) => {}
             Err(TryLockError::WouldBlock) => drop(file.lock()),
         }
-        let ours = file.metadata().map_err(|error| io_error(path, error))?;
-        match std::fs::metadata(path) {
-            Ok(there) if !cfg!(unix) || Identity::of(&there).same_file(&Identity::of(&ours)) => return Ok(file),
-            _ => {} // it was taken for a leftover and removed; again
+        if is_at(&file, path)? {
+            return Ok(file);
+        } // else it was taken for a leftover and removed; again
+    }
+}
+
+/// Opens or creates and locks a draft; whether there was one.
+fn open_locked(path: &Path) -> Result<(File, bool)> {
+    loop {
+        let (file, found) = match File::options().read(true).write(true).create_new(true).open(path) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match open_own(path) {
+                Ok(file) => (file, true),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error(path, error)),
+            },
+            Err(error) => return Err(io_error(path, error)),
+        };
+        match file.try_lock() {
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+            Err(TryLockError::WouldBlock) => {
+                let source = io::Error::new(ErrorKind::WouldBlock, "the same file is being written by another run");
+                return Err(Error::Io { path: path.into(), source });
+            }
+        }
+        if is_at(&file, path)? {
+            return Ok((file, found));
+        } // else another run has just finished or removed it; again
+    }
+}
+
+/// Opens a file that an earlier run left, for reading and writing. Its name is known beforehand, so it may be a trap: links are not followed, and
+/// only a regular file will do.
+pub(super) fn open_own(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    match kind(&file.metadata()?) {
+        None => Ok(file),
+        Some(found) => {
+            Err(io::Error::new(ErrorKind::InvalidInput, format!("expected what an earlier run left, found {found}")))
         }
     }
 }
 
-/// An error when the file system has less than `total` bytes free or the process may not write so large a file (which the
-/// system would answer with a signal).
+/// Whether the open file is the one at `path`.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let ours = file.metadata().map_err(|error| io_error(path, error))?;
+    Ok(std::fs::metadata(path).is_ok_and(|there| !cfg!(unix) || Identity::of(&there).same_file(&Identity::of(&ours))))
+}
+
+/// An error when the process may not write a file of `total` bytes, which the system would answer with a signal.
 #[cfg(unix)]
-fn check_space(folder: &Path, target: &Path, total: u64) -> Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let error = |kind: ErrorKind, what: String| Error::Io { path: target.into(), source: io::Error::new(kind, what) };
+fn check_limit(target: &Path, total: u64) -> Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid rlimit that the call fills in.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
@@ -195,8 +338,21 @@ fn check_space(folder: &Path, target: &Path, total: u64) -> Result<()> {
     let most = u64::try_from(limit.rlim_cur).unwrap_or(u64::MAX);
     if known && limit.rlim_cur != libc::RLIM_INFINITY && most < total {
         let what = format!("needs {total} bytes, but this process may only write files of {most} (ulimit -f)");
-        return Err(error(ErrorKind::FileTooLarge, what));
+        return Err(Error::Io { path: target.into(), source: io::Error::new(ErrorKind::FileTooLarge, what) });
     }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_limit(_target: &Path, _total: u64) -> Result<()> {
+    Ok(())
+}
+
+/// An error when the file system has less than `total` bytes free.
+#[cfg(unix)]
+fn check_space(folder: &Path, target: &Path, total: u64) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let error = |kind: ErrorKind, what: String| Error::Io { path: target.into(), source: io::Error::new(kind, what) };
     let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else {
         return Err(error(ErrorKind::InvalidInput, "the path contains a NUL".into()));
     };

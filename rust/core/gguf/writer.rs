@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::partial::Partial;
+use super::draft::{Draft, Place, Plan};
 use super::reader::{self, DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, VERSIONS};
 use super::types::TensorType;
 use super::value::Value;
@@ -23,7 +23,8 @@ struct Tensor<'a> {
     shape: Vec<u64>,
     ty: TensorType,
     bytes: u64,
-    source: Source<'a>,
+    /// `None` when the data come later, see [`Writer::draft`].
+    source: Option<Source<'a>>,
 }
 
 /// Collects what goes into a file, then writes it. Tensor data are laid out in the order of the tensors, each padded to the
@@ -32,8 +33,8 @@ pub struct Writer<'a> {
     version: u32,
     pairs: Vec<(String, Value)>,
     tensors: Vec<Tensor<'a>>,
-    /// Files that must not be replaced, because the tensors are spread over several.
-    parts: Vec<&'a Path>,
+    /// Files that must not be replaced.
+    sources: Vec<&'a Path>,
 }
 
 impl std::fmt::Debug for Writer<'_> {
@@ -51,7 +52,7 @@ impl Default for Writer<'_> {
 impl<'a> Writer<'a> {
     /// An empty file of the newest version.
     pub fn new() -> Writer<'a> {
-        Writer { version: *VERSIONS.end(), pairs: Vec::new(), tensors: Vec::new(), parts: Vec::new() }
+        Writer { version: *VERSIONS.end(), pairs: Vec::new(), tensors: Vec::new(), sources: Vec::new() }
     }
 
     /// Version and metadata of `file`, without tensors. A split model becomes one file: its `split.*` keys are left out.
@@ -62,7 +63,7 @@ impl<'a> Writer<'a> {
             version: file.version(),
             pairs: pairs.map(|(key, value)| (key.to_owned(), value.clone())).collect(),
             tensors: Vec::new(),
-            parts: if split { file.paths().collect() } else { Vec::new() },
+            sources: if split { file.paths().collect() } else { Vec::new() },
         }
     }
 
@@ -126,6 +127,20 @@ impl<'a> Writer<'a> {
         self.tensor_from(name, shape, ty, |output| output.write(data))
     }
 
+    /// Adds a tensor whose data are written into the [`draft`](Writer::draft).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a file cannot have such a tensor.
+    pub fn tensor_later(&mut self, name: &str, shape: &[u64], ty: TensorType) -> Result<&mut Self> {
+        self.add(name, shape, ty, None)
+    }
+
+    /// Refuses to replace any of the files of `file`: by default a file that is not split may be written over.
+    pub fn protect(&mut self, file: &'a Gguf) -> &mut Self {
+        self.sources.extend(file.paths());
+        self
+    }
+
     /// Adds a tensor whose data are made while writing, for example row by row: nothing but the current piece is in memory.
     ///
     /// # Errors
@@ -137,6 +152,10 @@ impl<'a> Writer<'a> {
         ty: TensorType,
         source: impl FnOnce(&mut Output<'_>) -> Result<()> + 'a,
     ) -> Result<&mut Self> {
+        self.add(name, shape, ty, Some(Box::new(source)))
+    }
+
+    fn add(&mut self, name: &str, shape: &[u64], ty: TensorType, source: Option<Source<'a>>) -> Result<&mut Self> {
         check_name("tensor name", name, MAX_NAME)?;
         let quoted = Quoted(name);
         if shape.is_empty() || shape.len() > MAX_DIMENSIONS as usize {
@@ -146,7 +165,7 @@ impl<'a> Writer<'a> {
             )));
         }
         let bytes = reader::size(shape, ty).map_err(|what| Error::Argument(format!("tensor {quoted}: {what}")))?;
-        self.tensors.push(Tensor { name: name.into(), shape: shape.into(), ty, bytes, source: Box::new(source) });
+        self.tensors.push(Tensor { name: name.into(), shape: shape.into(), ty, bytes, source });
         Ok(self)
     }
 
@@ -214,10 +233,53 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] with the bytes needed when the space does not suffice or the system refuses; [`Error::Argument`] when
-    /// the target is not a regular file or is one part of the split model that is being copied, when a tensor occurs twice or
+    /// the target is not a regular file or is one that must not be replaced (a part of a split model, what is protected), when a tensor occurs twice or
     /// a source gives another number of bytes than its tensor has; [`Error::Cancelled`]; errors of the sources. The target is
     /// then as it was and nothing else remains.
-    pub fn write(self, path: &Path, interrupt: &dyn Interrupt) -> Result<u64> {
+    pub fn write(mut self, path: &Path, interrupt: &dyn Interrupt) -> Result<u64> {
+        let sources: Vec<_> = self.tensors.iter_mut().map(|tensor| tensor.source.take()).collect();
+        if let Some(index) = sources.iter().position(Option::is_none) {
+            let name = Quoted(&self.tensors[index].name);
+            return Err(Error::Argument(format!("tensor {name} has no data: it can only be written to a draft")));
+        }
+        let (header, places, total) = self.layout()?;
+        let plan = Plan { path, header: &header, places, total, sources: &self.sources };
+        let mut draft = Draft::create(plan)?;
+        for (index, (tensor, source)) in self.tensors.iter().zip(sources).enumerate() {
+            let mut output = Output {
+                draft: &mut draft,
+                interrupt,
+                index,
+                name: &tensor.name,
+                bytes: tensor.bytes,
+                left: tensor.bytes,
+            };
+            source.into_iter().try_for_each(|source| source(&mut output))?;
+            if output.left != 0 {
+                let (name, bytes, left) = (Quoted(&tensor.name), tensor.bytes, output.left);
+                return Err(Error::Argument(format!("tensor {name} has {bytes} bytes, its source gave {left} less")));
+            }
+            draft.complete(index, "", interrupt)?;
+        }
+        draft.finish()
+    }
+
+    /// Begins to write the file, for data that come in any order. With a `key`, what an earlier run has completed of the same file is
+    /// kept: one with the same metadata, tensors and `key`, in which everything goes that the data depend on.
+    ///
+    /// # Errors
+    /// As [`write`](Writer::write); also [`Error::Io`] when another process is writing the same file.
+    pub fn draft(&self, path: &Path, key: Option<&str>, interrupt: &dyn Interrupt) -> Result<Draft> {
+        let (header, places, total) = self.layout()?;
+        let plan = Plan { path, header: &header, places, total, sources: &self.sources };
+        match key {
+            Some(key) => Draft::resume(plan, key, interrupt),
+            None => Draft::create(plan),
+        }
+    }
+
+    /// The header, where the tensors go, and the size of the file.
+    fn layout(&self) -> Result<(Vec<u8>, Vec<Place>, u64)> {
         let total = self.file_bytes()?;
         let mut names = std::collections::HashSet::new();
         if let Some(twice) = self.tensors.iter().find(|tensor| !names.insert(tensor.name.as_str())) {
@@ -225,30 +287,23 @@ impl<'a> Writer<'a> {
         }
         let alignment = self.alignment();
         let header = self.header(alignment);
-        let mut file = Partial::create(path, total, &self.parts)?;
-        let mut output = Output { file: &mut file, interrupt, name: "the header", left: header.len() as u64 };
-        output.write(&header)?;
-        let zeros = vec![0; alignment as usize];
-        for tensor in self.tensors {
-            let mut output = Output { file: &mut file, interrupt, name: &tensor.name, left: tensor.bytes };
-            (tensor.source)(&mut output)?;
-            if output.left != 0 {
-                let (name, bytes, left) = (Quoted(&tensor.name), tensor.bytes, output.left);
-                return Err(Error::Argument(format!("tensor {name} has {bytes} bytes, its source gave {left} less")));
-            }
-            let padding = tensor.bytes.next_multiple_of(alignment) - tensor.bytes;
-            file.write(&zeros[..padding as usize])?;
-        }
-        file.finish()?;
-        Ok(total)
+        let mut start = header.len() as u64;
+        let places = self.tensors.iter().map(|tensor| {
+            let place = Place { name: tensor.name.clone(), start, bytes: tensor.bytes, note: None };
+            start += tensor.bytes.next_multiple_of(alignment); // file_bytes() has checked the sum
+            place
+        });
+        Ok((header, places.collect(), total))
     }
 }
 
 /// Where a source writes the data of its tensor.
 pub struct Output<'a> {
-    file: &'a mut Partial,
+    draft: &'a mut Draft,
     interrupt: &'a dyn Interrupt,
+    index: usize,
     name: &'a str,
+    bytes: u64,
     left: u64,
 }
 
@@ -259,9 +314,6 @@ impl std::fmt::Debug for Output<'_> {
 }
 
 impl Output<'_> {
-    /// Bytes between two looks at the interrupt: a few milliseconds of writing.
-    const CHUNK: usize = 4 << 20;
-
     /// Writes the next bytes.
     ///
     /// # Errors
@@ -273,13 +325,8 @@ impl Output<'_> {
                 "tensor {name}: expected at most {left} further bytes, its source gave {found}"
             )));
         };
+        self.draft.write_at(self.index, self.bytes - self.left, data, self.interrupt)?;
         self.left = left;
-        for chunk in data.chunks(Self::CHUNK) {
-            if self.interrupt.stop() {
-                return Err(Error::Cancelled);
-            }
-            self.file.write(chunk)?;
-        }
         Ok(())
     }
 

@@ -5,17 +5,20 @@
 
 use core::fmt;
 
-use crate::Activation;
+use crate::{Activation, Cpu};
 
 mod float4;
 pub(crate) mod grid;
 mod layout;
 mod nonlinear;
+pub mod parts;
+mod points;
 mod round;
 mod scale;
 mod search;
 mod ternary;
 
+pub use parts::ScalarFormat;
 pub use scale::Scale;
 
 /// What a format file implements. `BLOCK` weights are stored in `BYTES` bytes.
@@ -33,30 +36,72 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     /// The floats of a block, its scales and minima; none for the float types. What checks files for scales that are not
     /// finite, or makes blocks for tests, finds them here.
     const SCALES: &'static [Scale];
-    /// Encodes one block; `None` for the types that can only be read and computed with.
-    const QUANTIZER: Option<Quantizer>;
+    /// The grid of its weights; `None` for floats, codebooks and ternary types.
+    const SCALAR: Option<ScalarFormat> = None;
+    /// How it encodes. Byte-exact to what ggml makes of finite values, whatever their size, with and without importance. For
+    /// blocks with a NaN (and some with infinities), and for an importance that is negative or not finite, ggml's own builds
+    /// disagree or end the program; here they give some block, without a panic.
+    const QUANTIZER: Quantizer;
 
     /// Decodes one block; bit-exact to the `gguf` package. `block` has `BYTES` bytes, `out` `BLOCK` values.
     fn dequantize(block: &[u8], out: &mut [f32]);
 }
 
-/// Encodes one block of a format: values, block. Byte-exact to ggml's reference quantizer for finite values, whatever their
-/// size. For blocks with a NaN (and some with infinities) ggml's own builds disagree; here they give some block, without a
-/// panic.
-pub type Quantizer = fn(&[f32], &mut [u8]);
+/// Encodes rows of a format. Every level gives the same bytes.
+///
+/// The importance says how much an error of each weight of the row matters: the mean square of the input that the weight is
+/// multiplied with, as an importance matrix holds it, or any other factor that is not negative.
+#[derive(Clone, Copy, Debug)]
+pub enum Quantizer {
+    /// Block by block, from the values alone: values, block. ggml ignores the importance for these formats, too.
+    Block(fn(&[f32], &mut [u8])),
+    /// A row `(k)`, with or without importance; without, the search is another one, as in ggml.
+    Row(RowQuantizer),
+    /// A row `(k)` for which importance is needed: its blocks hold so little that values alone say too little about what to keep.
+    Important(fn(Cpu, &[f32], &[f32], &mut [u8])),
+    /// Not yet written.
+    Missing,
+}
 
-/// The error of [`Format::quantize`] for a format without a [`Quantizer`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoQuantizer(pub Format);
+/// Encodes a row `(k)`: level, values, importance of each value if there is one, blocks.
+pub type RowQuantizer = fn(Cpu, &[f32], Option<&[f32]>, &mut [u8]);
 
-impl fmt::Display for NoQuantizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.0.name();
-        write!(f, "there is no quantizer for {name}: its weights can be read and computed with, not made")
+impl Quantizer {
+    const fn uses_importance(self) -> bool {
+        matches!(self, Quantizer::Row(_) | Quantizer::Important(_))
+    }
+
+    const fn needs_importance(self) -> bool {
+        matches!(self, Quantizer::Important(_))
     }
 }
 
-impl core::error::Error for NoQuantizer {}
+/// The error of [`Format::quantize_row`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The format needs the importance of the weights ([`FormatInfo::needs_importance`]), and none was given.
+    NoImportance(Format),
+    /// There is no quantizer for the format.
+    NoQuantizer(Format),
+}
+
+impl fmt::Display for QuantizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuantizeError::NoImportance(format) => {
+                let name = format.name();
+                write!(f, "{name} needs the importance of the weights (an importance matrix), and none was given")
+            }
+            QuantizeError::NoQuantizer(format) => {
+                let name = format.name();
+                write!(f, "there is no quantizer for {name}: its weights can be read and computed with, not made")
+            }
+        }
+    }
+}
+
+impl core::error::Error for QuantizeError {}
 
 /// Declares the formats: module, type.
 macro_rules! formats {
@@ -81,7 +126,9 @@ macro_rules! formats {
                     bytes: <$name as BlockFormat>::BYTES,
                     activation: <$name as BlockFormat>::ACTIVATION,
                     scales: <$name as BlockFormat>::SCALES,
-                    quantizes: <$name as BlockFormat>::QUANTIZER.is_some(),
+                    quantizes: !matches!(<$name as BlockFormat>::QUANTIZER, Quantizer::Missing),
+                    uses_importance: <$name as BlockFormat>::QUANTIZER.uses_importance(),
+                    needs_importance: <$name as BlockFormat>::QUANTIZER.needs_importance(),
                 }, )* }
             }
 
@@ -99,29 +146,50 @@ macro_rules! formats {
                 } )* }
             }
 
+            /// The grid that its weights lie on; `None` for floats, codebooks and ternary types.
+            pub const fn scalar(self) -> Option<ScalarFormat> {
+                match self { $( Format::$name => <$name as BlockFormat>::SCALAR, )* }
+            }
+
             /// Does `visitor`'s work for the format.
             pub(crate) fn accept<V: crate::unpack::Visitor>(self, visitor: V) -> V::Output {
                 match self { $( Format::$name => <$name as crate::unpack::Weights>::accept(visitor), )* }
             }
 
-            /// Encodes one row, byte-exact to ggml's reference quantizer for finite values.
+            /// Encodes one row of values `(k)`, byte-exact to ggml's quantizers for finite values and the same on every level.
             ///
-            /// Callers refuse values that are not finite: most formats cannot hold them.
+            /// `importance` `(k)` says how much an error of each weight matters (see [`Quantizer`]); formats for which ggml ignores
+            /// it ignore it, [`FormatInfo::uses_importance`]. Callers refuse values that are not finite: most formats cannot hold them.
             ///
             /// # Errors
-            /// When the format has no quantizer, [`FormatInfo::quantizes`].
+            /// [`QuantizeError::NoImportance`] without `importance` for a format that needs it, [`FormatInfo::needs_importance`].
             ///
             /// # Panics
             /// When the lengths are not those of the same number of whole blocks.
-            pub fn quantize(self, values: &[f32], out: &mut [u8]) -> Result<(), NoQuantizer> {
+            pub fn quantize_row(
+                self,
+                cpu: Cpu,
+                values: &[f32],
+                importance: Option<&[f32]>,
+                out: &mut [u8],
+            ) -> Result<(), QuantizeError> {
                 self.check(out.len(), values.len());
-                match self { $( Format::$name => {
-                    let quantizer = const { <$name as BlockFormat>::QUANTIZER }.ok_or(NoQuantizer(self))?;
-                    let blocks = out.chunks_exact_mut(<$name as BlockFormat>::BYTES);
-                    for (block, values) in blocks.zip(values.chunks_exact(<$name as BlockFormat>::BLOCK)) {
-                        quantizer(values, block);
+                if let Some(importance) = importance {
+                    assert_eq!(importance.len(), values.len(), "importance of every weight");
+                }
+                match self { $( Format::$name => match <$name as BlockFormat>::QUANTIZER {
+                    Quantizer::Block(quantizer) => {
+                        let blocks = out.chunks_exact_mut(<$name as BlockFormat>::BYTES);
+                        for (block, values) in blocks.zip(values.chunks_exact(<$name as BlockFormat>::BLOCK)) {
+                            quantizer(values, block);
+                        }
                     }
-                } )* }
+                    Quantizer::Row(quantizer) => quantizer(cpu, values, importance, out),
+                    Quantizer::Important(quantizer) => {
+                        quantizer(cpu, values, importance.ok_or(QuantizeError::NoImportance(self))?, out);
+                    }
+                    Quantizer::Missing => return Err(QuantizeError::NoQuantizer(self)),
+                }, )* }
                 Ok(())
             }
         }
@@ -174,8 +242,12 @@ pub struct FormatInfo {
     pub activation: Activation,
     /// The floats of a block, its scales and minima; none for the float types.
     pub scales: &'static [Scale],
-    /// Whether there is a quantizer, [`Format::quantize`].
+    /// Whether there is a quantizer, [`Format::quantize_row`].
     pub quantizes: bool,
+    /// Whether the importance of the weights changes how they are encoded; for the others it is ignored, as in ggml.
+    pub uses_importance: bool,
+    /// Whether a row cannot be encoded without the importance of its weights.
+    pub needs_importance: bool,
 }
 
 impl Format {

@@ -26,8 +26,10 @@
 )]
 
 pub mod activation;
+pub mod affine;
 mod ahead;
 pub mod attention;
+pub mod distortion;
 pub mod elementwise;
 pub mod format;
 mod gemm;
@@ -38,11 +40,13 @@ pub mod isa;
 pub mod level;
 pub mod math;
 pub mod matmul;
+pub mod quantize;
 pub mod recurrent;
 pub mod testing;
 mod unpack;
 
 pub use activation::Activation;
+pub use distortion::{Distortion, distortion, first_not_finite};
 pub use format::{Format, FormatInfo};
 pub use level::{Cpu, Level, LevelError};
 pub use matmul::{Matrix, OutTile, matmul};

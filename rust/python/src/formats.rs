@@ -1,29 +1,33 @@
 //! Block formats on NumPy arrays.
 
-use fastq_kernels::Format;
-use fastq_kernels::format::NoQuantizer;
-use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use fastq_kernels::format::QuantizeError;
+use fastq_kernels::{Cpu, Format};
+use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-/// Name, id, weights per block, bytes per block and whether there is a quantizer of every format.
+/// Name, id, weights per block, bytes per block, whether there is a quantizer, and whether it uses and needs importance, of
+/// every format.
 #[pyfunction]
-pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize, bool)> {
+pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize, bool, bool, bool)> {
     let facts = |format: &Format| {
         let info = format.info();
-        (info.name, info.id, info.block, info.bytes, info.quantizes)
+        (info.name, info.id, info.block, info.bytes, info.quantizes, info.uses_importance, info.needs_importance)
     };
     Format::ALL.iter().map(facts).collect()
 }
 
-/// Rows of f32 to rows of blocks.
+/// Rows of f32 to rows of blocks, with the importance of each value of a row.
 #[pyfunction]
+#[pyo3(signature = (values, format, importance))]
 pub(crate) fn quantize_array<'py>(
     py: Python<'py>,
     values: PyReadonlyArrayDyn<'py, f32>,
     format: &str,
+    importance: Option<PyReadonlyArray1<'py, f32>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let format = named(format)?;
+    let cpu = Cpu::detect().map_err(|error| PyValueError::new_err(error.to_string()))?;
     let (leading, rows, k) = shape(values.shape())?;
     let row_bytes = format.row_bytes(k).ok_or_else(|| {
         PyValueError::new_err(format!(
@@ -33,14 +37,18 @@ pub(crate) fn quantize_array<'py>(
         ))
     })?;
     let values = contiguous(&values);
+    let importance: Option<Vec<f32>> = importance.map(|importance| importance.as_array().iter().copied().collect());
+    if let Some(found) = importance.as_ref().map(Vec::len).filter(|&found| found != k) {
+        return Err(PyValueError::new_err(format!("importance has {found} values, the rows have {k}")));
+    }
     let out = py.detach(|| {
         let mut out = vec![0u8; rows * row_bytes];
         for (row, out) in values.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(row_bytes.max(1))) {
-            format.quantize(row, out)?;
+            format.quantize_row(cpu, row, importance.as_deref(), out)?;
         }
         Ok(out)
     });
-    let out = out.map_err(|error: NoQuantizer| PyValueError::new_err(error.to_string()))?;
+    let out = out.map_err(|error: QuantizeError| PyValueError::new_err(error.to_string()))?;
     array(py, out, leading, row_bytes)
 }
 

@@ -1,5 +1,6 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
+mod affine;
 mod engine;
 mod error;
 mod files;
@@ -7,6 +8,8 @@ mod formats;
 mod interrupt;
 mod json;
 mod options;
+mod progress;
+mod quantize;
 
 use pyo3::prelude::*;
 
@@ -15,6 +18,8 @@ use pyo3::prelude::*;
 mod _fastq {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::affine::affine;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
     #[pymodule_export]
@@ -25,6 +30,8 @@ mod _fastq {
     use super::main;
     #[pymodule_export]
     use super::options::Options;
+    #[pymodule_export]
+    use super::quantize::{presets, quantize_file, report_html};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

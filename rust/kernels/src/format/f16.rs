@@ -22,7 +22,7 @@ impl BlockFormat for F16 {
     const BYTES: usize = 2;
     const ACTIVATION: Activation = Activation::F32;
     const SCALES: &'static [Scale] = &[];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = f16_to_f32(u16::from_le_bytes([block[0], block[1]]));

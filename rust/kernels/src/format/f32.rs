@@ -21,7 +21,7 @@ impl BlockFormat for F32 {
     const BYTES: usize = 4;
     const ACTIVATION: Activation = Activation::F32;
     const SCALES: &'static [Scale] = &[];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         out[0] = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);

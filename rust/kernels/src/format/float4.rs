@@ -9,6 +9,9 @@ use crate::math::ln64;
 /// What the nibbles stand for: a sign and the doubled values of E2M1.
 pub(super) const LEVELS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
+/// The different levels, ascending.
+pub(super) const VALUES: [i8; 15] = [-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12];
+
 /// What is added to the levels to make them unsigned; the smallest power of two that does.
 pub(super) const ZERO: i8 = 16;
 

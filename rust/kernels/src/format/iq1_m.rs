@@ -10,11 +10,16 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{SUPER, block};
+use super::points::Points;
+use super::round::nearest;
+use super::search::ternary::{TernaryFit, VALUES, fit_ternary};
+use super::search::{squares, weigh};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -75,11 +80,73 @@ impl BlockFormat for IQ1_M {
     const BYTES: usize = 56;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Nibbles(offset_of!(Block, scales) + 1)];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ1_M {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, importance.map(|importance| &importance[SUPER * i..][..SUPER]));
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<8> {
+    static POINTS: OnceLock<Points<8>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 3, 3))
+}
+
+/// Sub-blocks below this magnitude are zeros.
+const TINY: f32 = 1e-7;
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: Option<&[f32]>) {
+        let spread = 2.0 * squares(values) / SUPER as f32;
+        let x = values.as_chunks::<16>().0;
+        let weights: [[f32; 16]; 16] = core::array::from_fn(|j| match importance {
+            Some(importance) => weigh(&x[j], &importance.as_chunks().0[j], spread),
+            None => x[j].map(|x| x * x),
+        });
+        let fits: [TernaryFit; 16] =
+            core::array::from_fn(|j| fit_ternary::<16, true>(points(), &x[j], &weights[j], TINY));
+        let top = fits.iter().fold(0.0, |top, fit| if top > fit.scale { top } else { fit.scale });
+        self.qs = core::array::from_fn(|e| fits[e / 2].numbers[e % 2] as u8);
+        self.qh = core::array::from_fn(|j| {
+            let nibble = |e: usize| (fits[j].numbers[e] >> 8) as u8 | u8::from(top != 0.0 && fits[j].minus[e]) << 3;
+            nibble(0) | nibble(1) << 4
+        });
+        self.scales = [0; 8];
+        if top == 0.0 {
+            return;
+        }
+        let mut d = top / 15.0;
+        let inverse = 1.0 / d;
+        let (mut xq, mut qq) = (0.0, 0.0);
+        let mut words = [0u16; 4];
+        for (j, fit) in fits.iter().enumerate() {
+            let s = nearest(0.5 * (inverse * fit.scale - 1.0)).clamp(0, 7);
+            words[j / 4] |= (s as u16) << (3 * (j % 4));
+            for (i, (&x, &w)) in x[j].iter().zip(&weights[j]).enumerate() {
+                let code = points().codes(usize::from(fit.numbers[i / 8]))[i % 8];
+                let q = VALUES[usize::from(fit.minus[i / 8])][usize::from(code)] * (2 * s + 1) as f32;
+                xq += w * q * x;
+                qq += w * q * q;
+            }
+        }
+        if qq > 0.0 {
+            d = xq / qq;
+        }
+        for (out, word) in self.scales.as_chunks_mut().0.iter_mut().zip(words) {
+            *out = word.to_le_bytes();
+        }
+        // The factor is the reference's, found by trying.
+        SCALE.set(&mut self.scales, d * 1.1125);
     }
 }
 

@@ -10,11 +10,16 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
+use super::points::Points;
+use super::round::nearest;
+use super::search::ternary::{TernaryFit, fit_ternary};
+use super::search::{squares, weigh};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -77,11 +82,53 @@ impl BlockFormat for IQ1_S {
     const BYTES: usize = 50;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Important(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ1_S {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: &[f32], out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, &importance[SUPER * i..][..SUPER]);
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<8> {
+    static POINTS: OnceLock<Points<8>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 3, 3))
+}
+
+/// Groups below this magnitude are zeros.
+const TINY: f32 = 1e-12;
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: &[f32]) {
+        let spread = 2.0 * squares(values) / SUPER as f32;
+        let importance = importance.as_chunks::<32>().0;
+        let mut fits = [TernaryFit::ZEROS; 8];
+        for ((fit, x), importance) in fits.iter_mut().zip(values.as_chunks::<32>().0).zip(importance) {
+            *fit = fit_ternary::<32, false>(points(), x, &weigh(x, importance, spread), TINY);
+        }
+        let top = fits.iter().fold(0.0, |top, fit| if top > fit.scale { top } else { fit.scale });
+        let d = top / 15.0;
+        let inverse = 1.0 / d;
+        self.qs = core::array::from_fn(|e| fits[e / 4].numbers[e % 4] as u8);
+        for (out, fit) in self.qh.as_chunks_mut::<2>().0.iter_mut().zip(&fits) {
+            let mut word = (0..4).fold(0, |word, e| word | (fit.numbers[e] >> 8) << (3 * e));
+            if top != 0.0 {
+                let s = nearest(0.5 * (inverse * fit.scale - 1.0)).clamp(0, 7) as u16;
+                word |= s << 12 | u16::from(fit.minus[0]) << 15;
+            }
+            *out = word.to_le_bytes();
+        }
+        // The factor is the reference's, found by trying.
+        self.d.set(if top == 0.0 { 0.0 } else { d * 1.125 });
     }
 }
 

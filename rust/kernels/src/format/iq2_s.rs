@@ -11,11 +11,14 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
+use super::points::Points;
+use super::search::grid::{GridFits, GridSearch, Refinement};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -73,11 +76,50 @@ impl BlockFormat for IQ2_S {
     const BYTES: usize = 82;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ2_S {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, importance.map(|importance| &importance[SUPER * i..][..SUPER]));
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<8> {
+    static POINTS: OnceLock<Points<8>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 3, 1))
+}
+
+/// How it is encoded.
+const SEARCH: GridSearch = GridSearch {
+    codes: 3,
+    even_signs: false,
+    spread: 2.0,
+    plain_spread: 0.25,
+    tiny: 1e-8,
+    steps: 9,
+    step: 0.1,
+    refinement: Refinement::Neighbours,
+    correction: 0.9875,
+};
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: Option<&[f32]>) {
+        let GridFits::<16> { groups, d, scales } = SEARCH.super_block::<16, 16, 8>(points(), values, importance);
+        let number = |e: usize| groups[e / 2].numbers[e % 2];
+        self.d.set(d);
+        self.qs = core::array::from_fn(|e| number(e) as u8);
+        self.signs = core::array::from_fn(|e| groups[e / 2].signs[e % 2]);
+        self.qh = core::array::from_fn(|g| (0..4).fold(0, |byte, e| byte | ((number(4 * g + e) >> 8) as u8) << (2 * e)));
+        self.scales = core::array::from_fn(|i| scales[2 * i] | scales[2 * i + 1] << 4);
     }
 }
 

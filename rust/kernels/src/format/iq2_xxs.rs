@@ -9,11 +9,14 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, SIGNS, odd_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
+use super::points::Points;
+use super::search::grid::{GridFits, GridSearch, Refinement, ZEROS};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -73,11 +76,52 @@ impl BlockFormat for IQ2_XXS {
     const BYTES: usize = 66;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Important(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ2_XXS {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: &[f32], out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, Some(&importance[SUPER * i..][..SUPER]));
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<8> {
+    static POINTS: OnceLock<Points<8>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 3, 2))
+}
+
+/// How it is encoded.
+const SEARCH: GridSearch = GridSearch {
+    codes: 3,
+    even_signs: true,
+    spread: 1.0,
+    plain_spread: 0.0,
+    tiny: ZEROS,
+    steps: 6,
+    step: 0.1,
+    refinement: Refinement::All,
+    correction: 1.0,
+};
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: Option<&[f32]>) {
+        let GridFits::<8> { groups, d, scales } = SEARCH.super_block::<8, 32, 8>(points(), values, importance);
+        (self.d, self.qs) = (Half::of(d), [0; 64]);
+        if d == 0.0 {
+            return;
+        }
+        for ((out, group), s) in self.qs.as_chunks_mut::<8>().0.iter_mut().zip(&groups).zip(scales) {
+            out[..4].copy_from_slice(&core::array::from_fn::<_, 4, _>(|e| group.numbers[e] as u8));
+            out[4..].copy_from_slice(&(group.sevens() | u32::from(s) << 28).to_le_bytes());
+        }
     }
 }
 

@@ -11,11 +11,14 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
+use super::points::Points;
+use super::search::grid::{GridFits, GridSearch, Refinement};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -73,11 +76,57 @@ impl BlockFormat for IQ3_S {
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ3_S {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, importance.map(|importance| &importance[SUPER * i..][..SUPER]));
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<4> {
+    static POINTS: OnceLock<Points<4>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 8, 3))
+}
+
+/// How it is encoded.
+const SEARCH: GridSearch = GridSearch {
+    codes: 8,
+    even_signs: false,
+    spread: 2.0,
+    plain_spread: 0.0,
+    tiny: 0.0,
+    steps: 9,
+    step: 0.2,
+    refinement: Refinement::AllIfNeighbours,
+    correction: 1.033,
+};
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: Option<&[f32]>) {
+        let GridFits::<8> { groups, d, scales } = SEARCH.super_block::<8, 32, 4>(points(), values, importance);
+        let number = |e: usize| groups[e / 8].numbers[e % 8];
+        self.d.set(d);
+        self.qh = core::array::from_fn(|g| (0..8).fold(0, |byte, e| byte | ((number(8 * g + e) >> 8) as u8) << e));
+        // As the reference: numbers and signs of groups that are not zeros follow each other, so that after a group of zeros they
+        // lie one group too early. Rows of which only the end is zeros are not affected.
+        (self.qs, self.signs) = ([0; 64], [0; 32]);
+        let present = values.as_chunks::<32>().0.iter().zip(&groups).filter(|(x, _)| x.iter().any(|&x| x != 0.0));
+        let places = self.qs.as_chunks_mut::<8>().0.iter_mut().zip(self.signs.as_chunks_mut::<4>().0);
+        for ((_, group), (qs, signs)) in present.zip(places) {
+            *qs = group.numbers.map(|number| number as u8);
+            *signs = group.signs;
+        }
+        self.scales = core::array::from_fn(|i| scales[2 * i] | scales[2 * i + 1] << 4);
     }
 }
 

@@ -10,11 +10,14 @@
 //! ```
 
 use core::mem::offset_of;
+use std::sync::OnceLock;
 
 use super::grid::{self, Grid, SIGNS, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
+use super::points::Points;
+use super::search::grid::{GridFits, GridSearch, Refinement};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -76,11 +79,52 @@ impl BlockFormat for IQ3_XXS {
     const BYTES: usize = 98;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    // Its quantizer has to know how much each weight matters (an importance matrix).
-    const QUANTIZER: Option<Quantizer> = None;
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         Self::decode(block).write(out);
+    }
+}
+
+impl IQ3_XXS {
+    /// The [`Quantizer`].
+    fn quantize(_: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            Block::of_mut(out).quantize(values, importance.map(|importance| &importance[SUPER * i..][..SUPER]));
+        }
+    }
+}
+
+/// The points of the grid, made when they are first needed.
+fn points() -> &'static Points<4> {
+    static POINTS: OnceLock<Points<4>> = OnceLock::new();
+    POINTS.get_or_init(|| Points::new(GRID, 8, 2))
+}
+
+/// How it is encoded.
+const SEARCH: GridSearch = GridSearch {
+    codes: 8,
+    even_signs: true,
+    spread: 2.0,
+    plain_spread: 0.0,
+    tiny: 1e-8,
+    steps: 15,
+    step: 0.2,
+    refinement: Refinement::Neighbours,
+    correction: 1.0125,
+};
+
+impl Block {
+    fn quantize(&mut self, values: &[f32], importance: Option<&[f32]>) {
+        let GridFits::<8> { groups, d, scales } = SEARCH.super_block::<8, 32, 4>(points(), values, importance);
+        (self.d, self.qs, self.words) = (Half::of(d), [0; 64], [0; 32]);
+        if d == 0.0 {
+            return;
+        }
+        self.qs = core::array::from_fn(|e| groups[e / 8].numbers[e % 8] as u8);
+        for ((out, group), s) in self.words.as_chunks_mut::<4>().0.iter_mut().zip(&groups).zip(scales) {
+            *out = (group.sevens() | u32::from(s) << 28).to_le_bytes();
+        }
     }
 }
 

@@ -9,10 +9,13 @@
 
 use core::mem::offset_of;
 
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use super::layout::{Half, block, nibbles, pack_nibbles};
-use super::nonlinear::{decode, encode, fit_scale, signed_table};
-use crate::Activation;
+use super::nonlinear::{LEVELS, codes, decode, encode, signed_table};
+use super::search::nonlinear::fit_scales;
+use super::search::squares;
+use crate::{Activation, Cpu, LANES};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, SIGNED, Sink, Visitor, Weights};
@@ -43,8 +46,9 @@ impl BlockFormat for IQ4_NL {
     const BLOCK: usize = 32;
     const BYTES: usize = 18;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -57,13 +61,36 @@ impl BlockFormat for IQ4_NL {
 
 impl IQ4_NL {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        let importance = importance.map(|importance| importance.as_chunks::<32>().0);
+        let groups = values.as_chunks::<32>().0.chunks(LANES).zip(out.chunks_mut(LANES * Self::BYTES));
+        for (group, (x, out)) in groups.enumerate() {
+            let importance = importance.map(|importance| &importance[LANES * group..][..x.len()]);
+            let scales = fit_scales(cpu, x, importance, |j| squares(&x[j]) * (2.0 / 32.0));
+            for ((x, d), out) in x.iter().zip(scales).zip(out.chunks_exact_mut(Self::BYTES)) {
+                let block = Block::of_mut(out);
+                block.d.set(d);
+                // With the scale as it was found, not as it is stored: as the reference.
+                block.qs = pack_nibbles(&encode(x, d));
+            }
+        }
+    }
+}
+
+impl ScalarGrid for IQ4_NL {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Table(&LEVELS),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
         let block = Block::of_mut(block);
-        let values = &values.as_chunks().0[0];
-        let d = fit_scale(values);
-        block.d.set(d);
-        // With the scale as it was found, not as it is stored: as the reference.
-        block.qs = pack_nibbles(&encode(values, d));
+        block.d.set(parts.d);
+        block.qs = pack_nibbles(&codes(&parts.values));
     }
 }
 

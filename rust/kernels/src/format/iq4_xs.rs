@@ -12,10 +12,13 @@
 use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, nibbles, pack_nibbles};
-use super::nonlinear::{decode, encode, fit_scale, signed_table};
+use super::nonlinear::{LEVELS, codes, decode, encode, signed_table};
 use super::round::{nearest, peak, reciprocal};
+use super::search::nonlinear::fit_scales;
+use super::search::squares;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu, LANES};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, SIGNED, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -67,8 +70,9 @@ impl BlockFormat for IQ4_XS {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 136;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -85,25 +89,63 @@ impl BlockFormat for IQ4_XS {
 
 impl IQ4_XS {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let block = Block::of_mut(block);
-        let sub_blocks = values.as_chunks::<32>().0;
-        let mut fitted = [0.0; 8];
-        for (scale, x) in fitted.iter_mut().zip(sub_blocks) {
-            *scale = fit_scale(x);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        let importance = importance.map(|importance| importance.as_chunks::<32>().0);
+        let pairs = values.chunks(2 * SUPER).zip(out.chunks_mut(2 * Self::BYTES));
+        for (pair, (values, out)) in pairs.enumerate() {
+            let x = values.as_chunks::<32>().0;
+            let importance = importance.map(|importance| &importance[LANES * pair..][..x.len()]);
+            let mut spreads = [0.0; 2];
+            for (spread, values) in spreads.iter_mut().zip(values.chunks_exact(SUPER)) {
+                *spread = squares(values) * (2.0 / SUPER as f32);
+            }
+            let fitted = fit_scales(cpu, x, importance, |j| spreads[j / 8]);
+            let blocks = x.as_chunks::<8>().0.iter().zip(fitted.as_chunks().0);
+            for ((x, fitted), out) in blocks.zip(out.chunks_exact_mut(Self::BYTES)) {
+                Block::of_mut(out).set(x, fitted);
+            }
         }
+    }
+}
+
+impl Block {
+    /// Encodes eight sub-blocks, of which the best scales are `fitted`.
+    fn set(&mut self, x: &[[f32; 32]; 8], fitted: &[f32; 8]) {
         // The scale of largest magnitude becomes -32, so `d` has the opposite sign.
-        let d = -peak(&fitted) / 32.0;
+        let d = -peak(fitted) / 32.0;
         let inverse = reciprocal(d);
-        block.d.set(d);
-        (block.scales_h, block.scales_l) = ([0; 2], [0; 4]);
-        for (j, (x, qs)) in sub_blocks.iter().zip(block.qs.as_chunks_mut().0).enumerate() {
+        self.d.set(d);
+        (self.scales_h, self.scales_l) = ([0; 2], [0; 4]);
+        for (j, (x, qs)) in x.iter().zip(self.qs.as_chunks_mut().0).enumerate() {
             let scale = nearest(inverse * fitted[j]).clamp(-32, 31);
             // With `d` as it was found, not as it is stored: as the reference.
             *qs = pack_nibbles(&encode(x, d * scale as f32));
             let stored = (scale + i32::from(SCALE_ZERO)) as u8;
+            self.scales_l[j / 2] |= (stored & 15) << (4 * (j % 2));
+            self.scales_h[j / 4] |= (stored >> 4) << (2 * (j % 4));
+        }
+    }
+}
+
+impl ScalarGrid for IQ4_XS {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 32,
+        levels: Levels::Table(&LEVELS),
+        scales: Some((-32, 31)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        (block.scales_h, block.scales_l) = ([0; 2], [0; 4]);
+        for (j, (values, qs)) in parts.values.as_chunks::<32>().0.iter().zip(block.qs.as_chunks_mut().0).enumerate() {
+            let stored = (parts.scales[j] + i32::from(SCALE_ZERO)) as u8;
             block.scales_l[j / 2] |= (stored & 15) << (4 * (j % 2));
             block.scales_h[j / 4] |= (stored >> 4) << (2 * (j % 4));
+            *qs = pack_nibbles(&codes(values));
         }
     }
 }

@@ -9,6 +9,13 @@ use crate::isa::integers::Integers;
 pub(crate) struct Half([u8; 2]);
 
 impl Half {
+    /// The f16 nearest to `value`.
+    pub(crate) fn of(value: f32) -> Half {
+        let mut half = Half([0; 2]);
+        half.set(value);
+        half
+    }
+
     /// The value.
     #[inline(always)]
     pub(crate) fn get(self) -> f32 {

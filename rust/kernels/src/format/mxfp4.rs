@@ -9,8 +9,9 @@
 
 use core::mem::offset_of;
 
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use super::float4::{PEAK, UNSIGNED, ZERO, decode, e8m0_of, half_of_e8m0, nearest_level};
+use super::float4::{PEAK, UNSIGNED, ZERO, decode, e8m0_of, half_of_e8m0, nearest_level, VALUES};
 use super::layout::{block, nibbles, pack_nibbles};
 use super::round::peak;
 use crate::Activation;
@@ -50,8 +51,9 @@ impl BlockFormat for MXFP4 {
     const BLOCK: usize = 32;
     const BYTES: usize = 17;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Exponent(offset_of!(Block, e))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -70,6 +72,23 @@ impl MXFP4 {
         let d = block.d();
         let levels: [u8; 32] = core::array::from_fn(|i| nearest_level(values[i], d));
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl ScalarGrid for MXFP4 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Table(&VALUES),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Exponent,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        Scale::Exponent(offset_of!(Block, e)).set(block, parts.d);
+        let block = Block::of_mut(block);
+        block.qs = pack_nibbles(&core::array::from_fn(|i| nearest_level(parts.values[i] as f32, 1.0)));
     }
 }
 

@@ -1,9 +1,6 @@
-//! The sixteen levels of IQ4_NL and IQ4_XS, and the search for scales with which ggml encodes them.
-//!
-//! Results are byte-exact to `ggml-quants.c` compiled without contraction, as in [`search`](super::search).
+//! The sixteen levels of IQ4_NL and IQ4_XS.
 
-use super::round::{peak, reciprocal};
-use super::search::TINY;
+use super::round::reciprocal;
 use crate::isa::integers::Integers;
 
 /// What the nibbles stand for: steps that grow with the distance from zero.
@@ -22,7 +19,7 @@ pub(super) const fn signed_table<I: Integers>() -> [u8; 16] {
 }
 
 /// Half-way between neighbours.
-const MIDDLES: [f32; 15] = {
+pub(super) const MIDDLES: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut i = 0;
     while i < 15 {
@@ -38,43 +35,15 @@ pub(super) fn nearest_level(x: f32) -> u8 {
     15 - MIDDLES.iter().map(|&middle| u8::from(x < middle)).sum::<u8>()
 }
 
-/// Sums of `w x q` and `w q^2` with `w = x^2` for the nearest levels `q` of `inverse * x`.
-fn sums(x: &[f32; 32], inverse: f32) -> (f32, f32) {
-    let levels = x.map(|x| nearest_level(inverse * x));
-    let (mut xq, mut qq) = (0.0, 0.0);
-    for (&x, level) in x.iter().zip(levels) {
-        let (w, q) = (x * x, f32::from(LEVELS[usize::from(level)]));
-        xq += w * q * x;
-        qq += w * q * q;
-    }
-    (xq, qq)
-}
-
-/// Finds a scale with a small sum of `x^2 (x - scale q)^2`: trial scales map the value of largest magnitude to 127 and to
-/// -134..=-120; for the levels of each, the best scale comes in closed form. 0 for a block of (nearly) zeros.
-pub(super) fn fit_scale(x: &[f32; 32]) -> f32 {
-    let peak = peak(x);
-    if peak.abs() < TINY {
-        return 0.0;
-    }
-    let lowest = f32::from(LEVELS[0]);
-    let (xq, qq) = sums(x, 1.0 / (-peak / lowest));
-    let mut scale = if qq > 0.0 { xq / qq } else { 0.0 };
-    let mut best = scale * xq;
-    for step in -7i8..=7 {
-        let (xq, qq) = sums(x, (f32::from(step) + lowest) / peak);
-        if qq > 0.0 && xq * xq > best * qq {
-            scale = xq / qq;
-            best = scale * xq;
-        }
-    }
-    scale
-}
-
 /// The nibbles of `x / scale`; those of zero for a scale of 0.
 pub(super) fn encode(x: &[f32; 32], scale: f32) -> [u8; 32] {
     let inverse = reciprocal(scale);
     x.map(|x| nearest_level(inverse * x))
+}
+
+/// The nibbles of the first 32 levels, which are of [`LEVELS`].
+pub(super) fn codes(levels: &[i32]) -> [u8; 32] {
+    core::array::from_fn(|i| nearest_level(levels[i] as f32))
 }
 
 /// The weights of 32 nibbles.

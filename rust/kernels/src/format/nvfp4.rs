@@ -52,7 +52,7 @@ impl BlockFormat for NVFP4 {
     const ACTIVATION: Activation = Activation::Block32;
     const SCALES: &'static [Scale] =
         &[Scale::SmallFloat(0), Scale::SmallFloat(1), Scale::SmallFloat(2), Scale::SmallFloat(3)];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);

@@ -12,9 +12,12 @@ use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::nearest;
-use super::search::{MinimumSearch, largest, round_above_minimum};
+use super::search::minimum::{MinimumFit, MinimumSearch, round_above_minimum};
+use super::search::positive::fit_positive;
+use super::search::{largest, squares, sum, weigh};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -55,8 +58,9 @@ impl BlockFormat for Q2_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 84;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -74,34 +78,75 @@ impl BlockFormat for Q2_K {
 
 impl Q2_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        const SEARCH: MinimumSearch = MinimumSearch { limit: 3, first: -0.5, steps: 15, absolute: true };
-        let block = Block::of_mut(block);
-        let sub_blocks = values.as_chunks::<16>().0;
-        let mut levels = [0; SUPER];
-        let (mut scales, mut minima) = ([0.0; 16], [0.0; 16]);
-        for (j, x) in sub_blocks.iter().enumerate() {
-            let fit = SEARCH.fit(x, &x.map(f32::abs));
-            (scales[j], minima[j]) = (fit.scale, fit.min);
-            levels[16 * j..][..16].copy_from_slice(&fit.levels);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            let importance = importance.map(|importance| &importance[SUPER * i..][..SUPER]);
+            Block::of_mut(out).quantize(cpu, values, importance);
         }
-        // A trial scale can be negative by rounding; its low bits then reach into the minimum, as in the reference.
-        let quantize = |top: f32, values: [f32; 16]| {
-            let inverse = if top > 0.0 { 15.0 / top } else { 0.0 };
-            values.map(|value| nearest(inverse * value))
+    }
+}
+
+impl Block {
+    fn quantize(&mut self, cpu: Cpu, values: &[f32], importance: Option<&[f32]>) {
+        const LIMIT: i32 = 3;
+        const PLAIN: MinimumSearch = MinimumSearch { limit: LIMIT, first: -0.5, step: 0.1, steps: 15, absolute: true };
+        let x = values.as_chunks::<16>().0;
+        let mut fits = [MinimumFit::default(); 16];
+        let search = if let Some(importance) = importance {
+            let importance = importance.as_chunks::<16>().0;
+            let spread = squares(values) / SUPER as f32;
+            let weights = core::array::from_fn(|j| weigh(&x[j], &importance[j], spread));
+            let search = MinimumSearch::weighted(LIMIT);
+            search.fit_each(cpu, x, &weights, &mut fits);
+            let sums = weights.map(|weights| sum(&weights));
+            let (d, scales) = fit_positive(&fits.map(|fit| fit.scale), &sums, 15);
+            let (dmin, minima) = fit_positive(&fits.map(|fit| fit.min), &sums, 15);
+            self.scales = core::array::from_fn(|j| scales[j] | minima[j] << 4);
+            (self.d, self.dmin) = (Half::of(d), Half::of(dmin));
+            search
+        } else {
+            let weights = core::array::from_fn(|j| x[j].map(f32::abs));
+            PLAIN.fit_each(cpu, x, &weights, &mut fits);
+            // A trial scale can be negative by rounding; its low bits then reach into the minimum, as in the reference.
+            let quantize = |top: f32, values: [f32; 16]| {
+                let inverse = if top > 0.0 { 15.0 / top } else { 0.0 };
+                values.map(|value| nearest(inverse * value))
+            };
+            let (scales, minima) = (fits.map(|fit| fit.scale), fits.map(|fit| fit.min));
+            let (top_scale, top_min) = (largest(&scales), largest(&minima));
+            let (scales, minima) = (quantize(top_scale, scales), quantize(top_min, minima));
+            self.scales = core::array::from_fn(|j| (scales[j] | minima[j] << 4) as u8);
+            (self.d, self.dmin) = (Half::of(top_scale / 15.0), Half::of(top_min / 15.0));
+            PLAIN
         };
-        let (top_scale, top_min) = (largest(&scales), largest(&minima));
-        let (scales, minima) = (quantize(top_scale, scales), quantize(top_min, minima));
-        block.scales = core::array::from_fn(|j| (scales[j] | minima[j] << 4) as u8);
-        block.d.set(top_scale / 15.0);
-        block.dmin.set(top_min / 15.0);
-        let (d, dmin) = (block.d.get(), block.dmin.get());
-        let (scales, minima) = block.scales_and_minima();
-        for (j, x) in sub_blocks.iter().enumerate() {
+        let (d, dmin) = (self.d.get(), self.dmin.get());
+        let (scales, minima) = self.scales_and_minima();
+        let mut levels = [0; SUPER];
+        for (j, levels) in levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
             let (scale, min) = (d * f32::from(scales[j]), dmin * f32::from(minima[j]));
-            round_above_minimum(x, scale, min, SEARCH.limit, &mut levels[16 * j..][..16]);
+            *levels = round_above_minimum(&x[j], scale, min, &search, &fits[j]);
         }
-        block.qs = pack_crumbs(&levels);
+        self.qs = pack_crumbs(&levels);
+    }
+}
+
+impl ScalarGrid for Q2_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(0, 3),
+        scales: Some((0, 15)),
+        minima: Minima::Steps(15),
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let (scales, minima): ([u8; 16], [u8; 16]) = (parts.stored_scales(0), parts.stored_minima());
+        block.d.set(parts.d);
+        block.dmin.set(parts.dmin);
+        block.scales = core::array::from_fn(|j| scales[j] | minima[j] << 4);
+        block.qs = pack_crumbs(&parts.codes(0));
     }
 }
 

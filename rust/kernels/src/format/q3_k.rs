@@ -14,9 +14,11 @@ use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs, pack_planes, planes};
 use super::round::{nearest, peak};
-use super::search::{fit_signed_by_descent, round_signed};
+use super::search::signed::{SignedFit, fit_signed_by_descent, round_signed, scales_by_descent};
+use super::search::{squares, sum, weigh};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -78,8 +80,9 @@ impl BlockFormat for Q3_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -96,34 +99,82 @@ impl BlockFormat for Q3_K {
 
 impl Q3_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let block = Block::of_mut(block);
-        let sub_blocks = values.as_chunks::<16>().0;
-        let mut levels = [0; SUPER];
-        let mut scales = [0.0; 16];
-        for (j, x) in sub_blocks.iter().enumerate() {
-            let (scale, fitted) = fit_signed_by_descent(x, i32::from(ZERO));
-            scales[j] = scale;
-            levels[16 * j..][..16].copy_from_slice(&fitted);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            let block = Block::of_mut(out);
+            let x = values.as_chunks::<16>().0;
+            match importance {
+                Some(importance) => block.quantize_weighted(cpu, values, &importance[SUPER * i..][..SUPER]),
+                None => block.quantize_plain(cpu, x),
+            }
         }
+    }
+}
+
+impl Block {
+    fn quantize_plain(&mut self, cpu: Cpu, x: &[[f32; 16]]) {
+        let limit = i32::from(ZERO);
+        let scales = scales_by_descent(cpu, x, limit);
         // The scale of largest magnitude becomes -32, so `d` has the opposite sign.
         let top = peak(&scales);
         let zero = i32::from(SCALE_ZERO);
         if top == 0.0 {
-            block.scales = [0; 12];
-            block.d.set(0.0);
+            self.scales = [0; 12];
+            self.d.set(0.0);
         } else {
             let inverse = -(zero as f32) / top;
             let stored = scales.map(|scale| (i32::from(nearest(inverse * scale) as i8).clamp(-zero, zero - 1) + zero) as u8);
-            block.scales = pack_scales(&stored);
-            block.d.set(1.0 / inverse);
+            self.scales = pack_scales(&stored);
+            self.d.set(1.0 / inverse);
         }
-        let d = block.d.get();
-        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales()).zip(levels.chunks_exact_mut(16)) {
-            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        self.set_levels(x, |j| fit_signed_by_descent(&x[j], limit).1);
+    }
+
+    fn quantize_weighted(&mut self, cpu: Cpu, values: &[f32], importance: &[f32]) {
+        let limit = i32::from(ZERO);
+        let x = values.as_chunks::<16>().0;
+        let importance = importance.as_chunks::<16>().0;
+        let spread = 2.0 * squares(values) / SUPER as f32;
+        let weights = core::array::from_fn(|j| weigh(&x[j], &importance[j], spread));
+        let fits = SignedFit::of_each(cpu, x, &weights, limit);
+        let (scales, sums) = (fits.map(|fit| fit.scale), weights.map(|weights| sum(&weights)));
+        let zero = i32::from(SCALE_ZERO);
+        let fit = SignedFit::of(&scales, &sums, zero);
+        self.scales = pack_scales(&fit.levels(&scales, zero));
+        self.d.set(fit.scale);
+        self.set_levels(x, |j| fits[j].levels(&x[j], limit));
+    }
+
+    /// Encodes with the scales as they are stored; sub-blocks of which this is 0 get the integers that `fitted` returns.
+    fn set_levels(&mut self, x: &[[f32; 16]], fitted: impl Fn(usize) -> [u8; 16]) {
+        let (d, scales) = (self.d.get(), self.scales());
+        let mut levels = [0; SUPER];
+        for (j, levels) in levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let d = d * f32::from(scales[j]);
+            *levels = if d == 0.0 { fitted(j) } else { round_signed(&x[j], d, i32::from(ZERO)) };
         }
-        block.qs = pack_crumbs(&levels);
-        block.hmask = pack_planes(&levels.map(|q| q >> 2));
+        self.qs = pack_crumbs(&levels);
+        self.hmask = pack_planes(&levels.map(|q| q >> 2));
+    }
+}
+
+impl ScalarGrid for Q3_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(-4, 3),
+        scales: Some((-32, 31)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes: [u8; SUPER] = parts.codes(i32::from(ZERO));
+        block.d.set(parts.d);
+        block.scales = pack_scales(&parts.stored_scales(i32::from(SCALE_ZERO)));
+        block.qs = pack_crumbs(&codes);
+        block.hmask = pack_planes(&codes.map(|q| q >> 2));
     }
 }
 

@@ -11,8 +11,10 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, nibbles, pack_nibbles};
 use super::round::{extremes, reciprocal, truncate};
+use super::search::quantize_with_minimum;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
@@ -45,8 +47,9 @@ impl BlockFormat for Q4_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 20;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, m))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -59,16 +62,48 @@ impl BlockFormat for Q4_1 {
 
 impl Q4_1 {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let block = Block::of_mut(block);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
+        let Some(importance) = importance else {
+            for (values, block) in values.as_chunks().0.iter().zip(blocks) {
+                Self::quantize_plain(values, Block::of_mut(block));
+            }
+            return;
+        };
+        quantize_with_minimum(cpu, 15, values, importance, |i, fit, levels| {
+            let block = Block::of_mut(&mut blocks[i]);
+            block.d.set(fit.scale);
+            block.m.set(-fit.min);
+            block.qs = pack_nibbles(levels);
+        });
+    }
+
+    fn quantize_plain(values: &[f32; 32], block: &mut Block) {
         let (min, max) = extremes(values);
         let d = (max - min) / 15.0;
         let inverse = reciprocal(d);
         block.d.set(d);
         block.m.set(min);
-        let levels: [u8; 32] =
-            core::array::from_fn(|i| (truncate((values[i] - min) * inverse + 0.5) as i8).min(15) as u8);
+        let levels = values.map(|value| (truncate((value - min) * inverse + 0.5) as i8).min(15) as u8);
         block.qs = pack_nibbles(&levels);
+    }
+}
+
+impl ScalarGrid for Q4_1 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(0, 15),
+        scales: None,
+        minima: Minima::Free,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.m.set(-parts.dmin);
+        block.qs = pack_nibbles(&parts.codes(0));
     }
 }
 

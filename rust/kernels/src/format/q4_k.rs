@@ -11,10 +11,12 @@
 use core::array;
 use core::mem::offset_of;
 
-use super::layout::{Half, SUPER, block, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
-use super::search::MinimumSearch;
+use super::layout::{Half, SUPER, block, pack_scales_and_minima, pack_super_nibbles, scales_and_minima, super_nibbles, unpack_scales_and_minima};
+use super::search::minimum::MinimumSearch;
+use super::search::quantize_packed;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -55,8 +57,9 @@ impl BlockFormat for Q4_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 144;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -74,11 +77,33 @@ impl BlockFormat for Q4_K {
 
 impl Q4_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        const SEARCH: MinimumSearch = MinimumSearch { limit: 15, first: -1.0, steps: 20, absolute: false };
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        const PLAIN: MinimumSearch = MinimumSearch { limit: 15, first: -1.0, step: 0.1, steps: 20, absolute: false };
+        let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
+        quantize_packed(cpu, PLAIN, values, importance, |i, scales, levels| {
+            let block = Block::of_mut(&mut blocks[i]);
+            (block.d, block.dmin, block.scales) = (scales.d, scales.dmin, scales.packed);
+            block.qs = pack_super_nibbles(levels);
+        });
+    }
+}
+
+impl ScalarGrid for Q4_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 32,
+        levels: Levels::Range(0, 15),
+        scales: Some((0, 63)),
+        minima: Minima::Steps(63),
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
         let block = Block::of_mut(block);
-        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
-        block.qs = pack_super_nibbles(&levels);
+        block.d.set(parts.d);
+        block.dmin.set(parts.dmin);
+        block.scales = pack_scales_and_minima(&parts.stored_scales(0), &parts.stored_minima());
+        block.qs = pack_super_nibbles(&parts.codes(0));
     }
 }
 

@@ -12,8 +12,10 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block, fifth_bits, nibbles, pack_fifth_bits, pack_nibbles};
 use super::round::{peak, reciprocal, truncate};
+use super::search::quantize_signed;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{Blocks, PlainBlock, Rows, Sink, Visitor, Weights};
@@ -50,8 +52,9 @@ impl BlockFormat for Q5_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 22;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -64,14 +67,48 @@ impl BlockFormat for Q5_0 {
 
 impl Q5_0 {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let block = Block::of_mut(block);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
+        let Some(importance) = importance else {
+            for (values, block) in values.as_chunks().0.iter().zip(blocks) {
+                Self::quantize_plain(values, Block::of_mut(block));
+            }
+            return;
+        };
+        quantize_signed(cpu, i32::from(ZERO), values, importance, |i, d, levels| {
+            let block = Block::of_mut(&mut blocks[i]);
+            block.d.set(d);
+            block.qs = pack_nibbles(levels);
+            block.qh = pack_fifth_bits(levels);
+        });
+    }
+
+    fn quantize_plain(values: &[f32; 32], block: &mut Block) {
         let d = peak(values) / -16.0;
         let inverse = reciprocal(d);
         block.d.set(d);
-        let levels: [u8; 32] = core::array::from_fn(|i| (truncate(values[i] * inverse + 16.5) as i8).min(31) as u8);
+        let levels = values.map(|value| (truncate(value * inverse + 16.5) as i8).min(31) as u8);
         block.qs = pack_nibbles(&levels);
         block.qh = pack_fifth_bits(&levels);
+    }
+}
+
+impl ScalarGrid for Q5_0 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(-16, 15),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes = parts.codes(16);
+        block.d.set(parts.d);
+        block.qh = pack_fifth_bits(&codes);
+        block.qs = pack_nibbles(&codes);
     }
 }
 

@@ -13,11 +13,13 @@ use core::array;
 use core::mem::offset_of;
 
 use super::layout::{
-    Half, SUPER, block, pack_planes, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
+    Half, SUPER, block, pack_planes, pack_scales_and_minima, pack_super_nibbles, planes, scales_and_minima, super_nibbles, unpack_scales_and_minima,
 };
-use super::search::MinimumSearch;
+use super::search::minimum::MinimumSearch;
+use super::search::quantize_packed;
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -61,8 +63,9 @@ impl BlockFormat for Q5_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 176;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d)), Scale::Half(offset_of!(Block, dmin))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -80,12 +83,36 @@ impl BlockFormat for Q5_K {
 
 impl Q5_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        const SEARCH: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, steps: 15, absolute: false };
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        const PLAIN: MinimumSearch = MinimumSearch { limit: 31, first: -0.5, step: 0.1, steps: 15, absolute: false };
+        let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
+        quantize_packed(cpu, PLAIN, values, importance, |i, scales, levels| {
+            let block = Block::of_mut(&mut blocks[i]);
+            (block.d, block.dmin, block.scales) = (scales.d, scales.dmin, scales.packed);
+            block.qs = pack_super_nibbles(levels);
+            block.qh = pack_planes(&levels.map(|q| q >> 4));
+        });
+    }
+}
+
+impl ScalarGrid for Q5_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 32,
+        levels: Levels::Range(0, 31),
+        scales: Some((0, 63)),
+        minima: Minima::Steps(63),
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
         let block = Block::of_mut(block);
-        let levels = SEARCH.super_block(values, &mut block.d, &mut block.dmin, &mut block.scales);
-        block.qs = pack_super_nibbles(&levels);
-        block.qh = pack_planes(&levels.map(|q| q >> 4));
+        let codes: [u8; SUPER] = parts.codes(0);
+        block.d.set(parts.d);
+        block.dmin.set(parts.dmin);
+        block.scales = pack_scales_and_minima(&parts.stored_scales(0), &parts.stored_minima());
+        block.qs = pack_super_nibbles(&codes);
+        block.qh = pack_planes(&codes.map(|q| q >> 4));
     }
 }
 

@@ -12,9 +12,11 @@ use core::mem::offset_of;
 
 use super::layout::{Half, SUPER, block, crumbs, pack_crumbs};
 use super::round::{nearest, peak};
-use super::search::{TINY, fit_signed, round_signed};
+use super::search::TINY;
+use super::search::signed::{SignedFit, round_signed};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
-use crate::Activation;
+use crate::{Activation, Cpu};
 use crate::ahead::Head;
 use crate::isa::integers::Integers;
 use crate::unpack::{PlainSuperBlock, Rows, Sink, SuperBlocks, SuperScales, Visitor, Weights};
@@ -56,8 +58,9 @@ impl BlockFormat for Q6_K {
     const BLOCK: usize = SUPER;
     const BYTES: usize = 210;
     const ACTIVATION: Activation = Activation::Super256;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -74,15 +77,24 @@ impl BlockFormat for Q6_K {
 
 impl Q6_K {
     /// The [`Quantizer`].
-    fn quantize(values: &[f32], block: &mut [u8]) {
-        let sub_blocks = values.as_chunks::<16>().0;
-        let mut levels = [0; SUPER];
-        let mut scales = [0.0; 16];
-        for (j, x) in sub_blocks.iter().enumerate() {
-            let (scale, fitted) = fit_signed(x, i32::from(ZERO));
-            scales[j] = scale;
-            levels[16 * j..][..16].copy_from_slice(&fitted);
+    fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (values, out)) in values.chunks_exact(SUPER).zip(out.chunks_exact_mut(Self::BYTES)).enumerate() {
+            let importance = importance.map(|importance| &importance[SUPER * i..][..SUPER]);
+            Self::quantize_block(cpu, values, importance, out);
         }
+    }
+
+    fn quantize_block(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
+        let limit = i32::from(ZERO);
+        let x = values.as_chunks::<16>().0;
+        let mut weights = [[0.0; 16]; 16];
+        match importance {
+            // Alone, without the magnitude of the value: as the reference.
+            Some(importance) => weights.copy_from_slice(importance.as_chunks().0),
+            None => weights.iter_mut().zip(x).for_each(|(weights, x)| *weights = x.map(|x| x * x)),
+        }
+        let fits = SignedFit::of_each(cpu, x, &weights, limit);
+        let scales = fits.map(|fit| fit.scale);
         // The scale of largest magnitude becomes -128, so `d` has the opposite sign.
         let top = peak(&scales);
         if top.abs() < TINY {
@@ -94,14 +106,39 @@ impl Q6_K {
         block.d.set(1.0 / inverse);
         block.scales = scales.map(|scale| nearest(inverse * scale).min(127) as i8);
         let d = block.d.get();
-        for ((x, scale), levels) in sub_blocks.iter().zip(block.scales).zip(levels.chunks_exact_mut(16)) {
-            round_signed(x, d * f32::from(scale), i32::from(ZERO), levels);
+        let mut levels = [0; SUPER];
+        for (j, levels) in levels.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let d = d * f32::from(block.scales[j]);
+            *levels = if d == 0.0 { fits[j].levels(&x[j], limit) } else { round_signed(&x[j], d, limit) };
         }
         block.ql = core::array::from_fn(|b| {
             let low = 128 * (b / 64) + b % 64;
             (levels[low] & 15) | (levels[low + 64] << 4)
         });
         block.qh = pack_crumbs(&levels.map(|q| q >> 4));
+    }
+}
+
+impl ScalarGrid for Q6_K {
+    const GRID: Grid = Grid {
+        block: SUPER,
+        sub: 16,
+        levels: Levels::Range(-32, 31),
+        scales: Some((-128, 127)),
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        let codes: [u8; SUPER] = parts.codes(i32::from(ZERO));
+        block.d.set(parts.d);
+        block.scales = parts.stored_scales(0).map(|scale: u8| scale as i8);
+        block.ql = core::array::from_fn(|b| {
+            let low = 128 * (b / 64) + b % 64;
+            (codes[low] & 15) | (codes[low + 64] << 4)
+        });
+        block.qh = pack_crumbs(&codes.map(|q| q >> 4));
     }
 }
 

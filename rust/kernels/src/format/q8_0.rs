@@ -10,6 +10,7 @@ use core::mem::offset_of;
 
 use super::layout::{Half, block};
 use super::round::{peak, reciprocal, truncate};
+use super::parts::{Grid, Levels, Minima, Parts, Precision, ScalarFormat, ScalarGrid};
 use super::{BlockFormat, Quantizer, Scale};
 use crate::Activation;
 use crate::ahead::Head;
@@ -34,8 +35,9 @@ impl BlockFormat for Q8_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 34;
     const ACTIVATION: Activation = Activation::Block32;
+    const SCALAR: Option<ScalarFormat> = Some(ScalarFormat::of::<Self>());
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);
@@ -57,6 +59,23 @@ impl Q8_0 {
             // Half away from zero, unlike the activations.
             *q = truncate((value * inverse).round()) as i8;
         }
+    }
+}
+
+impl ScalarGrid for Q8_0 {
+    const GRID: Grid = Grid {
+        block: 32,
+        sub: 32,
+        levels: Levels::Range(-127, 127),
+        scales: None,
+        minima: Minima::None,
+        precision: Precision::Half,
+    };
+
+    fn assemble(parts: &Parts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = parts.codes(0).map(|code: u8| code as i8);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::layout::*;
 use super::*;
+use crate::Level;
 use crate::testing::{Bits, Cases, Rng, blocks, fnv1a, special_values, values};
 
 #[test]
@@ -63,6 +64,11 @@ fn facts_are_those_of_ggml() {
     assert_eq!(Format::from_id(4), None);
 }
 
+/// The plain level.
+fn scalar() -> Cpu {
+    Cpu::new(Level::Scalar).expect("every machine has it")
+}
+
 /// The formats that can be encoded.
 fn quantizing() -> impl Iterator<Item = Format> {
     Format::ALL.iter().copied().filter(|format| format.info().quantizes)
@@ -73,7 +79,9 @@ fn lengths_that_do_not_fit_panic() {
     for &format in Format::ALL {
         let info = format.info();
         let attempt = |bytes: usize, weights: usize| {
-            let encode = std::panic::catch_unwind(|| format.quantize(&vec![0.0; weights], &mut vec![0; bytes]));
+            let encode = std::panic::catch_unwind(|| {
+                format.quantize_row(scalar(), &vec![0.0; weights], None, &mut vec![0; bytes])
+            });
             let decode = std::panic::catch_unwind(|| format.dequantize(&vec![0; bytes], &mut vec![0.0; weights]));
             (encode.is_ok(), decode.is_ok())
         };
@@ -145,7 +153,7 @@ fn decoding_what_was_encoded_loses_little() {
 
 fn round_trip(format: Format, x: &[f32]) -> Vec<f32> {
     let mut encoded = vec![0; format.row_bytes(x.len()).expect("whole blocks")];
-    format.quantize(x, &mut encoded).expect("a quantizer");
+    format.quantize_row(scalar(), x, None, &mut encoded).expect("a quantizer");
     let mut decoded = vec![f32::NAN; x.len()];
     format.dequantize(&encoded, &mut decoded);
     decoded
@@ -303,8 +311,8 @@ fn golden_data_is_encoded_and_decoded_as_ggml_and_gguf_do() {
     let x = golden_values();
     for &(format, encoded_hash, decoded_hash) in GOLDEN {
         let mut encoded = vec![0; format.row_bytes(x.len()).expect("whole blocks")];
-        let hash = format.quantize(&x, &mut encoded).map(|()| fnv1a(&encoded));
-        assert_eq!(hash, encoded_hash.ok_or(NoQuantizer(format)), "encoding {}", format.name());
+        let hash = format.quantize_row(scalar(), &x, None, &mut encoded).map(|()| fnv1a(&encoded));
+        assert_eq!(hash, encoded_hash.ok_or(QuantizeError::NoQuantizer(format)), "encoding {}", format.name());
         let mut decoded = vec![0.0; 2 * 16384];
         format.dequantize(&golden_blocks(format), &mut decoded);
         let bytes: Vec<u8> = decoded.iter().flat_map(|x| x.to_le_bytes()).collect();

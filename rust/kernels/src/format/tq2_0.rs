@@ -43,7 +43,7 @@ impl BlockFormat for TQ2_0 {
     const BYTES: usize = 66;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
-    const QUANTIZER: Option<Quantizer> = Some(Self::quantize);
+    const QUANTIZER: Quantizer = Quantizer::Block(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
         let block = Block::of(block);

@@ -1,0 +1,102 @@
+"""Make a model smaller."""
+
+from __future__ import annotations
+
+import os
+
+from fastq import _fastq
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fastq.results import QuantizeResult
+
+__all__ = ["quantize"]
+
+
+def quantize(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str] | None,
+    target: str = "Q4_K_M",
+    *,
+    imatrix: str | os.PathLike[str] | None = None,
+    method: str = "rtn",
+    overrides: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    pure: bool = False,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+    report: str | os.PathLike[str] | None = None,
+) -> QuantizeResult:
+    """Quantize a GGUF file into another one.
+
+    The types of the tensors are those that ``llama-quantize`` of llama.cpp chooses for the same name, with the same fallbacks. The new file
+    appears under its name when it is complete. Interrupted (Ctrl-C) or killed, it leaves what is done beside it, and the same call goes on
+    from there; a call with other options starts anew. Any other error leaves nothing.
+
+    Args:
+        src: A model in F16, BF16 or F32; of a split model, the first file.
+        dst: The file to write; ``None`` with ``dry_run``.
+        target: A preset (``"Q4_K_M"``), a type (``"MXFP4"``) or ``"copy"``, in any case, with ``-``, ``_`` or nothing between its parts.
+        imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
+        method: How weights become integers: ``"rtn"`` gives the bytes of ggml.
+        overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches anywhere. The first
+            that matches counts.
+        output_type: Type of ``output.weight``, and of the embedding where that is the output, too.
+        embedding_type: Type of ``token_embd.weight``.
+        pure: One type for all matrices, instead of the mix of the preset.
+        allow_requantize: Allow what loses most: quantizing weights that are quantized already.
+        threads: Threads; by default what the machine grants.
+        dry_run: Compute the result without errors, and write nothing.
+        progress: Called with a stage, and how much of how much of it is done. What it raises stops the work.
+        report: An HTML file to write the result to.
+
+    Returns:
+        Sizes, and the type and the error of every tensor.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: The system refuses to read or write: a full disk, a read-only target.
+        ModelFileError: The model is malformed, or has weights that are NaN, infinite or too large for the type.
+        UnsupportedModelError: A tensor holds no weights.
+        ValueError: An unknown type, an expression that matches nothing, a type that needs an importance matrix, weights that
+            are quantized already, a target that is the source.
+        MemoryError: A single row does not fit the memory.
+
+    Example:
+        >>> import fastq
+        >>> r = fastq.quantize(fastq.default_model(), None, "q4-k-m", allow_requantize=True, dry_run=True)
+        >>> r.target, r.types["Q5_0"], round(r.bits_per_weight, 2)
+        ('Q4_K_M', 180, 6.14)
+    """
+    from fastq.results import QuantizeResult
+
+    if dst is None:
+        if not dry_run:
+            raise ValueError("dst is needed unless dry_run is set")
+        dst = ""
+    pairs = list(overrides.items()) if hasattr(overrides, "items") else list(overrides or ())
+    result = QuantizeResult.from_json(
+        _fastq.quantize_file(
+            os.fspath(src),
+            os.fspath(dst),
+            target,
+            None if imatrix is None else os.fspath(imatrix),
+            method,
+            pairs,
+            output_type,
+            embedding_type,
+            pure,
+            allow_requantize,
+            threads,
+            dry_run,
+            progress,
+        )
+    )
+    if report is not None:
+        result.write_html(report)
+    return result
