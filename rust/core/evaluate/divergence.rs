@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use fastq_kernels::elementwise::{argmax, divergence, log_sum_exp};
+use serde_json::{Value, json};
 
 use super::perplexity::cpu_of;
 use super::rows::{Rows, each_scored};
@@ -42,6 +43,21 @@ pub struct Divergence {
     pub context: usize,
     /// Number of tokens that were scored.
     pub tokens: usize,
+}
+
+impl Divergence {
+    /// One object, as for `--json`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "mean": self.mean.value, "mean_error": self.mean.error, "median": self.median, "p90": self.p90, "p99": self.p99,
+            "p999": self.p999, "max": self.max, "same_top": self.same_top.value, "same_top_error": self.same_top.error,
+            "ppl_base": self.ppl_base.value, "ppl_base_error": self.ppl_base.error, "ppl": self.ppl.value,
+            "ppl_error": self.ppl.error, "ppl_ratio": self.ppl_ratio.value, "ppl_ratio_error": self.ppl_ratio.error,
+            "rms_delta_p": self.rms_delta_p.value, "rms_delta_p_error": self.rms_delta_p.error,
+            "mean_delta_p": self.mean_delta_p.value, "mean_delta_p_error": self.mean_delta_p.error,
+            "chunks": self.chunks, "context": self.context, "tokens": self.tokens,
+        })
+    }
 }
 
 /// What the positions give.

@@ -2,6 +2,7 @@
 
 use fastq_kernels::Cpu;
 use fastq_kernels::elementwise::log_sum_exp;
+use serde_json::{Value, json};
 
 use super::rows::{Rows, each_scored};
 use super::{Estimate, Options, Sums, chunks, exponential};
@@ -22,6 +23,16 @@ pub struct Perplexity {
     pub context: usize,
     /// Number of tokens that were scored.
     pub tokens: usize,
+}
+
+impl Perplexity {
+    /// One object, as for `--json`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "ppl": self.ppl.value, "ppl_error": self.ppl.error, "nll": self.nll.value, "nll_error": self.nll.error,
+            "by_chunk": self.by_chunk, "chunks": self.chunks, "context": self.context, "tokens": self.tokens,
+        })
+    }
 }
 
 /// The level that a model computes on, for what is computed of its logits.
