@@ -48,12 +48,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Options of `tiny.Tiny` that differ from PLAIN."""
 
-LLAMA = {
-    "embedding_length": 256,
-    "feed_forward_length": 512,
-    "context_length": 64,
-    "attention.layer_norm_rms_epsilon": 1e-5,
-}
+LLAMA = {"embedding_length": 256, "feed_forward_length": 512, "context_length": 64, "attention.layer_norm_rms_epsilon": 1e-5}
 EXPERTS = [("attn_q", [256, 256]), ("attn_k", [256, 128]), ("attn_v", [256, 128]), ("attn_output", [256, 256]), ("ffn_gate_inp", [256, 8]),
            ("ffn_gate_exps", [256, 512, 8]), ("ffn_up_exps", [256, 512, 8]), ("ffn_down_exps", [512, 256, 8])]  # fmt: skip
 

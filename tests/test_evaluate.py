@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
 import fastq
+import gguf
 
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind. " * 60
 
@@ -36,7 +36,8 @@ def test_calibration_has_every_matrix(smollm2: Path, tmp_path: Path) -> None:
     tensors = {tensor.name: tensor.data for tensor in reader.tensors}
     assert tensors["blk.0.attn_q.weight.counts"].tolist() == [128.0]
     queries, keys = (tensors[f"blk.7.attn_{kind}.weight.in_sum2"] for kind in "qk")
-    assert np.array_equal(queries, keys) and (queries > 0).all()
+    assert np.array_equal(queries, keys)
+    assert (queries > 0).all()
     assert reader.fields["general.type"].contents() == "imatrix"
     with_output = fastq.calibrate(smollm2, [TEXT], out, chunk_size=64, chunks=2, process_output=True)
     assert with_output.tensors == 211
@@ -53,12 +54,14 @@ def test_conversations_are_written_by_the_template(smollm2: Path, tmp_path: Path
 def test_divergence_of_a_model_from_itself_and_another(smollm2: Path) -> None:
     model = fastq.Model(smollm2, context=64)
     same = fastq.kl_divergence(model, model, TEXT, context=64, chunks=2)
-    assert abs(same.mean) < 1e-6 and same.max < 1e-5
+    assert abs(same.mean) < 1e-6
+    assert same.max < 1e-5
     assert (same.same_top, same.ppl_ratio, same.rms_delta_p, same.tokens) == (1.0, 1.0, 0.0, 62)
     alone = fastq.perplexity(model, TEXT, context=64, chunks=2)
     assert same.ppl == same.ppl_base == alone.ppl
     other = fastq.kl_divergence(model, fastq.Model(smollm2, context=64, kv="q8_0"), TEXT, context=64, chunks=2)
-    assert 0 < other.mean < 0.05 and other.median <= other.p90 <= other.p99 <= other.max
+    assert 0 < other.mean < 0.05
+    assert other.median <= other.p90 <= other.p99 <= other.max
 
 
 def test_what_cannot_be_measured_is_refused(smollm2: Path, gemma3: Path) -> None:
@@ -74,12 +77,12 @@ def test_what_cannot_be_measured_is_refused(smollm2: Path, gemma3: Path) -> None
 
 
 def test_an_exception_of_the_progress_stops_the_work(smollm2: Path, tmp_path: Path) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(*_: object) -> None:
-        raise Stop
+        raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fastq.calibrate(smollm2, [TEXT], tmp_path / "m.gguf", chunk_size=64, progress=stop)
     assert not list(tmp_path.iterdir())

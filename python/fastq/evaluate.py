@@ -41,8 +41,8 @@ def calibrate(
 ) -> Calibration:
     """Learn from texts which weights matter, and write that as an importance matrix.
 
-    The sums are those of ``llama-imatrix`` of llama.cpp: the text is cut into chunks in the same way, and the file, a GGUF
-    file of type ``imatrix``, can be used by either program.
+    The sums are those of ``llama-imatrix`` of llama.cpp: the text is cut into chunks in the same way, and the file, a
+    GGUF file of type ``imatrix``, can be used by either program.
 
     Args:
         model: A model, or the path of one; best in 16 bits.
@@ -51,8 +51,8 @@ def calibrate(
         out: The file to write. It appears when it is complete.
         chunks: The most chunks to compute; by default all.
         chunk_size: Tokens of a chunk.
-        chat: The texts are conversations: each line is a JSON list of messages, or an object with a list ``messages`` and
-            perhaps ``tools``; the chat template of the model writes them.
+        chat: The texts are conversations: each line is a JSON list of messages, or an object with a list ``messages``
+            and perhaps ``tools``; the chat template of the model writes them.
         process_output: Look at the inputs of the output matrix, too.
         progress: Called with a stage, and how much of how much of it is done. What it raises stops the work.
 
@@ -69,7 +69,8 @@ def calibrate(
     Example:
         >>> import fastq, os, tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "m.imatrix.gguf")
-        >>> fastq.calibrate(fastq.default_model(), ["The quick brown fox. " * 20], path, chunk_size=32, chunks=1).tensors
+        >>> texts = ["The quick brown fox. " * 20]
+        >>> fastq.calibrate(fastq.default_model(), texts, path, chunk_size=32, chunks=1).tensors
         210
     """
     from fastq.results import Calibration
@@ -109,7 +110,8 @@ def perplexity(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The text is too short, a chunk does not fit the context of the model, or the model predicts no tokens.
+        ValueError: The text is too short, a chunk does not fit the context of the model, or the model predicts no
+            tokens.
 
     Example:
         >>> import fastq

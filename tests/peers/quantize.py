@@ -139,9 +139,7 @@ def importance(path: Path | None) -> dict[str, np.ndarray[Any, Any]]:
         if name.endswith(".in_sum2"):
             counts = tensors[name.removesuffix(".in_sum2") + ".counts"].reshape(-1, 1)
             sums = tensors[name].reshape(counts.shape[0], -1)
-            found[name.removesuffix(".in_sum2")] = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(
-                np.float32
-            )
+            found[name.removesuffix(".in_sum2")] = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32)
     return found
 
 
@@ -179,9 +177,7 @@ def compare_bytes(options: argparse.Namespace) -> int:
         for preset in options.preset:
             for imatrix in [None, options.imatrix] if options.imatrix else [None]:
                 number, matrix = str(recipes.PRESETS[preset]), str(imatrix or "")
-                answer = ask(
-                    options.python, BYTES, str(options.source), str(theirs), number, str(options.threads), matrix
-                )
+                answer = ask(options.python, BYTES, str(options.source), str(theirs), number, str(options.threads), matrix)
                 if answer["code"]:
                     print(f"{preset}: llama.cpp refuses")
                     continue
