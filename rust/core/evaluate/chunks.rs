@@ -2,11 +2,14 @@
 
 use crate::{Error, Interrupt, Model, Result};
 
+/// The shortest chunk of whose second half a token can be scored.
+const LEAST_TOKENS: usize = 4;
+
 /// The tokens of `text`, with the special ones that the model asks for, in pieces of `size`; what is left over is dropped. Where the model begins
 /// texts with a token of its own, each piece begins with it, in place of its first token. At most `most` pieces.
 ///
 /// # Errors
-/// [`Error::Argument`] for a text of less than two pieces, or pieces of less than two tokens; [`Error::Tokenizer`],
+/// [`Error::Argument`] for a text of less than two pieces, or pieces of less than four tokens; [`Error::Tokenizer`],
 /// [`Error::Cancelled`].
 pub fn chunks(
     model: &Model,
@@ -20,10 +23,10 @@ pub fn chunks(
 
 /// The same of tokens.
 pub(crate) fn cut(model: &Model, tokens: Vec<u32>, size: usize, most: Option<usize>) -> Result<Vec<Vec<u32>>> {
-    if size < 2 || size > model.context() {
+    if size < LEAST_TOKENS || size > model.context() {
         let context = model.context();
         return Err(Error::Argument(format!(
-            "chunks must have from 2 tokens to the context of {context}, found {size}; load the model with a larger context"
+            "chunks must have from {LEAST_TOKENS} tokens to the context of {context}, found {size}; load the model with a larger context"
         )));
     }
     if most == Some(0) {
