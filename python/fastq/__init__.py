@@ -18,6 +18,7 @@ from fastq.errors import (
     TokenizerError,
     UnsupportedModelError,
 )
+from fastq.evaluate import calibrate, kl_divergence, perplexity
 from fastq.files import cpu_info, default_model, doctor, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
 from fastq.model import Model, Stream
@@ -27,14 +28,17 @@ from fastq.quantize import quantize
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastq.results import (
+        Calibration,
         ChatCompletion,
         Completion,
         CpuInfo,
+        Divergence,
         FileInfo,
         Finding,
         FormatInfo,
         MemoryPlan,
         ModelInfo,
+        Perplexity,
         QuantizedTensor,
         QuantizeResult,
         TensorInfo,
@@ -43,11 +47,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Calibration",
     "Cancelled",
     "ChatCompletion",
     "Completion",
     "ContextOverflowError",
     "CpuInfo",
+    "Divergence",
     "FastqError",
     "FileInfo",
     "Finding",
@@ -56,6 +62,7 @@ __all__ = [
     "Model",
     "ModelFileError",
     "ModelInfo",
+    "Perplexity",
     "QuantizeResult",
     "QuantizedTensor",
     "Stream",
@@ -66,12 +73,15 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "calibrate",
     "cpu_info",
     "default_model",
     "dequantize_array",
     "doctor",
     "formats",
     "inspect",
+    "kl_divergence",
+    "perplexity",
     "plan",
     "quant",
     "quantize",

@@ -73,6 +73,32 @@ class Engine:
     def warning(self) -> str | None: ...
     def close(self) -> None: ...
 
+def calibrate(
+    engine: Engine,
+    texts: list[str],
+    datasets: list[str],
+    output: str,
+    chunks: int | None,
+    chunk_size: int,
+    chat: bool,
+    process_output: bool,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[int, int]: ...
+def perplexity(
+    engine: Engine,
+    text: str,
+    context: int,
+    chunks: int | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> str: ...
+def kl_divergence(
+    base: Engine,
+    quant: Engine,
+    text: str,
+    context: int,
+    chunks: int | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> str: ...
 def cpu_info() -> dict[str, Any]: ...
 def doctor() -> str: ...
 def inspect(path: str) -> dict[str, Any]: ...

@@ -442,3 +442,83 @@ class FormatInfo:
     def bits_per_weight(self) -> float:
         """Bits of a stored weight, scales included."""
         return 8 * self.bytes / self.block
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What :func:`fastq.calibrate` wrote.
+
+    Attributes:
+        path: The file.
+        tensors: Number of matrices whose inputs are in it.
+        chunks: Number of chunks that were computed.
+    """
+
+    path: str
+    tensors: int
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The perplexity of a model on a text. ``*_error`` are standard errors.
+
+    Attributes:
+        ppl: The perplexity.
+        nll: Mean negative log-probability of a token, in nats.
+        by_chunk: The perplexity so far, after each chunk.
+        chunks: Number of chunks.
+        context: Tokens of a chunk.
+        tokens: Number of tokens that were scored.
+    """
+
+    ppl: float
+    ppl_error: float
+    nll: float
+    nll_error: float
+    by_chunk: list[float] = field(repr=False)
+    chunks: int
+    context: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a quantized model is from its base. Divergences are in nats, ``*_error`` are standard errors.
+
+    Attributes:
+        mean: Mean divergence.
+        median: The divergence that half of the tokens are below; ``p90``, ``p99``, ``p999`` and ``max`` accordingly.
+        same_top: Share of the positions at which both have the same likeliest token, from 0 to 1.
+        ppl_base: Perplexity of the base.
+        ppl: Perplexity of the quantized model.
+        ppl_ratio: ``ppl / ppl_base``; its error takes into account that both go up and down together.
+        rms_delta_p: Root mean square of the difference of the probabilities of the true token.
+        mean_delta_p: Mean of that difference; below 0 where the quantized model is less sure of the truth.
+        chunks: Number of chunks.
+        context: Tokens of a chunk.
+        tokens: Number of tokens that were scored.
+    """
+
+    mean: float
+    mean_error: float
+    median: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+    same_top: float
+    same_top_error: float
+    ppl_base: float
+    ppl_base_error: float
+    ppl: float
+    ppl_error: float
+    ppl_ratio: float
+    ppl_ratio_error: float
+    rms_delta_p: float
+    rms_delta_p_error: float
+    mean_delta_p: float
+    mean_delta_p_error: float
+    chunks: int
+    context: int
+    tokens: int

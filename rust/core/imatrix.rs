@@ -157,11 +157,14 @@ impl Imatrix {
         writer.set(CHUNK_SIZE, self.chunk_size)?;
         let float = TensorType::from(Format::F32);
         for (name, entry) in &self.entries {
-            let (k, experts) = (entry.k() as u64, entry.counts.len() as u64);
-            writer.tensor_from(&format!("{name}{SUMS}"), &[k, experts], float, |out| out.write(&bytes(&entry.sums)))?;
-            writer.tensor_from(&format!("{name}{COUNTS}"), &[1, experts], float, |out| {
-                out.write(&bytes(&entry.counts))
-            })?;
+            // As ggml has it: a last dimension of one is left out.
+            let shape = |row: usize| match entry.counts.len() {
+                1 => vec![row as u64],
+                experts => vec![row as u64, experts as u64],
+            };
+            let (sums, counts) = (format!("{name}{SUMS}"), format!("{name}{COUNTS}"));
+            writer.tensor_from(&sums, &shape(entry.k()), float, |out| out.write(&bytes(&entry.sums)))?;
+            writer.tensor_from(&counts, &shape(1), float, |out| out.write(&bytes(&entry.counts)))?;
         }
         writer.write(path, interrupt)
     }

@@ -1,7 +1,9 @@
 //! The engine: GGUF files, tokenizers, the forward pass, sampling and generation. No Python, HTTP or terminals.
 
+pub mod calibrate;
 pub mod doctor;
 pub mod error;
+pub mod evaluate;
 pub mod generate;
 pub mod gguf;
 pub mod imatrix;

@@ -348,6 +348,11 @@ impl Model {
         self.inner.spec.vocabulary
     }
 
+    /// Whether it predicts tokens; encoders do not.
+    pub fn has_logits(&self) -> bool {
+        self.inner.weights.output.is_some()
+    }
+
     /// Bytes that the cache holds now, recurrent states included.
     pub fn kv_used_bytes(&self) -> u64 {
         self.inner.cache.used_bytes()

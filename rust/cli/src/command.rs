@@ -32,4 +32,6 @@ commands! {
     Bench = bench,
     Doctor = doctor,
     Quantize = quantize,
+    Calibrate = calibrate,
+    Eval = eval,
 }

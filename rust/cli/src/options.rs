@@ -168,6 +168,16 @@ impl SamplingArguments {
 /// What `fastq run` answers with at most.
 pub(crate) const RUN_MAX_TOKENS: usize = DEFAULT_MAX_TOKENS;
 
+/// What a text file holds.
+pub(crate) fn text_of(path: &Path) -> Outcome<String> {
+    let bytes =
+        std::fs::read(path).map_err(|error| Failure::Error(format!("cannot read {}: {error}", path.display())))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::Error(format!("{}: expected text in UTF-8, found an invalid byte at {at}", path.display()))
+    })
+}
+
 /// A usage error with exit code 2.
 pub(crate) fn usage<T>(message: impl Into<String>) -> Outcome<T> {
     Err(Failure::Usage(message.into()))

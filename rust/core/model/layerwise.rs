@@ -228,6 +228,9 @@ impl Inner {
             };
             let (now, later) = rest.split_at(rest.iter().take(MOST_TEXTS).take_while(fits).count().max(1));
             rest = later;
+            if interrupt.stop() {
+                return Err(Error::Cancelled);
+            }
             while sequences.len() < now.len() {
                 sequences.push(self.cache.sequence());
             }

@@ -19,5 +19,5 @@ pub use maps::{
     softplus, tanh,
 };
 pub use norms::{add_rms_norm, l2_norm_in_place, layer_norm, rms_norm, rms_norm_in_place};
-pub use probabilities::{argmax, log_sum_exp, softmax};
+pub use probabilities::{argmax, divergence, log_sum_exp, softmax};
 pub use rope::{RopeStyle, rope};

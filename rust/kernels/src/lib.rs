@@ -16,6 +16,7 @@
 //!   dimension, a value one fma chain over the keys ([`attention`]).
 //! * Layers with a state compute one token after the other; a convolution is one fma chain over its taps, what the delta rule reads
 //!   one over the keys ([`recurrent`]).
+//! * Sums over rows, of squares and of the products of two values, are one fma chain in the order of the rows ([`gram`]).
 //! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
 //!
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
@@ -33,6 +34,7 @@ pub mod elementwise;
 pub mod format;
 mod gemm;
 mod gemv;
+pub mod gram;
 pub mod half;
 pub mod isa;
 pub mod level;

@@ -87,7 +87,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// A handle that keeps the model alive for the length of a call.
-    fn model(&self) -> PyResult<Model> {
+    pub(crate) fn model(&self) -> PyResult<Model> {
         let model = self.model.read().unwrap_or_else(PoisonError::into_inner);
         model.clone().ok_or_else(|| PyValueError::new_err(format!("model {} is closed", self.path.display())))
     }

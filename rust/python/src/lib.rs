@@ -3,6 +3,7 @@
 mod affine;
 mod engine;
 mod error;
+mod evaluate;
 mod files;
 mod formats;
 mod interrupt;
@@ -22,6 +23,8 @@ mod _fastq {
     use super::affine::affine;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
+    #[pymodule_export]
+    use super::evaluate::{calibrate, kl_divergence, perplexity};
     #[pymodule_export]
     use super::files::{cpu_info, default_model, doctor, inspect, plan};
     #[pymodule_export]

@@ -93,6 +93,47 @@ pub fn log_sum_exp(cpu: Cpu, x: &[f32]) -> f64 {
     f64::from(max) + math::ln64(f64::from(sum))
 }
 
+/// Vectors whose terms are added up as f32 before they go into the f64 sum.
+const TERMS: usize = 64;
+
+struct Divergence<'a> {
+    p: &'a [f32],
+    q: &'a [f32],
+    /// `log_sum_exp` of `p`.
+    p_sum: f32,
+    /// What `log_sum_exp` of `p` is above that of `q`.
+    shift: f32,
+}
+
+impl Kernel for Divergence<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> f64 {
+        let (p_sum, shift) = (isa.splat(self.p_sum), isa.splat(self.shift));
+        let mut total = 0.0f64;
+        for (p, q) in self.p.chunks(TERMS * LANES).zip(self.q.chunks(TERMS * LANES)) {
+            let mut acc = isa.splat(0.0);
+            for (p, q) in p.chunks(LANES).zip(q.chunks(LANES)) {
+                let (x, y) = (isa.load_first(p, 0.0), isa.load_first(q, 0.0));
+                let term = isa.sub(isa.sub(x, y), shift);
+                let sum = isa.fma(math::exp(isa, isa.sub(x, p_sum)), term, acc);
+                acc = isa.select_lanes(0, p.len(), sum, acc);
+            }
+            total += f64::from(isa.sum(acc));
+        }
+        total
+    }
+}
+
+/// The Kullback-Leibler divergence `Σ p (ln p - ln q)` in nats between the distributions that two rows of logits stand for. The sum has
+/// f32 terms, of which each 1024 are added up in lanes, and these sums in f64. NaN when a value is, or the largest is infinite.
+pub fn divergence(cpu: Cpu, p: &[f32], q: &[f32]) -> f64 {
+    assert_eq!(p.len(), q.len(), "both rows must have the same length");
+    let (p_sum, q_sum) = (log_sum_exp(cpu, p), log_sum_exp(cpu, q));
+    dispatch_floats(cpu, Divergence { p, q, p_sum: p_sum as f32, shift: (p_sum - q_sum) as f32 })
+}
+
 struct Argmax<'a> {
     x: &'a [f32],
 }

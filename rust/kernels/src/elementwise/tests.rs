@@ -376,6 +376,29 @@ fn log_sum_exp_is_close_to_f64_and_equal_on_every_level() {
 }
 
 #[test]
+fn divergence_is_close_to_f64_and_equal_on_every_level() {
+    let mut rng = Rng::new(11);
+    for n in lengths().filter(|&n| n > 0).chain([5000]) {
+        let p: Vec<f32> = row(&mut rng, n).iter().map(|x| 5.0 * x).collect();
+        for noise in [0.0, 0.01, 1.0] {
+            let q: Vec<f32> = p.iter().zip(row(&mut rng, n)).map(|(p, e)| p + noise * e).collect();
+            let sum = |x: &[f32]| x.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+            let (p_sum, q_sum) = (sum(&p), sum(&q));
+            let terms = p.iter().zip(&q).map(|(&p, &q)| {
+                let (p, q) = (f64::from(p) - p_sum, f64::from(q) - q_sum);
+                p.exp() * (p - q)
+            });
+            let want: f64 = terms.sum();
+            let got = divergence(scalar(), &p, &q);
+            assert!((got - want).abs() < 1e-6 + 1e-4 * want * f64::from(noise), "{n}, {noise}: {got} for {want}");
+            for cpu in other_levels() {
+                assert_eq!(divergence(cpu, &p, &q).to_bits(), got.to_bits());
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_a_number_shows() {
     for cpu in [vec![scalar()], other_levels()].concat() {
         for bad in [f32::NAN, f32::INFINITY] {
