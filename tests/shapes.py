@@ -76,7 +76,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mistral3, half a log multiplier": {"architecture": "mistral3", "rope_scaling": "yarn", "original_context": 64,
                                         "yarn_log_multiplier": 0.5},
     "mistral3, 2 of 5 experts, temperature": {"architecture": "mistral3", "rope_scaling": "yarn",
-                                              "original_context": 64, "temperature_scale": 0.3, "experts": 5,
+                                              "original_context": 32, "temperature_scale": 0.3, "experts": 5,
                                               "experts_used": 2},
     "granite, 2 of 5 experts": {"architecture": "granite", **ODD, "experts": 5, "experts_used": 2},
     "granite, untied, shared expert": {"architecture": "granite", "tied": False, "experts": 7, "experts_used": 3,

@@ -3,9 +3,9 @@
     python tests/peers/llama_cpp.py --python PATH_TO_PYTHON_WITH_LLAMA_CPP [NAME ...]
 
 Names are those of tests/shapes.py, or beginnings of them; without any, all are compared, and every architecture in
-quantized formats too. Prompts are longer than any window and any original context. The caches of both engines are F32, so
-that nothing is rounded on purpose. Written and checked with llama-cpp-python 0.3.36. Exit code 1 when an error is above
-its bound.
+quantized formats too. Prompts are longer than any window and any original context. The caches of both engines are F32,
+so that nothing is rounded on purpose. Written and checked with llama-cpp-python 0.3.36. Exit code 1 when an error is
+above its bound.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from shapes import ENCODERS, QUANTIZED, QUANTIZED_ENCODERS, SHAPES  # noqa: E402
 Array = npt.NDArray[np.floating[Any]]
 TOKENS, CONTEXT = 300, tiny.Tiny.context
 EXACT = {"llama.cpp - twin": 1e-3, "llama.cpp - fastq": 1e-3, "fastq - twin": 1e-4}
-"""Bounds of the largest error. llama.cpp takes GELU from a table of half precision, which the architectures with GELU show.
-(A rule left out makes 0.01 and more: test_shapes.py.)
+"""Bounds of the largest error. llama.cpp takes GELU from a table of half precision, which the architectures with GELU
+show. (A rule left out makes 0.01 and more: test_shapes.py.)
 """
 ROUNDED = dict.fromkeys(EXACT, 0.06)
 """Bounds of the usual error with quantized weights: activations are rounded to int8 in more than one way, and a token
