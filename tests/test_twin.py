@@ -2,11 +2,11 @@
 
 With F32 weights and a cache in f32 nothing is rounded on purpose, and every position of every sequence is held to a
 sharp bound. With the default cache the twin rounds keys and values to f16 as the engine's does, and for quantized
-weights the activations to int8 as the contract says. Then float32 against float64 differs by about 1e-7 of the logits, until a
-value lies so near the edge between two roundings that the two take different ones: a step of 5e-4 of that key, or of
-1/127 of the largest activation of the block, which later tokens inherit. Long sequences nearly always hold such values,
-sequences of three tokens seldom. So the best of a few short sequences is held to a sharp bound, and all of them and the
-long ones to what a few such steps can do.
+weights the activations to int8 as the contract says. Then float32 against float64 differs by about 1e-7 of the
+logits, until a value lies so near the edge between two roundings that the two take different ones: a step of 5e-4 of
+that key, or of 1/127 of the largest activation of the block, which later tokens inherit. Long sequences nearly always
+hold such values, sequences of three tokens seldom. So the best of a few short sequences is held to a sharp bound, and
+all of them and the long ones to what a few such steps can do.
 """
 
 from __future__ import annotations
