@@ -1,6 +1,7 @@
 //! Only the experts that a token meets are read from the map: the pages of all others are made unreadable.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "the other models are for other tests")]
 #[path = "model/tiny.rs"]
 mod tiny;
 
