@@ -30,7 +30,7 @@ class Job:
     threads: int
     prefill: int = 512
     decode: int = 128
-    kv: Literal["f16", "q8_0"] = "f16"
+    kv: Literal["f32", "f16", "q8_0"] = "f16"
     sequences: int = 1
     hello: bool = False
 

@@ -69,9 +69,11 @@ ENCODER: dict[str, Any] = {"vocabulary": "wordpiece", "tied": "always", "heads_f
                            "norm": "layer", "norms": ("", "attn_output_norm", "", "layer_output_norm"),
                            "options": {"pooling": "mean", "token_types": 2}}  # fmt: skip
 EXPERTS = {"experts": 5, "experts_used": 2, "expert_format": None}
+NO_EXPERTS = dict.fromkeys(EXPERTS)
+"""The options of families that may have experts."""
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(biases=("none", "qkv", "attention", "all"), factors="one", size_keys=("rope",)),
+    "llama": Family(biases=("none", "qkv", "attention", "all"), factors="one", size_keys=("rope",), options=NO_EXPERTS),
     "qwen2": Family(pre="qwen2", add_bos=False, heads_fill_width=True, biases=("qkv", "none")),
     "qwen3": Family(pre="qwen2", add_bos=False, head_norm="each", size_keys=("head",)),
     "phi2": Family(pre="phi-2", add_bos=False, tied="never", output_bias=True, heads_fill_width=True, norm="layer",
@@ -86,7 +88,7 @@ FAMILIES: dict[str, Family] = {
                      options={"window": 16, "window_pattern": None, "final_softcap": None}),
     "smollm3": Family(biases=("none", "qkv"), size_keys=("rope",)),
     "granite": Family(pre="refact", biases=("none", "qkv", "attention", "all"), factors="one", size_keys=("rope",),
-                      options={**SCALES, "rope": None}),
+                      options={**SCALES, **NO_EXPERTS, "shared_ffn": None, "rope": None}),
     "olmo2": Family(pre="dbrx", add_bos=False, tied="never", heads_fill_width=True, head_norm="all",
                     norms=("", "post_attention_norm", "", "post_ffw_norm"), pattern_array=True,
                     options={"window": None, "window_pattern": 4}),
@@ -94,7 +96,8 @@ FAMILIES: dict[str, Family] = {
                        head_norm="rows", biases=("none", "qkv"), size_keys=("rope",),
                        options={"rope_dimensions": None, "parallel": False, "head_norms": False}),
     "mistral3": Family(pre="tekken", biases=("none", "qkv", "attention", "all"), factors="one",
-                       size_keys=("head", "rope"), options={"temperature_scale": None, "yarn_log_multiplier": None}),
+                       size_keys=("head", "rope"),
+                       options={**NO_EXPERTS, "temperature_scale": None, "yarn_log_multiplier": None}),
     "qwen3moe": Family(pre="qwen2", add_bos=False, head_norm="each", size_keys=("head",),
                        options={**EXPERTS, "expert_ffn": 96}),
     "olmoe": Family(pre="olmo", add_bos=False, tied="never", heads_fill_width=True, head_norm="all", options=EXPERTS),
@@ -104,7 +107,7 @@ FAMILIES: dict[str, Family] = {
                       biases=("all",), size_keys=("head",), sinks=True, expert_gain=4.0,
                       options={**EXPERTS, "expert_ffn": 96, "window": 16, "window_pattern": None}),
     "lfm2": Family(pre="lfm2", heads_fill_width=True, head_norm="each", mixer="short convolution",
-                   final_norm="token_embd_norm", options={"mixers": None, "taps": 3}),
+                   final_norm="token_embd_norm", options={"mixers": None, "taps": 3, "window": None}),
     "qwen35": Family(pre="qwen35", add_bos=False, norms=("attn_norm", "", "post_attention_norm", ""), head_norm="each",
                      mixer="delta net", query_gate=True, size_keys=("head", "rope"), options=DELTA),
     "bert": Family(**ENCODER, position_rows=True, gate="none", biases=("all", "none")),

@@ -349,6 +349,7 @@ fn a_quantized_cache_is_planned() {
     // 34 bytes for 32 values instead of 64, in whole blocks.
     for dim in [32, 64, 256] {
         assert_eq!(bytes(KvFormat::F16, dim) * 34 / 64, bytes(KvFormat::Q8_0, dim));
+        assert_eq!(bytes(KvFormat::F16, dim) * 2, bytes(KvFormat::F32, dim));
     }
     // 80 dimensions are two blocks and a half with three scales; 24 are 6 words of a key and, in a value, two vectors of 16.
     assert_eq!(bytes(KvFormat::Q8_0, 80), 2 * 3 * 64 * 2 * (80 + 3 * 2));
@@ -356,8 +357,10 @@ fn a_quantized_cache_is_planned() {
 
     for tiny in [tiny::llama(), tiny::gemma()] {
         let plan = |kv| tiny.load(&LoadOptions { kv, ..options() }).expect("loads").plan().clone();
-        let (half, byte) = (plan(KvFormat::F16), plan(KvFormat::Q8_0));
+        let [whole, half, byte] = [KvFormat::F32, KvFormat::F16, KvFormat::Q8_0].map(plan);
         assert_eq!((half.kv_format, byte.kv_format), (KvFormat::F16, KvFormat::Q8_0));
+        assert_eq!((whole.kv_format, whole.kv_bytes), (KvFormat::F32, 2 * half.kv_bytes));
+        assert_eq!(whole.total_bytes - whole.kv_bytes, half.total_bytes - half.kv_bytes);
         assert!(byte.kv_bytes < half.kv_bytes * 7 / 10, "{} of {}", byte.kv_bytes, half.kv_bytes);
         assert_eq!(half.total_bytes - half.kv_bytes, byte.total_bytes - byte.kv_bytes);
     }

@@ -77,6 +77,7 @@ fn of_generation(model: &Model) -> usize {
 #[test]
 fn a_step_allocates_nothing() {
     for (tiny, kv) in [
+        (tiny::llama(), KvFormat::F32),
         (tiny::llama(), KvFormat::F16),
         (tiny::llama(), KvFormat::Q8_0),
         (tiny::gemma(), KvFormat::F16),

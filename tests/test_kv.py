@@ -12,14 +12,14 @@ import pytest
 import fastq
 from conftest import Make
 
-FORMATS: list[Literal["f16", "q8_0"]] = ["f16", "q8_0"]
+FORMATS: list[Literal["f32", "f16", "q8_0"]] = ["f32", "f16", "q8_0"]
 CALLS: list[Callable[..., Any]] = [fastq.Model, fastq.plan]
 
 
-@pytest.mark.parametrize("name", ["q4_0", "F16", "", "f32"])
+@pytest.mark.parametrize("name", ["q4_0", "F16", "", "bf16"])
 def test_unknown_names_are_refused(small: Path, name: Any) -> None:
     for call in CALLS:
-        with pytest.raises(ValueError, match=r'kv must be "f16" or "q8_0", found "' + name + '"'):
+        with pytest.raises(ValueError, match=r'kv must be one of "f32", "f16", "q8_0", found "' + name + '"'):
             call(small, kv=name)
 
 
@@ -35,11 +35,14 @@ def test_the_plan_counts_it(make: Make) -> None:
     for head_dim, share in ((32, 34 / 64), (64, 34 / 64), (80, 86 / 160)):
         path = make(format="Q8_0", heads=2, kv_heads=1, head_dim=head_dim, context=256)
         plans = {kv: fastq.plan(path, context=256, kv=kv) for kv in FORMATS}
-        assert {kv: plan.kv for kv, plan in plans.items()} == {"f16": "f16", "q8_0": "q8_0"}
+        assert {kv: plan.kv for kv, plan in plans.items()} == {kv: kv for kv in FORMATS}
+        assert plans["f32"].kv_bytes == 2 * plans["f16"].kv_bytes
         assert plans["q8_0"].kv_bytes == round(plans["f16"].kv_bytes * share)
-        assert plans["q8_0"].scratch_bytes == plans["f16"].scratch_bytes
-    with fastq.Model(path) as m, fastq.Model(path, kv="q8_0") as q:
-        assert (m.info.kv, q.info.kv) == ("f16", "q8_0")
+        assert len({plan.scratch_bytes for plan in plans.values()}) == 1
+    assert fastq.Model(path).info.kv == "f16"
+    for kv in FORMATS:
+        with fastq.Model(path, kv=kv) as m:
+            assert m.info.kv == kv
 
 
 def test_the_plan_counts_recurrent_states(make: Make) -> None:
@@ -50,7 +53,7 @@ def test_the_plan_counts_recurrent_states(make: Make) -> None:
 
 
 def test_real_models_hardly_change(real: tuple[str, Path], note: Callable[[str], None]) -> None:
-    """Mean KL divergence from the f16 cache over a text of 400 tokens."""
+    """Mean KL divergence from the f32 cache over a text of 400 tokens."""
     name, path = real
     text = Path(__file__).resolve().parents[1] / "DESIGN.md"
     rows = {}
@@ -59,9 +62,12 @@ def test_real_models_hardly_change(real: tuple[str, Path], note: Callable[[str],
             x = m.logits(m.tokenize(text.read_text(encoding="utf-8"))[:400], all=True)
         x -= x.max(axis=1, keepdims=True)
         rows[kv] = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-    p, q = rows["f16"], rows["q8_0"]
-    divergence = float((np.exp(p) * (p - q)).sum(axis=1).mean())
-    same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
-    note(f"{name}: q8_0 cache, mean KL divergence from the f16 cache {divergence:.6f}, same top token {same:.1%}")
-    assert 0 < divergence < 0.02
-    assert same > 0.9
+    p = rows["f32"]
+    # Most of it is not the cache's: it moves activations over the edges between two int8 values.
+    for kv in ("f16", "q8_0"):
+        q = rows[kv]
+        divergence = float((np.exp(p) * (p - q)).sum(axis=1).mean())
+        same = float((p.argmax(axis=1) == q.argmax(axis=1)).mean())
+        note(f"{name}: {kv} cache, mean KL divergence from the f32 cache {divergence:.6f}, same top token {same:.1%}")
+        assert 0 < divergence < 0.02
+        assert same > 0.9

@@ -39,6 +39,10 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("mistral3, temperature, yarn", {"temperature_scale": None}),
     ("mistral3, temperature, yarn", {"yarn_log_multiplier": None}),
     ("mistral3, half a log multiplier", {"yarn_log_multiplier": 1.0}),
+    ("lfm2, window 7", {"window": None}),
+    ("llama, 2 of 5 experts", {"experts_used": 1}),
+    ("mistral3, 2 of 5 experts, temperature", {"temperature_scale": None}),
+    ("granite, 2 of 5 experts", {"residual_scale": 1.0}),
     ("qwen3moe", {"experts_used": 1}),
     ("granitemoe", {"residual_scale": 1.0}),
     ("gpt-oss", {"window": 0}),
@@ -61,6 +65,8 @@ OTHERS: list[tuple[str, dict[str, Any]]] = [
     ("qwen3moe", {"all_share": True}),
     ("granitemoe, untied, shared expert", {"all_share": True}),
     ("lfm2", {"final_norm": "output_norm"}),
+    ("llama, 2 of 5 experts", {"all_share": True}),
+    ("granite, untied, shared expert", {"all_share": True}),
 ]
 
 

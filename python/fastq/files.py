@@ -100,7 +100,7 @@ def plan(
     context: int | None = None,
     mmap: bool = True,
     prefill_chunk: int = 512,
-    kv: Literal["f16", "q8_0"] = "f16",
+    kv: Literal["f32", "f16", "q8_0"] = "f16",
     architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> MemoryPlan:
     """What a model will need in memory, computed from the file alone.

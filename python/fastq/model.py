@@ -73,8 +73,8 @@ class Model:
         level: SIMD level by name (see :func:`fastq.cpu_info`); by default the best of this CPU, or ``FASTQ_LEVEL``.
         prefill_chunk: Prompt tokens computed at once. Smaller chunks need less memory and react faster to
             ``cancel()``; the answer does not depend on it.
-        kv: What the KV cache stores: ``"f16"``, or ``"q8_0"``, 8-bit integers with a scale per 32 values, which need
-            53 % of the memory. The answers of the two differ a little.
+        kv: What the KV cache stores: ``"f16"``; ``"f32"``, keys and values as they are computed, in twice the memory;
+            or ``"q8_0"``, 8-bit integers with a scale per 32 values, in 53 % of it. Their answers differ a little.
         architecture: For a file whose ``general.architecture`` is not known, a variant of one that is: its name, or a
             description of how it differs, as a mapping or in a TOML file, with the keys ``base`` and those that
             CONTRIBUTING lists: ``{"base": "llama", "head_norms": "each"}``. The metadata keys still begin with the
@@ -110,7 +110,7 @@ class Model:
         seed: int | None = None,
         level: str | None = None,
         prefill_chunk: int = 512,
-        kv: Literal["f16", "q8_0"] = "f16",
+        kv: Literal["f32", "f16", "q8_0"] = "f16",
         architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         self._info = None

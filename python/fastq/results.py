@@ -140,7 +140,7 @@ class ModelInfo:
         vocabulary: Number of tokens.
         context_trained: Context the model was trained for, in tokens.
         context: Context in use, in tokens.
-        kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
+        kv: What the KV cache stores, ``"f32"``, ``"f16"`` or ``"q8_0"``.
         types: Number of tensors of each type.
         tokenizer: Kind of tokenizer, such as ``"gpt2/smollm"``.
         chat_template: Whether the file has a chat template.
@@ -183,7 +183,7 @@ class MemoryPlan:
         context_trained: Context the model was trained for, in tokens.
         weights_bytes: Tensor data.
         weights_mapped: The weights are mapped: file cache, which the system may drop and read again.
-        kv: What the KV cache stores, ``"f16"`` or ``"q8_0"``.
+        kv: What the KV cache stores, ``"f32"``, ``"f16"`` or ``"q8_0"``.
         kv_bytes: KV cache of one sequence of ``context`` tokens. Layers with a sliding window keep only that.
         state_bytes: Recurrent state of one sequence, where a model has such layers; the same for every context.
         scratch_bytes: Activations and working memory.

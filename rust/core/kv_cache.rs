@@ -2,7 +2,7 @@
 //!
 //! A page holds [`TILE`] positions of all layers of a group. Layers that see the whole text form one group, layers with a sliding
 //! window another, whose pages are released as soon as they lie wholly before the window. Within a page, head follows head, each as its
-//! [`HeadLayout`] says: f16, or bytes with scales.
+//! [`HeadLayout`] says: f32, f16, or bytes with scales.
 //!
 //! A [`Sequence`] owns references to its pages. A fork shares them; the one page that both may still write, the partial last
 //! one, is copied by whoever writes first. A forward call is a transaction: until it commits, a rollback restores the sequence,

@@ -113,8 +113,8 @@ impl Default for LoadOptions {
 /// [`Error::Argument`] that lists the names.
 pub fn kv_format(name: &str) -> Result<KvFormat> {
     KvFormat::from_name(name).ok_or_else(|| {
-        let names = KvFormat::ALL.iter().map(|format| format!("{:?}", format.name())).collect::<Vec<_>>().join(" or ");
-        Error::Argument(format!("kv must be {names}, found {name:?}"))
+        let names = KvFormat::ALL.iter().map(|format| format!("{:?}", format.name())).collect::<Vec<_>>().join(", ");
+        Error::Argument(format!("kv must be one of {names}, found {name:?}"))
     })
 }
 

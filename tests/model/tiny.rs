@@ -32,6 +32,8 @@ pub(crate) struct Tiny {
     pub(crate) without: Vec<String>,
     /// A tensor whose first values become NaN.
     pub(crate) damaged: Option<String>,
+    /// The biases of the routers; random ones if there are none here.
+    pub(crate) router_bias: &'static [f32],
 }
 
 /// The experts of a model; they are as wide as its `feed_forward`.
@@ -115,6 +117,7 @@ pub(crate) fn llama() -> Tiny {
         keys: Vec::new(),
         without: Vec::new(),
         damaged: None,
+        router_bias: &[],
     }
 }
 
@@ -138,6 +141,7 @@ pub(crate) fn gemma() -> Tiny {
         keys: Vec::new(),
         without: Vec::new(),
         damaged: None,
+        router_bias: &[],
     }
 }
 
@@ -161,6 +165,7 @@ pub(crate) fn gpt_oss() -> Tiny {
         keys: Vec::new(),
         without: Vec::new(),
         damaged: None,
+        router_bias: &[],
     }
 }
 
@@ -365,6 +370,9 @@ impl Tiny {
                     .collect();
                 if self.damaged.as_ref() == Some(&name) {
                     values[..k].fill(f32::NAN);
+                }
+                if name.ends_with("ffn_gate_inp.bias") && !self.router_bias.is_empty() {
+                    values.copy_from_slice(self.router_bias);
                 }
                 let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows];
                 let rows =

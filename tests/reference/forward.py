@@ -121,7 +121,7 @@ class Rules:
     """The last of so many layers is not turned; 0: all are."""
     finetuned_is_rope: bool = False
     """Whether the key `rope.scaling.finetuned` says that there is rope."""
-    period: int = 0
+    period: float = 0
     """The last of so many layers sees all, the others a window; 0: no windows, whatever the file says."""
     local_base: float | None = None
     """Base of the rope of local layers, if not that of the others."""
@@ -163,7 +163,7 @@ RULES: dict[str, Rules] = {
     "granitemoe": Rules(halves=False),
     "gpt-oss": Rules(gated=clamped_gated, norms=("attn_norm", "", "post_attention_norm", ""), period=2,
                      local_scaled=True),
-    "lfm2": Rules(mixer=short_convolution, final_norm="token_embd_norm"),
+    "lfm2": Rules(mixer=short_convolution, final_norm="token_embd_norm", period=math.inf),
     "qwen35": Rules(norms=("attn_norm", "", "post_attention_norm", ""), mixer=delta_net, mixes_every=4,
                     query_gate=True),
     "bert": Rules(rope_every=1),

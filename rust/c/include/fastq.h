@@ -166,7 +166,7 @@ typedef struct fastq_load_options {
      */
     size_t threads;
     /**
-     * What the KV cache stores: "f16", or "q8_0" in about half the memory. NULL, the default, is "f16".
+     * What the KV cache stores: "f16", "f32" in twice the memory, or "q8_0" in about half. NULL, the default, is "f16".
      */
     const char *kv;
     /**
@@ -218,7 +218,7 @@ typedef struct fastq_info {
      */
     const char *tokenizer;
     /**
-     * What the KV cache stores: "f16" or "q8_0".
+     * What the KV cache stores: "f32", "f16" or "q8_0".
      */
     const char *kv;
     /**

@@ -26,7 +26,7 @@ pub struct fastq_load_options {
     pub context: usize,
     /// Threads, the calling one included. 0, the default: what the machine grants.
     pub threads: usize,
-    /// What the KV cache stores: "f16", or "q8_0" in about half the memory. NULL, the default, is "f16".
+    /// What the KV cache stores: "f16", "f32" in twice the memory, or "q8_0" in about half. NULL, the default, is "f16".
     pub kv: *const c_char,
     /// Ends the loading when it is set; NULL, the default, for none.
     pub cancel: *const fastq_cancel,
@@ -68,7 +68,7 @@ pub struct fastq_info {
     pub name: *const c_char,
     /// The kind of the tokenizer, such as "gpt2/smollm".
     pub tokenizer: *const c_char,
-    /// What the KV cache stores: "f16" or "q8_0".
+    /// What the KV cache stores: "f32", "f16" or "q8_0".
     pub kv: *const c_char,
     /// The set of instructions in use, such as "avx2".
     pub level: *const c_char,

@@ -43,7 +43,7 @@ pub(crate) struct VariantArguments {
 /// What the KV cache stores.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KvArguments {
-    /// Keys and values of the KV cache: f16, or q8_0 in about half the memory
+    /// Keys and values of the KV cache: f16, f32 as computed in twice the memory, or q8_0 in about half
     #[arg(long, value_name = "FORMAT", default_value = KvFormat::default().name(), value_parser = kv_formats())]
     pub(crate) kv: KvFormat,
 }

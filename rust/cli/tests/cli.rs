@@ -164,8 +164,8 @@ fn errors_are_one_line_with_their_exit_code() {
         (&["run", "tiny.gguf", "hi", "--logit-bias", "x"], 2, "ID=X"),
         (&["run", "tiny.gguf", "hi", "--nonsense"], 2, "--nonsense"),
         (&["bench", "tiny.gguf", "-r", "0"], 2, "--rounds"),
-        (&["run", "tiny.gguf", "hi", "--kv", "q4_0"], 2, "[possible values: f16, q8_0]"),
-        (&["plan", "tiny.gguf", "--kv", "Q8_0"], 2, "[possible values: f16, q8_0]"),
+        (&["run", "tiny.gguf", "hi", "--kv", "q4_0"], 2, "[possible values: f32, f16, q8_0]"),
+        (&["plan", "tiny.gguf", "--kv", "Q8_0"], 2, "[possible values: f32, f16, q8_0]"),
         (&["nonsense"], 2, "nonsense"),
     ];
     for (arguments, expected, part) in cases {

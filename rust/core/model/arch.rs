@@ -277,6 +277,8 @@ pub enum Gate {
 pub enum WindowPattern {
     /// None: the key is ignored.
     Never,
+    /// All with attention, where the file has a window.
+    All,
     /// All but every `n`-th; the file may say otherwise as `attention.sliding_window_pattern`.
     AllButEvery(usize),
 }

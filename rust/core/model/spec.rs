@@ -344,14 +344,17 @@ impl Reader<'_> {
 
     fn windows(&self, layers: usize) -> Result<Option<Windows>> {
         let Reader { architecture, keys } = *self;
-        let WindowPattern::AllButEvery(every) = architecture.window else { return Ok(None) };
-        if !keys.has("attention.sliding_window") && architecture.window_default.is_none() {
+        let switched = keys.has("attention.sliding_window") || architecture.window_default.is_some();
+        if architecture.window == WindowPattern::Never || !switched {
             return Ok(None);
         }
         // Zero means that the window is switched off.
         let len = keys.count("attention.sliding_window", 0..=MAX_CONTEXT, architecture.window_default)?;
         const PATTERN: &str = "attention.sliding_window_pattern";
-        let layers = keys.all_but_every(PATTERN, PATTERN, every, layers)?;
+        let layers = match architecture.window {
+            WindowPattern::AllButEvery(every) => keys.all_but_every(PATTERN, PATTERN, every, layers)?,
+            WindowPattern::All | WindowPattern::Never => vec![true; layers],
+        };
         Ok((len > 0).then_some(Windows { len, layers }))
     }
 

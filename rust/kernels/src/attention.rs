@@ -2,19 +2,19 @@
 //!
 //! # The cache
 //!
-//! A page holds [`TILE`] positions of one kv head, position `t` in slot `t % TILE`, as f16 or as bytes with scales; [`HeadLayout`] says
-//! how, and [`HeadLayout::store`] writes it. A page may hold anything where nothing was stored yet, or where it was dropped.
+//! A page holds [`TILE`] positions of one kv head, position `t` in slot `t % TILE`, as f32, as f16 or as bytes with scales; [`HeadLayout`]
+//! says how, and [`HeadLayout::store`] writes it. A page may hold anything where nothing was stored yet, or where it was dropped.
 //!
 //! # The numbers
 //!
 //! A query vector `q`, for the keys of its range `start..end`, tile by tile in key order:
 //!
-//! * scores, f16: `s = chain fma over key_dim from 0`;
+//! * scores, f32 and f16: `s = chain fma over key_dim from 0`;
 //! * scores, q8_0: `q` is quantized to int8 in blocks of 32 like an activation; for each block in order
 //!   `s = fma(f32(isum), d_key * d_query, s)` from 0, with an exact `isum`;
 //! * `s` times scale, soft cap;
 //! * `m' = max(m, max s)`, `c = exp(m - m')`, `p = exp(s - m')`, `l = fma(l, c, tree sum of p over 16 lanes)`;
-//! * `o = o * c`, then for the keys in order `o = fma(p, v, o)` (f16) or `o = fma(p * d_value, f32(v), o)` (q8_0).
+//! * `o = o * c`, then for the keys in order `o = fma(p, v, o)` (f32, f16) or `o = fma(p * d_value, f32(v), o)` (q8_0).
 //!
 //! `(m, l, o)` starts afresh at every multiple of [`SPLIT`] positions. What such a part gives is combined with what the parts before it
 //! gave: `m' = max(M, m)`, `a = exp(M - m')`, `b = exp(m - m')`, `L = fma(l, b, L * a)`, `O = fma(o, b, O * a)`; the first part is taken as it is.
@@ -195,7 +195,8 @@ fn check(kv: KvHead<'_>, queries: &[Query]) {
 
 fn run(cpu: Cpu, walk: Walk<'_>) {
     match walk.kv.layout.format {
-        KvFormat::F16 => dispatch_floats(cpu, walk.over(pages::F16)),
+        KvFormat::F32 => dispatch_floats(cpu, walk.over(pages::F32::READER)),
+        KvFormat::F16 => dispatch_floats(cpu, walk.over(pages::F16::READER)),
         KvFormat::Q8_0 => dispatch(cpu, walk.over(pages::Q8)),
     }
 }

@@ -9,13 +9,52 @@ use crate::isa::bytes::Bytes;
 #[repr(align(64))]
 pub(super) struct Line(pub(super) [f32; LANES]);
 
-/// Sixteen values of a tile: f16 bits or bytes of a page, or what they were converted to.
+/// Sixteen values of a tile: f32 or f16 bits or bytes of a page, or what they were converted to.
 pub(super) trait Chunk {
     /// Its length in a page in units of two bytes; 0 when it is in no page.
     const UNITS: usize;
 
     /// The values in f32, exact.
     fn load<I: Bytes>(&self, isa: I) -> I::F;
+}
+
+/// Sixteen values of a page.
+pub(super) trait Stored: Chunk + Copy {
+    /// The whole chunks of a part of a page.
+    fn of(page: &[u16]) -> &[Self];
+
+    /// A chunk that begins with these units, at most [`UNITS`](Chunk::UNITS), and goes on with zeros.
+    fn filled(units: &[u16]) -> Self;
+}
+
+impl<const N: usize> Stored for [u16; N]
+where
+    [u16; N]: Chunk,
+{
+    #[inline(always)]
+    fn of(page: &[u16]) -> &[Self] {
+        page.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn filled(units: &[u16]) -> Self {
+        if let Ok(whole) = units.try_into() {
+            return whole;
+        }
+        let mut chunk = [0; N];
+        chunk[..units.len()].copy_from_slice(units);
+        chunk
+    }
+}
+
+impl Chunk for [u16; 2 * LANES] {
+    const UNITS: usize = 2 * LANES;
+
+    #[inline(always)]
+    fn load<I: Bytes>(&self, isa: I) -> I::F {
+        // SAFETY: both are 64 bytes, and all bits are numbers. By value, since units are aligned to two bytes only; it is one load.
+        isa.load(&unsafe { std::mem::transmute::<[u16; 2 * LANES], [f32; LANES]>(*self) })
+    }
 }
 
 impl Chunk for [u16; LANES] {

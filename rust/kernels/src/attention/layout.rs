@@ -30,6 +30,8 @@ macro_rules! kv_formats {
 }
 
 kv_formats! {
+    /// As computed, in twice the memory of f16.
+    F32 = "f32";
     /// Rounded to f16.
     #[default]
     F16 = "f16";
@@ -47,6 +49,7 @@ impl KvFormat {
 /// The page of one kv head: [`TILE`] keys and values in units of two bytes, which begin at a multiple of two bytes.
 ///
 /// ```text
+/// F32    | keys (key_dim, TILE) f32 | values (TILE, value_dim) f32 |
 /// F16    | keys (key_dim, TILE) f16 | values (TILE, value_dim) f16 |
 /// Q8_0   | keys (key_dim/4, TILE) words of 4 i8 | key scales (key_dim/32, TILE) f16
 ///        | values (TILE, value_dim) i8          | value scales (value_dim/32, TILE) f16 |
@@ -69,7 +72,7 @@ impl HeadLayout {
     pub const fn page_len(self) -> usize {
         self.value_scales_at()
             + match self.format {
-                KvFormat::F16 => 0,
+                KvFormat::F32 | KvFormat::F16 => 0,
                 KvFormat::Q8_0 => self.value_dim.div_ceil(BLOCK) * TILE,
             }
     }
@@ -77,6 +80,7 @@ impl HeadLayout {
     /// Units from one value to the next.
     pub(super) const fn value_stride(self) -> usize {
         match self.format {
+            KvFormat::F32 => self.value_dim * 2,
             KvFormat::F16 => self.value_dim,
             KvFormat::Q8_0 => self.value_dim.next_multiple_of(LANES) / 2,
         }
@@ -85,6 +89,7 @@ impl HeadLayout {
     /// Where the scales of the keys begin; the keys are at 0.
     pub(super) const fn key_scales_at(self) -> usize {
         match self.format {
+            KvFormat::F32 => self.key_dim * 2 * TILE,
             KvFormat::F16 => self.key_dim * TILE,
             KvFormat::Q8_0 => self.key_dim.div_ceil(WORD) * WORD / 2 * TILE,
         }
@@ -94,7 +99,7 @@ impl HeadLayout {
     pub(super) const fn values_at(self) -> usize {
         self.key_scales_at()
             + match self.format {
-                KvFormat::F16 => 0,
+                KvFormat::F32 | KvFormat::F16 => 0,
                 KvFormat::Q8_0 => self.key_dim.div_ceil(BLOCK) * TILE,
             }
     }
@@ -104,8 +109,8 @@ impl HeadLayout {
         self.values_at() + TILE * self.value_stride()
     }
 
-    /// Writes a key and a value into `slot` of a page. Position `t` has the slot `t % TILE`. To f16 they are rounded to nearest
-    /// even. To `Q8_0` they are quantized in blocks of 32, the last one filled up with zeros, as activations are
+    /// Writes a key and a value into `slot` of a page. Position `t` has the slot `t % TILE`. In f32 they stay as they are; to f16 they are
+    /// rounded to nearest even. To `Q8_0` they are quantized in blocks of 32, the last one filled up with zeros, as activations are
     /// ([`quantize_activations`]), and the scale is then rounded to f16: a block with a NaN or an infinity has the scale NaN,
     /// and the scale is infinite where the largest magnitude is above 8.3e6.
     ///
@@ -148,6 +153,19 @@ impl HeadLayout {
         );
         assert!(slot < TILE, "a page has TILE slots");
         match self.format {
+            KvFormat::F32 => {
+                for (d, &x) in key.iter().enumerate() {
+                    // SAFETY: d is below key_dim and slot below TILE; the caller's promise for the slot. Units need not be aligned
+                    // as an f32 is.
+                    unsafe { page.add((d * TILE + slot) * 2).cast::<f32>().write_unaligned(x) };
+                }
+                // SAFETY: row `slot` of the values is inside the page; the caller's promise for the slot. As bytes, since
+                // units need not be aligned as an f32 is.
+                unsafe {
+                    let row = page.add(self.values_at() + slot * self.value_stride());
+                    row.cast::<u8>().copy_from_nonoverlapping(value.as_ptr().cast(), size_of_val(value));
+                }
+            }
             KvFormat::F16 => {
                 let halves = &mut scratch.halves;
                 halves.resize(key.len().max(value.len()), 0);

@@ -1,6 +1,8 @@
 //! How the walk reads the pages of each format: queries packed for it, scores of a tile, values.
 
-use super::blocks::{Chunk, Line};
+use std::marker::PhantomData;
+
+use super::blocks::{Line, Stored};
 use super::layout::{BLOCK, HeadLayout, StoreScratch, WORD};
 use super::{QUERIES, Query, TILE, VECTORS};
 use crate::isa::Isa;
@@ -12,7 +14,7 @@ pub(super) type Scores = [[Line; VECTORS]; QUERIES];
 /// A format of the cache in the walk.
 pub(super) trait Reader: Copy {
     /// Sixteen values in a page.
-    type Value: Chunk;
+    type Value: Stored;
 
     /// Values have scales, which are multiplied into the weights.
     const SCALED: bool;
@@ -29,7 +31,7 @@ pub(super) trait Reader: Copy {
     /// The dot products of a block of queries with the keys of `pages.here`.
     fn scores<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, packed: &Packed, at: At, out: &mut Scores);
 
-    /// The values of a page `(TILE, lines)`; not whole lines where `value_dim` is not in f16.
+    /// The values of a page `(TILE, lines)`; without scales they are no whole lines where `value_dim` is not.
     fn values(layout: HeadLayout, page: &[u16]) -> &[Self::Value];
 
     /// `weights * scale` of the values of a tile, per block of 32 dimensions.
@@ -75,12 +77,21 @@ impl Packed {
     }
 }
 
-/// f16 keys and values.
+/// Keys and values without scales, sixteen of which are a `C`.
 #[derive(Clone, Copy)]
-pub(super) struct F16;
+pub(super) struct Unscaled<C>(PhantomData<C>);
 
-impl Reader for F16 {
-    type Value = [u16; LANES];
+impl<C> Unscaled<C> {
+    pub(super) const READER: Self = Unscaled(PhantomData);
+}
+
+/// f32 keys and values.
+pub(super) type F32 = Unscaled<[u16; 2 * LANES]>;
+/// f16 keys and values.
+pub(super) type F16 = Unscaled<[u16; LANES]>;
+
+impl<C: Stored> Reader for Unscaled<C> {
+    type Value = C;
     const SCALED: bool = false;
     const CONVERTS_KEYS: bool = true;
 
@@ -98,21 +109,20 @@ impl Reader for F16 {
 
     #[inline(always)]
     fn convert_keys<I: Isa>(isa: I, layout: HeadLayout, page: &[u16], out: &mut [Line]) {
-        let keys = &page[..layout.key_dim * TILE];
-        for (line, keys) in out.iter_mut().zip(keys.as_chunks::<LANES>().0) {
-            isa.store(isa.load_f16(keys), &mut line.0);
+        for (line, keys) in out.iter_mut().zip(C::of(&page[..layout.values_at()])) {
+            isa.store(keys.load(isa), &mut line.0);
         }
     }
 
     #[inline(always)]
     fn scores<I: Isa>(isa: I, layout: HeadLayout, pages: Pages<'_>, packed: &Packed, at: At, out: &mut Scores) {
-        let keys = pages.here[..layout.key_dim * TILE].as_chunks::<LANES>().0;
+        let keys = C::of(&pages.here[..layout.values_at()]);
         super::blocks::scores_of(isa, keys, packed.floats(layout, at), at.count, pages.next, out);
     }
 
     #[inline(always)]
-    fn values(layout: HeadLayout, page: &[u16]) -> &[[u16; LANES]] {
-        page[layout.values_at()..][..TILE * layout.value_stride()].as_chunks().0
+    fn values(layout: HeadLayout, page: &[u16]) -> &[C] {
+        C::of(&page[layout.values_at()..][..TILE * layout.value_stride()])
     }
 
     #[inline(always)]

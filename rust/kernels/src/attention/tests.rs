@@ -35,20 +35,22 @@ impl Cache {
 
     /// A random value at `at`: the unit and whether it is the upper byte of it.
     fn set(&mut self, rng: &mut Rng, page: usize, (unit, upper): (usize, bool)) {
-        let slot = &mut self.pages[page][unit];
-        *slot = match self.layout.format {
-            KvFormat::F16 => f32_to_f16(rng.bell()),
+        let slot = &mut self.pages[page][unit..];
+        match self.layout.format {
+            KvFormat::F32 => slot[..2].copy_from_slice(&units_of(rng.bell())),
+            KvFormat::F16 => slot[0] = f32_to_f16(rng.bell()),
             KvFormat::Q8_0 => {
                 let byte = (rng.bell() * 40.0).clamp(-127.0, 127.0) as i8 as u8;
-                let [low, high] = slot.to_le_bytes();
-                u16::from_le_bytes(if upper { [low, byte] } else { [byte, high] })
+                let [low, high] = slot[0].to_le_bytes();
+                slot[0] = u16::from_le_bytes(if upper { [low, byte] } else { [byte, high] });
             }
-        };
+        }
     }
 
     /// Where a value of a key is, by the drawing of [`HeadLayout`].
     fn key_at(&self, slot: usize, d: usize) -> (usize, bool) {
         match self.layout.format {
+            KvFormat::F32 => ((d * TILE + slot) * 2, false),
             KvFormat::F16 => (d * TILE + slot, false),
             KvFormat::Q8_0 => {
                 let byte = (d / 4 * TILE + slot) * 4 + d % 4;
@@ -61,6 +63,7 @@ impl Cache {
     fn value_at(&self, slot: usize, d: usize) -> (usize, bool) {
         let HeadLayout { format, key_dim, value_dim } = self.layout;
         match format {
+            KvFormat::F32 => ((key_dim * TILE + slot * value_dim + d) * 2, false),
             KvFormat::F16 => (key_dim * TILE + slot * value_dim + d, false),
             KvFormat::Q8_0 => {
                 let before = key_dim.div_ceil(4) * 4 * TILE / 2 + key_dim.div_ceil(32) * TILE;
@@ -74,7 +77,7 @@ impl Cache {
     fn scales_at(&self, slot: usize) -> Vec<usize> {
         let HeadLayout { format, key_dim, value_dim } = self.layout;
         match format {
-            KvFormat::F16 => Vec::new(),
+            KvFormat::F32 | KvFormat::F16 => Vec::new(),
             KvFormat::Q8_0 => {
                 let keys = key_dim.div_ceil(4) * 4 * TILE / 2;
                 let values = keys + key_dim.div_ceil(32) * TILE + TILE * value_dim.div_ceil(16) * 8;
@@ -84,12 +87,13 @@ impl Cache {
         }
     }
 
-    /// The byte, or the f16 value.
+    /// The byte, or the f32 or f16 value.
     fn get(&self, position: usize, (unit, upper): (usize, bool)) -> f32 {
-        let unit = self.pages[position / TILE - self.first_page][unit];
+        let units = &self.pages[position / TILE - self.first_page][unit..];
         match self.layout.format {
-            KvFormat::F16 => f16_to_f32(unit),
-            KvFormat::Q8_0 => f32::from(unit.to_le_bytes()[usize::from(upper)] as i8),
+            KvFormat::F32 => f32::from_bits(u32::from(units[0]) | u32::from(units[1]) << 16),
+            KvFormat::F16 => f16_to_f32(units[0]),
+            KvFormat::Q8_0 => f32::from(units[0].to_le_bytes()[usize::from(upper)] as i8),
         }
     }
 
@@ -103,12 +107,12 @@ impl Cache {
         self.get(position, self.value_at(position % TILE, d))
     }
 
-    /// The scale of a block of 32 dimensions of a key; 1 in f16.
+    /// The scale of a block of 32 dimensions of a key; 1 in f32 and f16.
     fn key_scale(&self, position: usize, block: usize) -> f32 {
         self.scale(position, block)
     }
 
-    /// The scale of a block of 32 dimensions of a value; 1 in f16.
+    /// The scale of a block of 32 dimensions of a value; 1 in f32 and f16.
     fn value_scale(&self, position: usize, block: usize) -> f32 {
         self.scale(position, self.layout.key_dim.div_ceil(32) + block)
     }
@@ -120,7 +124,7 @@ impl Cache {
         }
     }
 
-    /// Fills every position outside `start..end` with `garbage`.
+    /// Fills every position outside `start..end` with `garbage`, which is f16.
     fn spoil(&mut self, start: usize, end: usize, garbage: u16) {
         let first = self.first_page * TILE;
         for position in (first..first + self.pages.len() * TILE).filter(|p| !(start..end).contains(p)) {
@@ -133,7 +137,11 @@ impl Cache {
         let keys = (0..self.layout.key_dim).map(|d| self.key_at(slot, d).0);
         let values = (0..self.layout.value_dim).map(|d| self.value_at(slot, d).0);
         for at in keys.chain(values).chain(self.scales_at(slot)).collect::<Vec<_>>() {
-            self.pages[page][at] = garbage;
+            let units = &mut self.pages[page][at..];
+            match self.layout.format {
+                KvFormat::F32 => units[..2].copy_from_slice(&units_of(f16_to_f32(garbage))),
+                KvFormat::F16 | KvFormat::Q8_0 => units[0] = garbage,
+            }
         }
     }
 
@@ -165,10 +173,15 @@ impl Cache {
     }
 }
 
-/// A query as the walk sees it: its values, and the scale of each block of 32; 1 in f16.
+/// An f32 in a page.
+fn units_of(x: f32) -> [u16; 2] {
+    [x.to_bits() as u16, (x.to_bits() >> 16) as u16]
+}
+
+/// A query as the walk sees it: its values, and the scale of each block of 32; 1 in f32 and f16.
 fn seen(layout: HeadLayout, q: &[f32]) -> (Vec<f32>, Vec<f32>) {
     match layout.format {
-        KvFormat::F16 => (q.to_vec(), vec![1.0; q.len().div_ceil(32)]),
+        KvFormat::F32 | KvFormat::F16 => (q.to_vec(), vec![1.0; q.len().div_ceil(32)]),
         KvFormat::Q8_0 => {
             let blocks = q.chunks(32).map(|block| {
                 let largest = block.iter().fold(0.0f32, |a, x| a.max(x.abs()));
@@ -200,7 +213,7 @@ fn specification(cache: &Cache, query: Query, scores: Scores, q: &[f32]) -> Vec<
     let (q, scales) = seen(cache.layout, &q[query.q..][..key_dim]);
     let score = |position: usize| {
         let s = match format {
-            KvFormat::F16 => (0..key_dim).fold(0.0f32, |s, d| q[d].mul_add(cache.key(position, d), s)),
+            KvFormat::F32 | KvFormat::F16 => (0..key_dim).fold(0.0f32, |s, d| q[d].mul_add(cache.key(position, d), s)),
             KvFormat::Q8_0 => (0..key_dim.div_ceil(32)).fold(0.0f32, |s, block| {
                 let dims = 32 * block..key_dim.min(32 * block + 32);
                 let isum = dims.map(|d| q[d] as i32 * cache.key(position, d) as i32).sum::<i32>();

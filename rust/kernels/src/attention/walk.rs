@@ -1,6 +1,6 @@
 //! The walk over the tiles, and how the parts of a long text come together.
 
-use super::blocks::{CACHE_LINE, Chunk, Line, Weights};
+use super::blocks::{CACHE_LINE, Chunk, Line, Stored, Weights};
 use super::layout::BLOCK;
 use super::pages::{At, Pages, Reader, Scores as Products};
 use super::softmax::Tile;
@@ -100,8 +100,8 @@ impl Walk<'_> {
             let seen = queries.chunks(size).filter(|block| block.iter().any(|query| tile.sees(query))).count();
             let convert = I::VECTORS >= 32 && seen >= CONVERT_FROM;
             // Values that do not fill whole lines are padded in f32, so that the blocks know only whole lines.
-            let stride = layout.value_stride();
-            let convert_values = convert || !R::SCALED && !stride.is_multiple_of(LANES);
+            let whole_lines = R::SCALED || layout.value_dim.is_multiple_of(LANES);
+            let convert_values = convert || !whole_lines;
             if convert && R::CONVERTS_KEYS {
                 R::convert_keys(isa, layout, page, keys);
             }
@@ -112,15 +112,15 @@ impl Walk<'_> {
                 }
             }
             if convert_values {
-                if R::SCALED || stride.is_multiple_of(LANES) {
+                if whole_lines {
                     for (line, value) in values.iter_mut().zip(R::values(layout, page)) {
                         isa.store(value.load(isa), &mut line.0);
                     }
                 } else {
-                    let rows = page[layout.values_at()..].chunks_exact(stride);
+                    let rows = page[layout.values_at()..].chunks_exact(layout.value_stride());
                     for (row, page) in values.chunks_exact_mut(lines).zip(rows) {
-                        for (line, page) in row.iter_mut().zip(page.chunks(LANES)) {
-                            isa.store(isa.load_f16_first(page), &mut line.0);
+                        for (line, page) in row.iter_mut().zip(page.chunks(R::Value::UNITS)) {
+                            isa.store(R::Value::filled(page).load(isa), &mut line.0);
                         }
                     }
                 }
