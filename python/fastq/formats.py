@@ -45,7 +45,7 @@ def quantize_array(
         uint8 ``(rows, row_bytes)`` or ``(row_bytes,)``.
 
     Raises:
-        ValueError: The format is unknown or has no quantizer, ``k`` is not a multiple of its block, ``importance`` has another
+        ValueError: The format is unknown, ``k`` is not a multiple of its block, ``importance`` has another
             length, or there is none and the format needs it.
         TypeError: ``values`` is not a float32 array of one or two dimensions, or ``importance`` not one of one dimension.
 
