@@ -204,7 +204,12 @@ impl<const SIZE: usize, const WIDTH: usize> Parts<'_, SIZE, WIDTH> {
             return true;
         }
         let roots = &self.roots.as_chunks::<WIDTH>().0[k];
-        let best = self.points.best_neighbour(codes, x, roots, |code| scale * f32::from(2 * code + 1));
+        let value = |code| scale * f32::from(2 * code + 1);
+        let best = if WIDTH == 8 {
+            self.points.best_neighbour::<4>(codes, x, roots, value)
+        } else {
+            self.points.best_neighbour::<8>(codes, x, roots, value)
+        };
         *codes = *self.points.codes(best);
         false
     }

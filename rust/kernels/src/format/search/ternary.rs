@@ -71,7 +71,8 @@ pub(in crate::format) fn fit_ternary<const SIZE: usize, const HALVES: bool>(
         let codes = &codes.as_chunks::<8>().0[k];
         let number = points.number(codes).unwrap_or_else(|| {
             on_grid = false;
-            points.best_neighbour(codes, x, weights, |code| scale * values(k)[usize::from(code)])
+            let value = |code| values(k).get(usize::from(code)).map_or(0.0, |value| scale * value);
+            points.best_neighbour::<4>(codes, x, weights, value)
         });
         fit.numbers[k] = number as u16;
     }
