@@ -16,6 +16,7 @@
 //!   dimension, a value one fma chain over the keys ([`attention`]).
 //! * Layers with a state compute one token after the other; a convolution is one fma chain over its taps, what the delta rule reads
 //!   one over the keys ([`recurrent`]).
+//! * Weights are encoded to the same bytes, which are ggml's ([`format`](mod@format)).
 //! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
 //!
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.
