@@ -1,12 +1,15 @@
 //! Matrix products per format and level on one thread, beside the limits of the machine measured in the same run.
 //!
 //! ```text
+//! cargo bench --bench kernels -- --quantize 16 [--formats Q4_K] [--levels avx2] [--k 2048] [--rounds 7] [--take median]
 //! cargo bench --bench kernels -- [--formats Q4_0,Q4_K] [--levels avx512] [--rows 4096] [--k 2048] [--tokens 1,8,256] [--rounds 7] [--take median]
 //! ```
 //!
 //! Prints a Markdown table: GB/s of weights for one token, GOP/s (two per weight and token) for more. Every round runs every
 //! case once, so that a disturbance hits all alike; figures are medians (`--take best` on a machine that others use). A `%` is the share of the memory bandwidth for one
 //! token, of the int8 dot peak (of the widest vectors the CPU has) for more.
+//!
+//! With `--quantize ROWS` it encodes so many rows instead, and prints nanoseconds per weight without and with importance.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 use std::collections::BTreeMap;
@@ -25,6 +28,7 @@ struct Options {
     tokens: Vec<usize>,
     rounds: usize,
     best: bool,
+    quantize: Option<usize>,
 }
 
 fn options() -> Result<Options, String> {
@@ -36,6 +40,7 @@ fn options() -> Result<Options, String> {
         tokens: vec![1, 8, 256],
         rounds: 7,
         best: false,
+        quantize: None,
     };
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(name) = arguments.next() {
@@ -54,6 +59,7 @@ fn options() -> Result<Options, String> {
             "--k" => options.k = number(&value)?,
             "--tokens" => options.tokens = value.split(',').map(number).collect::<Result<_, _>>()?,
             "--rounds" => options.rounds = number(&value)?.max(1),
+            "--quantize" => options.quantize = Some(number(&value)?.max(1)),
             "--take" => {
                 options.best = match value.as_str() {
                     "best" => true,
@@ -221,6 +227,52 @@ fn typical(samples: &[f64], best: bool) -> f64 {
     sorted[if best { sorted.len() - 1 } else { sorted.len() / 2 }]
 }
 
+/// Encodes `rows` rows and prints what a weight takes.
+fn quantizers(options: &Options, cpus: &[Cpu], rows: usize) {
+    let k = options.k;
+    let mut rng = Rng::new(1);
+    let x = values(&mut rng, rows * k, 0.05);
+    let importance: Vec<f32> = (0..k).map(|_| rng.bell()).map(|x| x * x).collect();
+    let cases = [None, Some(&importance[..])];
+    // Nanoseconds per weight, negative so that the largest is the best; none where the format does not take the case.
+    let mut samples: BTreeMap<(usize, usize, usize), Vec<f64>> = BTreeMap::new();
+    for _ in 0..options.rounds {
+        for (f, format) in options.formats.iter().enumerate() {
+            let info = format.info();
+            for (l, &cpu) in cpus.iter().enumerate() {
+                for (c, &importance) in cases.iter().enumerate() {
+                    if importance.is_none() && info.needs_importance || importance.is_some() && !info.uses_importance {
+                        continue;
+                    }
+                    let mut out = vec![0; format.row_bytes(k).unwrap_or(0)];
+                    let mut encode = |x: &[f32]| {
+                        format.quantize_row(cpu, x, importance, &mut out).unwrap_or_else(|error| {
+                            eprintln!("{error}");
+                            std::process::exit(2)
+                        });
+                        black_box(&out);
+                    };
+                    encode(&x[..k]);
+                    let time = seconds(|| x.chunks_exact(k).for_each(&mut encode));
+                    samples.entry((f, l, c)).or_default().push(-1e9 * time / (rows * k) as f64);
+                }
+            }
+        }
+    }
+    let kind = if options.best { "best" } else { "medians" };
+    println!("rows of {k}, one thread, {kind} of {} rounds\n", options.rounds);
+    println!("| format | level | ns per weight | with importance |\n|---|---|---|---|");
+    for (f, format) in options.formats.iter().enumerate() {
+        for (l, cpu) in cpus.iter().enumerate() {
+            let figure = |c: usize| match samples.get(&(f, l, c)) {
+                Some(samples) => format!("{:.1}", -typical(samples, options.best)),
+                None => String::new(),
+            };
+            println!("| {} | {} | {} | {} |", format.name(), cpu.level().name(), figure(0), figure(1));
+        }
+    }
+}
+
 fn main() {
     let options = options().unwrap_or_else(|error| {
         eprintln!("{error}");
@@ -237,6 +289,9 @@ fn main() {
             })
         })
         .collect();
+    if let Some(rows) = options.quantize {
+        return quantizers(&options, &cpus, rows);
+    }
     let mut rng = Rng::new(1);
     let most = options.tokens.iter().copied().max().unwrap_or(1);
     let inputs = values(&mut rng, most * k, 1.0);

@@ -13,7 +13,9 @@ import fastq
 import tiny
 from reference.formats import CODECS
 
-BLOCKED = [name for name, codec in CODECS.items() if codec.quantized() and tiny.FORMATS[name].quantizes]
+BLOCKED = [name for name, codec in CODECS.items() if codec.quantized()]
+NEEDS_IMPORTANCE = ["IQ1_S", "IQ2_XXS", "IQ2_XS"]
+IGNORES_IMPORTANCE = ["Q8_0", "MXFP4", "NVFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0"]
 
 
 def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
@@ -99,14 +101,20 @@ def weights(kind: str) -> npt.NDArray[np.float32]:
         x = np.round(x * 8) / 8
     elif kind == "small":
         x *= 1e-6
+    elif kind == "tiny":
+        x *= 1e-17
+    elif kind == "nothing":
+        x *= 0
     elif kind == "large":
         x *= 1e3
     return x.astype(np.float32)
 
 
-def reference_quantizer(name: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def reference_quantizer(
+    name: str, x: npt.NDArray[np.float32], importance: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.uint8]:
     libgguf: Any = pytest.importorskip("libgguf", reason="the libgguf package is not installed")
-    return np.asarray(libgguf.quantize_rows(x, libgguf.GGMLQuantizationType[name]))
+    return np.asarray(libgguf.quantize_rows(x, libgguf.GGMLQuantizationType[name], importance))
 
 
 def q2_0(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -129,10 +137,10 @@ def test_mxfp4_exponents_around_powers_of_two(exponent: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["normal", "outliers", "one sign", "zeros", "constant", "grid", "small", "large"])
-@pytest.mark.parametrize("name", [*BLOCKED, "F16", "BF16"])
+@pytest.mark.parametrize("name", [*(name for name in BLOCKED if name not in NEEDS_IMPORTANCE), "F16", "BF16"])
 def test_quantize_is_byte_exact(name: str, kind: str) -> None:
     """The reference quantizers give the bytes of ggml's own, which `libgguf` packages."""
-    x = weights(kind)
+    x = weights(kind)[: 4 if name.startswith(("IQ1", "IQ2", "IQ3")) else 32]
     ours = fastq.quantize_array(x, name)
     if name in ("F16", "BF16"):
         assert np.array_equal(ours.ravel(), tiny.encode_floats(tiny.FORMATS[name], x.ravel()))
@@ -143,11 +151,52 @@ def test_quantize_is_byte_exact(name: str, kind: str) -> None:
     assert not different.size, f"rows {different[:5]} of {len(x)} differ"
 
 
+def importances(k: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Importance `(k,)` of the kinds that real inputs have, and of those that searches stumble over."""
+    rng = np.random.default_rng(k)
+    squares = rng.standard_normal(k) ** 2
+    kinds = {
+        "squares": squares,
+        "wide": np.exp(4 * rng.standard_normal(k)),
+        "large": squares * 1e8,
+        "some zero": squares * (rng.random(k) < 0.5),
+        "zero blocks": squares * np.repeat(rng.random(k // 32) < 0.5, 32),
+        "all zero": np.zeros(k),
+    }
+    return {kind: values.astype(np.float32) for kind, values in kinds.items()}
+
+
+@pytest.mark.parametrize(
+    "kind", ["normal", "outliers", "one sign", "zeros", "constant", "grid", "small", "tiny", "large", "nothing"]
+)
+@pytest.mark.parametrize("name", [name for name in BLOCKED if name != "Q2_0"])
+def test_quantize_with_importance_is_byte_exact(name: str, kind: str) -> None:
+    """As ggml's quantizers with an importance matrix, for rows of one super-block and of several."""
+    for k in (96, 1024) if CODECS[name].block == 32 else (256, 768):
+        x = np.ascontiguousarray(weights(kind)[:4, :k])
+        for importance_kind, importance in importances(k).items():
+            ours = fastq.quantize_array(x, name, importance)
+            wanted = reference_quantizer(name, x, importance)
+            assert np.array_equal(ours, wanted.reshape(ours.shape)), f"{k} weights, importance: {importance_kind}"
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_no_values_and_no_importance_crash(name: str) -> None:
+    """NaN, infinities, any bits and negative importance give some blocks."""
+    rng = np.random.default_rng(1)
+    k = 2 * CODECS[name].block
+    bits = rng.integers(0, 2**32, (4, k), dtype=np.uint32).view(np.float32)
+    for importance in (np.full(k, np.nan, np.float32), -np.ones(k, np.float32), bits[0]):
+        for x in (bits, np.full((1, k), np.inf, np.float32), np.ones((1, k), np.float32)):
+            assert fastq.quantize_array(x, name, importance).shape == (len(x), 2 * CODECS[name].size)
+
+
 @pytest.mark.parametrize("name", BLOCKED)
 def test_round_trip_is_close(name: str) -> None:
     """What comes back differs from the weights by no more than the type's steps allow."""
     x = weights("normal")
-    y = fastq.dequantize_array(fastq.quantize_array(x, name), name)
+    ones = np.ones(x.shape[1], np.float32) if name in NEEDS_IMPORTANCE else None
+    y = fastq.dequantize_array(fastq.quantize_array(x, name, ones), name)
     bits = 8 * CODECS[name].size / CODECS[name].block
     # A uniform quantizer of b bits over +-3 sigma has an error of 6 / (2^b sqrt(12)); scales cost half a bit and more.
     assert np.sqrt(np.mean((x - y) ** 2)) < 6 / 2 ** (bits - 1) / 12**0.5
@@ -171,16 +220,18 @@ def test_list_of_formats() -> None:
     for name, form in tiny.FORMATS.items():
         found = ours[name]
         assert (found.id, found.block, found.bytes) == (form.type_id, form.block, form.size)
-        assert found.quantizes == form.quantizes
+        assert found.needs_importance == (name in NEEDS_IMPORTANCE)
+        assert found.uses_importance == (form.block > 1 and name not in IGNORES_IMPORTANCE)
 
 
-@pytest.mark.parametrize("name", [name for name, form in tiny.FORMATS.items() if not form.quantizes])
-def test_types_that_cannot_be_made(name: str) -> None:
-    """Asking for a type without a quantizer is a `ValueError` that names it, for no rows too."""
+@pytest.mark.parametrize("name", NEEDS_IMPORTANCE)
+def test_types_that_need_importance(name: str) -> None:
+    """Without importance they are a `ValueError` that names them."""
     block = CODECS[name].block
     for rows in (np.zeros((2, block), np.float32), np.zeros(block, np.float32)):
-        with pytest.raises(ValueError, match=f"no quantizer for {name}"):
+        with pytest.raises(ValueError, match=f"{name} needs the importance"):
             fastq.quantize_array(rows, name)
+        assert fastq.quantize_array(rows, name, np.ones(block, np.float32)).any() == 0
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q6_K"])
@@ -195,6 +246,10 @@ def test_arguments(name: str) -> None:
         fastq.quantize_array(np.zeros((2, block), np.float32), "Q9_Z")
     with pytest.raises(TypeError):
         fastq.quantize_array(np.zeros((2, block), np.float64), name)
+    with pytest.raises(ValueError, match=r"importance has 3 values, the rows have \d+"):
+        fastq.quantize_array(np.zeros((2, block), np.float32), name, np.ones(3, np.float32))
+    with pytest.raises(TypeError):
+        fastq.quantize_array(np.zeros((2, block), np.float32), name, np.ones(block, np.float64))
     strided = np.asfortranarray(weights("normal")[:, : 2 * block])
     contiguous = np.ascontiguousarray(strided)
     assert np.array_equal(fastq.quantize_array(strided, name), fastq.quantize_array(contiguous, name))

@@ -66,8 +66,6 @@ class Format:
     """Whether a negative `d` is as good as a positive one."""
     spread: bool = False
     """Whether the nibbles of the scale are the upper halves of every other byte from `d` on, lowest first."""
-    quantizes: bool = True
-    """Whether the engine can make it from weights."""
 
 
 FORMATS: dict[str, Format] = {
@@ -86,13 +84,13 @@ FORMATS: dict[str, Format] = {
         Format("Q4_K", 12, 256, 144, rms=258.3, d=0, minimum=(2, 7.5)),
         Format("Q5_K", 13, 256, 176, rms=526.9, d=0, minimum=(2, 15.5)),
         Format("Q6_K", 14, 256, 210, rms=1365.7, d=208, signed=True),
-        Format("IQ1_S", 19, 256, 50, rms=7.2, d=0, signed=True, quantizes=False),
-        Format("IQ1_M", 29, 256, 56, rms=7.2, d=49, signed=True, spread=True, quantizes=False),
-        Format("IQ2_XXS", 16, 256, 66, rms=53.1, d=0, signed=True, quantizes=False),
-        Format("IQ2_XS", 17, 256, 74, rms=55.7, d=0, signed=True, quantizes=False),
-        Format("IQ2_S", 22, 256, 82, rms=56.5, d=0, signed=True, quantizes=False),
-        Format("IQ3_XXS", 18, 256, 98, rms=142.1, d=0, signed=True, quantizes=False),
-        Format("IQ3_S", 21, 256, 110, rms=140.4, d=0, signed=True, quantizes=False),
+        Format("IQ1_S", 19, 256, 50, rms=7.2, d=0, signed=True),
+        Format("IQ1_M", 29, 256, 56, rms=7.2, d=49, signed=True, spread=True),
+        Format("IQ2_XXS", 16, 256, 66, rms=53.1, d=0, signed=True),
+        Format("IQ2_XS", 17, 256, 74, rms=55.7, d=0, signed=True),
+        Format("IQ2_S", 22, 256, 82, rms=56.5, d=0, signed=True),
+        Format("IQ3_XXS", 18, 256, 98, rms=142.1, d=0, signed=True),
+        Format("IQ3_S", 21, 256, 110, rms=140.4, d=0, signed=True),
         Format("IQ4_NL", 20, 32, 18, rms=67.5, d=0, signed=True),
         Format("IQ4_XS", 23, 256, 136, rms=1246.1, d=0, signed=True),
         Format("TQ1_0", 34, 256, 54, rms=0.82, d=52, signed=True),

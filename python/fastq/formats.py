@@ -37,22 +37,25 @@ def quantize_array(
     Args:
         values: float32 ``(rows, k)`` or ``(k,)``; ``k`` is a multiple of the format's block.
         format: Name of the format in any case, such as ``"Q4_K"``.
-        importance: float32 ``(k,)``, not negative: how much an error of each weight of a row matters, such as the mean square of
-            the input that it is multiplied with. Formats for which ggml ignores it ignore it: see
+        importance: float32 ``(k,)``, not negative: how much an error of each weight of a row matters, such as the mean
+            square of the input that it is multiplied with. Formats for which ggml ignores it ignore it: see
             `FormatInfo.uses_importance` and `FormatInfo.needs_importance`.
 
     Returns:
         uint8 ``(rows, row_bytes)`` or ``(row_bytes,)``.
 
     Raises:
-        ValueError: The format is unknown or has no quantizer, ``k`` is not a multiple of its block, ``importance`` has another
+        ValueError: The format is unknown, ``k`` is not a multiple of its block, ``importance`` has another
             length, or there is none and the format needs it.
-        TypeError: ``values`` is not a float32 array of one or two dimensions, or ``importance`` not one of one dimension.
+        TypeError: ``values`` is not a float32 array of one or two dimensions, or ``importance`` not one of one
+            dimension.
 
     Example:
         >>> import fastq, numpy as np
         >>> fastq.quantize_array(np.ones((2, 64), np.float32), "Q8_0").shape
         (2, 68)
+        >>> fastq.quantize_array(np.ones(256, np.float32), "IQ2_XS", importance=np.ones(256, np.float32)).shape
+        (74,)
     """
     return _fastq.quantize_array(values, format, importance)
 

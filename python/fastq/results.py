@@ -425,7 +425,6 @@ class FormatInfo:
         id: ggml type id in a file.
         block: Weights per block.
         bytes: Bytes per block.
-        quantizes: Whether `quantize_array` can make it; all can be decoded and computed with.
         uses_importance: Whether the importance of the weights changes how they are encoded.
         needs_importance: Whether it cannot be made without their importance.
     """
@@ -434,7 +433,6 @@ class FormatInfo:
     id: int
     block: int
     bytes: int
-    quantizes: bool
     uses_importance: bool
     needs_importance: bool
 

@@ -375,10 +375,15 @@ impl Tiny {
                     values.copy_from_slice(self.router_bias);
                 }
                 let mut data = vec![0; format.row_bytes(k).expect("whole blocks") * rows];
-                let rows =
-                    values.chunks_exact(k).zip(data.chunks_exact_mut(format.row_bytes(k).expect("whole blocks")));
+                // Those with points of a grid need more than values, and do not keep a NaN.
+                let grid = ["IQ1", "IQ2", "IQ3"].iter().any(|family| format.name().starts_with(family));
                 let cpu = Cpu::detect().expect("a level");
-                if rows.into_iter().any(|(row, out)| format.quantize_row(cpu, row, None, out).is_err()) {
+                let row_bytes = format.row_bytes(k).expect("whole blocks");
+                if !grid {
+                    for (row, out) in values.chunks_exact(k).zip(data.chunks_exact_mut(row_bytes)) {
+                        format.quantize_row(cpu, row, None, out).expect("no importance needed");
+                    }
+                } else {
                     data = random_blocks(&mut rng, format, &values, k);
                 }
                 let shape = [k].into_iter().chain(outer).map(|len| len as u64).collect();
@@ -397,7 +402,7 @@ impl Tiny {
     }
 }
 
-/// Blocks of a format without a quantizer: any points, of about the size that weights of rows of `k` have; with a scale of NaN
+/// Blocks of a format with a grid: any points, of about the size that weights of rows of `k` have; with a scale of NaN
 /// where the values are.
 fn random_blocks(rng: &mut Rng, format: Format, values: &[f32], k: usize) -> Vec<u8> {
     let info = format.info();

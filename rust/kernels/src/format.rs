@@ -59,8 +59,6 @@ pub enum Quantizer {
     Row(RowQuantizer),
     /// A row `(k)` for which importance is needed: its blocks hold so little that values alone say too little about what to keep.
     Important(fn(Cpu, &[f32], &[f32], &mut [u8])),
-    /// Not yet written.
-    Missing,
 }
 
 /// Encodes a row `(k)`: level, values, importance of each value if there is one, blocks.
@@ -82,8 +80,6 @@ impl Quantizer {
 pub enum QuantizeError {
     /// The format needs the importance of the weights ([`FormatInfo::needs_importance`]), and none was given.
     NoImportance(Format),
-    /// There is no quantizer for the format.
-    NoQuantizer(Format),
 }
 
 impl fmt::Display for QuantizeError {
@@ -92,10 +88,6 @@ impl fmt::Display for QuantizeError {
             QuantizeError::NoImportance(format) => {
                 let name = format.name();
                 write!(f, "{name} needs the importance of the weights (an importance matrix), and none was given")
-            }
-            QuantizeError::NoQuantizer(format) => {
-                let name = format.name();
-                write!(f, "there is no quantizer for {name}: its weights can be read and computed with, not made")
             }
         }
     }
@@ -126,7 +118,6 @@ macro_rules! formats {
                     bytes: <$name as BlockFormat>::BYTES,
                     activation: <$name as BlockFormat>::ACTIVATION,
                     scales: <$name as BlockFormat>::SCALES,
-                    quantizes: !matches!(<$name as BlockFormat>::QUANTIZER, Quantizer::Missing),
                     uses_importance: <$name as BlockFormat>::QUANTIZER.uses_importance(),
                     needs_importance: <$name as BlockFormat>::QUANTIZER.needs_importance(),
                 }, )* }
@@ -188,7 +179,6 @@ macro_rules! formats {
                     Quantizer::Important(quantizer) => {
                         quantizer(cpu, values, importance.ok_or(QuantizeError::NoImportance(self))?, out);
                     }
-                    Quantizer::Missing => return Err(QuantizeError::NoQuantizer(self)),
                 }, )* }
                 Ok(())
             }
@@ -242,8 +232,6 @@ pub struct FormatInfo {
     pub activation: Activation,
     /// The floats of a block, its scales and minima; none for the float types.
     pub scales: &'static [Scale],
-    /// Whether there is a quantizer, [`Format::quantize_row`].
-    pub quantizes: bool,
     /// Whether the importance of the weights changes how they are encoded; for the others it is ignored, as in ggml.
     pub uses_importance: bool,
     /// Whether a row cannot be encoded without the importance of its weights.

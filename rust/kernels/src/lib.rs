@@ -17,6 +17,7 @@
 //! * Layers with a state compute one token after the other; a convolution is one fma chain over its taps, what the delta rule reads
 //!   one over the keys ([`recurrent`]).
 //! * Sums over rows, of squares and of the products of two values, are one fma chain in the order of the rows ([`gram`]).
+//! * Weights are encoded to the same bytes, which are ggml's ([`format`](mod@format)).
 //! * `exp`, `tanh`, `sin`, `cos` are polynomials of our own ([`math`]); no libm.
 //!
 //! The scalar level is plain code and the oracle; the other levels are compared with it without tolerance.

@@ -6,13 +6,12 @@ use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
-/// Name, id, weights per block, bytes per block, whether there is a quantizer, and whether it uses and needs importance, of
-/// every format.
+/// Name, id, weights per block, bytes per block, and whether its quantizer uses and needs importance, of every format.
 #[pyfunction]
-pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize, bool, bool, bool)> {
+pub(crate) fn formats() -> Vec<(&'static str, u32, usize, usize, bool, bool)> {
     let facts = |format: &Format| {
         let info = format.info();
-        (info.name, info.id, info.block, info.bytes, info.quantizes, info.uses_importance, info.needs_importance)
+        (info.name, info.id, info.block, info.bytes, info.uses_importance, info.needs_importance)
     };
     Format::ALL.iter().map(facts).collect()
 }

@@ -13,7 +13,7 @@ use core::mem::offset_of;
 use std::sync::OnceLock;
 
 use super::grid::{self, Grid, take_eights, write_group};
-use super::layout::{SUPER, block};
+use super::layout::{Half, SUPER, block};
 use super::points::Points;
 use super::round::nearest;
 use super::search::ternary::{TernaryFit, VALUES, fit_ternary};
@@ -146,7 +146,7 @@ impl Block {
             *out = word.to_le_bytes();
         }
         // The factor is the reference's, found by trying.
-        SCALE.set(&mut self.scales, d * 1.1125);
+        SCALE.set(&mut self.scales, Half::of(d * 1.1125).get());
     }
 }
 

@@ -69,7 +69,6 @@ macro_rules! block {
             }
 
             /// As [`Block::of`], for writing.
-            #[allow(dead_code, reason = "formats without a quantizer write no blocks")]
             pub(crate) fn of_mut(bytes: &mut [u8]) -> &mut Block {
                 assert_eq!(bytes.len(), size_of::<Block>(), "one block");
                 // SAFETY: as in `of`; the struct has no padding, so writing a field leaves initialised bytes.

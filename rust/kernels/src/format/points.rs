@@ -80,25 +80,29 @@ impl<const WIDTH: usize> Points<WIDTH> {
     }
 
     /// The neighbour of the point with these codes, which is not an entry, for which the sum of `weight (value(code) - x)^2` is
-    /// smallest, the first one of several. The nearest one where no sum is a number below infinity.
+    /// smallest, the first one of several. The nearest one where no sum is a number below infinity. `CODES` is a power of two, and
+    /// above every code.
     #[inline(always)]
-    pub(super) fn best_neighbour(
+    pub(super) fn best_neighbour<const CODES: usize>(
         &self,
         codes: &[u8; WIDTH],
         x: &[f32; WIDTH],
         weights: &[f32; WIDTH],
         value: impl Fn(u8) -> f32,
     ) -> usize {
+        // What each weight adds, by its code: neighbours are many, codes are few.
+        let terms: [[f32; CODES]; WIDTH] = core::array::from_fn(|i| {
+            core::array::from_fn(|code| {
+                let difference = value(code as u8) - x[i];
+                weights[i] * difference * difference
+            })
+        });
         let point = Self::point(codes);
         let near = &self.near[self.starts[point] as usize..self.starts[point + 1] as usize];
         let (mut best, mut found) = (f32::MAX, near[0]);
         for &number in near {
             let codes = self.codes(usize::from(number));
-            let mut sum = 0.0;
-            for ((&code, &x), &w) in codes.iter().zip(x).zip(weights) {
-                let difference = value(code) - x;
-                sum += w * difference * difference;
-            }
+            let sum = terms.iter().zip(codes).fold(0.0, |sum, (terms, &code)| sum + terms[usize::from(code) % CODES]);
             if sum < best {
                 (best, found) = (sum, number);
             }

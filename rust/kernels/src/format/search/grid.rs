@@ -126,8 +126,8 @@ impl GridSearch {
         for step in -self.steps..=self.steps {
             let inverse = (limit + f32::from(step) * self.step) / reference;
             let (mut trial, mut trial_on_grid) = ([0; SIZE], [true; 8]);
-            for k in 0..SIZE / WIDTH {
-                trial_on_grid[k] = parts.encode(k, inverse, 1.0 / inverse, &mut trial);
+            for (k, on_grid) in trial_on_grid.iter_mut().take(SIZE / WIDTH).enumerate() {
+                *on_grid = parts.encode(k, inverse, 1.0 / inverse, &mut trial);
             }
             let (xq, qq) = parts.sums(&trial);
             if qq > 0.0 && xq * xq > best * qq {
@@ -139,8 +139,8 @@ impl GridSearch {
         let again = self.refinement == Refinement::All || on_grid[..SIZE / WIDTH].iter().any(|on| !on);
         if again && scale > 0.0 {
             let inverse = 1.0 / scale;
-            for k in 0..SIZE / WIDTH {
-                if self.refinement != Refinement::Neighbours || !on_grid[k] {
+            for (k, on_grid) in on_grid.iter().take(SIZE / WIDTH).enumerate() {
+                if self.refinement != Refinement::Neighbours || !on_grid {
                     parts.encode(k, inverse, scale, &mut codes);
                 }
             }
@@ -204,7 +204,12 @@ impl<const SIZE: usize, const WIDTH: usize> Parts<'_, SIZE, WIDTH> {
             return true;
         }
         let roots = &self.roots.as_chunks::<WIDTH>().0[k];
-        let best = self.points.best_neighbour(codes, x, roots, |code| scale * f32::from(2 * code + 1));
+        let value = |code| scale * f32::from(2 * code + 1);
+        let best = if WIDTH == 8 {
+            self.points.best_neighbour::<4>(codes, x, roots, value)
+        } else {
+            self.points.best_neighbour::<8>(codes, x, roots, value)
+        };
         *codes = *self.points.codes(best);
         false
     }

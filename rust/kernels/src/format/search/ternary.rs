@@ -71,7 +71,8 @@ pub(in crate::format) fn fit_ternary<const SIZE: usize, const HALVES: bool>(
         let codes = &codes.as_chunks::<8>().0[k];
         let number = points.number(codes).unwrap_or_else(|| {
             on_grid = false;
-            points.best_neighbour(codes, x, weights, |code| scale * values(k)[usize::from(code)])
+            let value = |code| values(k).get(usize::from(code)).map_or(0.0, |value| scale * value);
+            points.best_neighbour::<4>(codes, x, weights, value)
         });
         fit.numbers[k] = number as u16;
     }
@@ -138,27 +139,40 @@ fn split_whole<const SIZE: usize>(x: &[f32; SIZE], weights: &[f32; SIZE], order:
 /// The best split with a shift for each half.
 fn split_halves<const SIZE: usize>(x: &[f32; SIZE], weights: &[f32; SIZE], order: &[usize; SIZE]) -> Option<Split> {
     const SHIFTS: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
+    // What each weight adds to the sums of `w q x` and of `w q^2` for the four pairs of shifts, by its code.
+    let terms: [[[f32; 8]; 3]; SIZE] = core::array::from_fn(|place| {
+        let i = order[place];
+        core::array::from_fn(|code| {
+            core::array::from_fn(|sum| {
+                let value = VALUES[usize::from(SHIFTS[sum % 4][i * 2 / SIZE])][code];
+                weights[i] * value * if sum < 4 { x[i] } else { value }
+            })
+        })
+    });
+    let add = |sums: &mut [f32; 8], terms: &[f32; 8]| sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
     let mut best = f32::MIN;
     let mut found = None;
+    // The sums of the weights before `first` and before `second`.
+    let mut below_first = [0.0; 8];
     for first in 0..=SIZE {
+        let mut below_second = below_first;
         for second in first..=SIZE {
-            let (mut xq, mut qq) = ([0.0f32; 4], [0.0f32; 4]);
-            for (place, &i) in order.iter().enumerate() {
-                let code = usize::from(place >= first) + usize::from(place >= second);
-                let (x, w) = (x[i], weights[i]);
-                for (k, minus) in SHIFTS.into_iter().enumerate() {
-                    let value = VALUES[usize::from(minus[i * 2 / SIZE])][code];
-                    xq[k] += w * value * x;
-                    qq[k] += w * value * value;
-                }
-            }
+            let mut sums = below_second;
+            terms[second..].iter().for_each(|terms| add(&mut sums, &terms[2]));
             for (k, minus) in SHIFTS.into_iter().enumerate() {
-                if qq[k] > 0.0 && xq[k] * xq[k] > best * qq[k] {
-                    let scale = xq[k] / qq[k];
-                    best = scale * xq[k];
+                let (xq, qq) = (sums[k], sums[4 + k]);
+                if qq > 0.0 && xq * xq > best * qq {
+                    let scale = xq / qq;
+                    best = scale * xq;
                     found = Some(Split { at: [first, second], minus, scale });
                 }
             }
+            if second < SIZE {
+                add(&mut below_second, &terms[second][1]);
+            }
+        }
+        if first < SIZE {
+            add(&mut below_first, &terms[first][0]);
         }
     }
     found
