@@ -27,7 +27,7 @@ pub mod writer;
 mod wrong;
 
 pub use mapped::Bytes;
-pub(crate) use mapped::io_error;
+pub(crate) use mapped::{io_error, kind, model_error};
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
 };
@@ -38,7 +38,8 @@ pub use writer::{Output, Writer};
 
 use crate::{Error, Interrupt, Never, Result};
 use mapped::Identity;
-use reader::{Header, Pair, Quoted};
+pub(crate) use reader::Quoted;
+use reader::{Header, Pair};
 
 /// How to open a file.
 #[derive(Clone, Copy)]

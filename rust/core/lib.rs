@@ -1,5 +1,6 @@
 //! The engine: GGUF files, tokenizers, the forward pass, sampling and generation. No Python, HTTP or terminals.
 
+pub mod convert;
 pub mod doctor;
 pub mod error;
 pub mod generate;

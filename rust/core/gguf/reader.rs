@@ -63,7 +63,7 @@ pub(super) struct Header {
 }
 
 /// Shows a name from a file in quotes, escaped and at most 80 characters of it.
-pub(super) struct Quoted<'a>(pub(super) &'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,6 +27,7 @@
 pub mod activation;
 mod ahead;
 pub mod attention;
+pub mod checkpoint;
 pub mod elementwise;
 pub mod format;
 mod gemm;
