@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from fastq._fastq import __version__
+from fastq.convert import convert
 from fastq.errors import (
     Cancelled,
     ContextOverflowError,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fastq.results import (
         ChatCompletion,
         Completion,
+        ConvertNote,
+        ConvertResult,
         CpuInfo,
         FileInfo,
         Finding,
@@ -43,6 +46,8 @@ __all__ = [
     "ChatCompletion",
     "Completion",
     "ContextOverflowError",
+    "ConvertNote",
+    "ConvertResult",
     "CpuInfo",
     "FastqError",
     "FileInfo",
@@ -60,6 +65,7 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "convert",
     "cpu_info",
     "default_model",
     "dequantize_array",

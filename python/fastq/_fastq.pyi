@@ -1,6 +1,6 @@
 """The compiled part of fastq. Private: use the names in :mod:`fastq`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -80,6 +80,14 @@ def plan(
     path: str, context: int | None, mmap: bool, prefill_chunk: int, kv: str, architecture: str | None
 ) -> dict[str, Any]: ...
 def default_model() -> str: ...
+def convert(
+    directory: str,
+    out: str,
+    dtype: str,
+    pre: str | None,
+    name: str | None,
+    progress: Callable[[str, int, int], object] | None,
+) -> dict[str, Any]: ...
 def formats() -> list[tuple[str, int, int, int, bool]]: ...
 def quantize_array(values: NDArray[np.float32], format: str) -> NDArray[np.uint8]: ...
 def dequantize_array(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...

@@ -9,6 +9,8 @@ from typing import Any, Literal
 __all__ = [
     "ChatCompletion",
     "Completion",
+    "ConvertNote",
+    "ConvertResult",
     "CpuInfo",
     "FileInfo",
     "Finding",
@@ -317,3 +319,37 @@ class FormatInfo:
     def bits_per_weight(self) -> float:
         """Bits of a stored weight, scales included."""
         return 8 * self.bytes / self.block
+
+
+@dataclass(frozen=True)
+class ConvertNote:
+    """Something to know about a conversion.
+
+    Attributes:
+        subject: The tensor (in the checkpoint), the file or the part it is about.
+        text: What was lost, changed or left out.
+    """
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """A converted checkpoint.
+
+    Attributes:
+        architecture: ``general.architecture``.
+        tensors: Number of tensors.
+        parameters: Number of weights.
+        bytes: Size of the file.
+        types: Number of tensors of each type.
+        notes: What was lost, changed or left out.
+    """
+
+    architecture: str
+    tensors: int
+    parameters: int
+    bytes: int
+    types: Mapping[str, int]
+    notes: list[ConvertNote]

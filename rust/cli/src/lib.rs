@@ -8,6 +8,7 @@ mod command;
 pub mod default_model;
 pub mod doctor;
 mod options;
+mod progress;
 mod report;
 mod signals;
 mod terminal;

@@ -1,5 +1,6 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
+mod convert;
 mod engine;
 mod error;
 mod files;
@@ -7,6 +8,7 @@ mod formats;
 mod interrupt;
 mod json;
 mod options;
+mod progress;
 
 use pyo3::prelude::*;
 
@@ -15,6 +17,8 @@ use pyo3::prelude::*;
 mod _fastq {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::convert::convert;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
     #[pymodule_export]
