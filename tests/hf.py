@@ -1,5 +1,7 @@
-"""Checkpoints as transformers writes them, made of the tiny models of tests/tiny.py: the way back from GGUF, written down
-independently of the conversion. What is converted from one must be the tiny model again.
+"""Checkpoints as transformers writes them, made of the tiny models of tests/tiny.py.
+
+This is the way back from GGUF, written down independently of the conversion: what is converted from a checkpoint must
+be the tiny model again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from reference.reader import File
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 
-DTYPES = {"float32": "F32", "float16": "F16", "uint16": "BF16", "int32": "I32", "uint32": "U32", "int64": "I64", "uint8": "U8"}
+DTYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "uint16": "BF16",
+    "int32": "I32",
+    "uint32": "U32",
+    "int64": "I64",
+    "uint8": "U8",
+}
 """NumPy has no bfloat16: its bits are uint16."""
 
 CLASSES = {
@@ -33,7 +43,8 @@ CLASSES = {
 }  # fmt: skip
 
 COMMON = {
-    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head", "attn_norm": "input_layernorm",
+    "token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
+    "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
     "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
@@ -87,7 +98,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, Array]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, data in tensors.items():
-        header[name] = {"dtype": DTYPES[data.dtype.name], "shape": list(data.shape), "data_offsets": [at, at + data.nbytes]}
+        header[name] = {
+            "dtype": DTYPES[data.dtype.name],
+            "shape": list(data.shape),
+            "data_offsets": [at, at + data.nbytes],
+        }
         at += data.nbytes
     raw = json.dumps(header).encode()
     raw += b" " * (-len(raw) % 8)
@@ -145,8 +160,8 @@ def weights_of(file: File) -> Tensors:
             found[layer + "self_attn.sinks"] = data
             continue
         stem, suffix = rest.rsplit(".", 1)
-        if arch == "gpt-oss" and stem.endswith("_exps") or stem in ("ffn_gate_exps", "ffn_up_exps", "ffn_gate_shexp",
-                                                                   "ffn_up_shexp") and arch == "granitemoe":  # fmt: skip
+        halved = ("ffn_gate_exps", "ffn_up_exps", "ffn_gate_shexp", "ffn_up_shexp")
+        if (arch == "gpt-oss" and stem.endswith("_exps")) or (arch == "granitemoe" and stem in halved):
             if arch == "granitemoe" or stem != "ffn_down_exps":
                 kind = "shared_mlp" if stem.endswith("shexp") else "block_sparse_moe"
                 place = layer + (f"mlp.experts.gate_up_proj|{suffix}" if arch == "gpt-oss" else f"{kind}.input_linear")
@@ -255,6 +270,8 @@ def config_of(file: File) -> dict[str, Any]:
     if arch == "olmo2":
         pattern = get("attention.sliding_window_pattern", [False] * layers)
         config["layer_types"] = ["sliding_attention" if local else "full_attention" for local in pattern]
+    if isinstance(pattern := get("attention.sliding_window_pattern"), int):
+        config["sliding_window_pattern"] = pattern
     if arch == "stablelm":
         config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in file.tensors
     if arch == "lfm2":
@@ -324,7 +341,7 @@ def write_tokenizer(folder: Path, meta: Mapping[str, Any]) -> None:
     special = {key: meta.get(f"tokenizer.ggml.{name}_token_id") for key, name in
                {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "cls": "cls", "sep": "seperator",
                 "mask": "mask"}.items()}  # fmt: skip
-    config: dict[str, Any] = {f"{key}_token": tokens[id] for key, id in special.items() if id is not None}
+    config: dict[str, Any] = {f"{key}_token": tokens[number] for key, number in special.items() if number is not None}
     config["add_bos_token"] = meta["tokenizer.ggml.add_bos_token"]
     if template := meta.get("tokenizer.chat_template"):
         (folder / "chat_template.jinja").write_text(template)
@@ -346,10 +363,14 @@ def write_tokenizer(folder: Path, meta: Mapping[str, Any]) -> None:
         if pre in REGEXES:
             steps.append({"type": "Split", "pattern": {"Regex": REGEXES[pre]}, "behavior": "Isolated", "invert": False})
         steps.append({"type": "ByteLevel", "add_prefix_space": False, "use_regex": pre not in REGEXES})
-        added = [{"id": id, "content": token, "special": True}
-                 for id, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == 3]  # fmt: skip
-        bpe = {"type": "BPE", "vocab": {token: id for id, token in enumerate(tokens)},
-               "merges": meta["tokenizer.ggml.merges"], "ignore_merges": pre in ("llama-bpe", "lfm2", "tekken")}  # fmt: skip
+        added = [{"id": number, "content": token, "special": True}
+                 for number, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == 3]  # fmt: skip
+        bpe = {
+            "type": "BPE",
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": meta["tokenizer.ggml.merges"],
+            "ignore_merges": pre in ("llama-bpe", "lfm2", "tekken"),
+        }
         whole = {"model": bpe, "added_tokens": added, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
         (folder / "tokenizer.json").write_text(json.dumps(whole))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -389,5 +410,3 @@ def weights_of_without_factors(file: File) -> Tensors:
     for name in [name for name in kept.tensors if name.startswith("rope_f")]:
         del kept.tensors[name]
     return weights_of(kept)
-
-

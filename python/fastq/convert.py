@@ -27,7 +27,8 @@ def convert(
     """Convert a Hugging Face checkpoint to a GGUF file, without PyTorch.
 
     Checkpoints that GPTQ, AWQ, compressed-tensors or MLX have quantized to four bits keep their integers (as Q4_0 where
-    they lie around 8, else as Q4_1); only scales are rounded to f16. What has no such place becomes floats, and is noted.
+    they lie around 8, else as Q4_1); only scales are rounded to f16. What has no such place becomes floats, and is
+    noted.
 
     Args:
         directory: The folder with ``config.json``, safetensors files (F32, F16 or BF16) and a tokenizer.
@@ -35,7 +36,7 @@ def convert(
         dtype: Type of the matrices: ``"auto"`` (as in the checkpoint), ``"f32"``, ``"f16"``, ``"bf16"`` or ``"q8_0"``.
             Vectors and norms are F32.
         pre: llama.cpp's name for the way in which words are cut, where it does not follow from ``tokenizer.json``.
-        name: Name of the model in the file, instead of that of the checkpoint or its folder.
+        name: Name of the model in the file, instead of that of its folder.
         progress: Called as ``progress(stage, done, total)`` from time to time; what it raises ends the conversion.
 
     Returns:

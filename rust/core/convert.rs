@@ -83,7 +83,7 @@ pub struct ConvertOptions {
     pub dtype: Dtype,
     /// `tokenizer.ggml.pre`, where it does not follow from the checkpoint.
     pub pre: Option<String>,
-    /// `general.name`; by default that of the checkpoint or of its folder.
+    /// `general.name`; by default that of the folder.
     pub name: Option<String>,
 }
 
@@ -148,8 +148,9 @@ pub fn convert(
     }
     let root = Object::open(&path, MAX_CONFIG)?.ok_or_else(|| Error::NotFound(path.clone()))?;
     let method = packed::Method::of(&root)?;
-    let config = Config::new(root)?;
+    let mut config = Config::new(root)?;
     let family = Family::of(&config)?;
+    config.complete(family);
     let checkpoint = Checkpoint::open(directory)?;
     refuse_sources(&checkpoint, out)?;
     let sources = packed::sources(&checkpoint, &method)?;
@@ -170,7 +171,7 @@ pub fn convert(
     let done = Cell::new(0u64);
     let mut writer = Writer::new();
     let name = options.name.as_deref();
-    for (key, value) in description::keys(directory, &config, family.architecture, name, parameters, experts(&targets))? {
+    for (key, value) in description::keys(directory, family.architecture, name, parameters, experts(&targets))? {
         writer.set(key, value)?;
     }
     writer.set("general.file_type", file_type(&targets, &formats))?;
@@ -261,7 +262,9 @@ fn pooling(directory: &Path) -> Result<Option<u32>> {
     }
     let path = directory.join(folder).join("config.json");
     let Some(config) = Object::open(&path, MAX_CONFIG)? else { return Err(Error::NotFound(path)) };
-    for (key, pooling) in [("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3)] {
+    for (key, pooling) in
+        [("pooling_mode_mean_tokens", 1), ("pooling_mode_cls_token", 2), ("pooling_mode_lasttoken", 3)]
+    {
         if config.bool(key)? == Some(true) {
             return Ok(Some(pooling));
         }
@@ -270,7 +273,10 @@ fn pooling(directory: &Path) -> Result<Option<u32>> {
         Some("mean") => Ok(Some(1)),
         Some("cls") => Ok(Some(2)),
         Some("lasttoken") => Ok(Some(3)),
-        _ => Err(Error::UnsupportedModel(format!("{}: no pooling that is known (mean, cls, lasttoken) is switched on", path.display()))),
+        _ => Err(Error::UnsupportedModel(format!(
+            "{}: no pooling that is known (mean, cls, lasttoken) is switched on",
+            path.display()
+        ))),
     }
 }
 
@@ -308,7 +314,10 @@ fn format(target: &Target, dtype: Dtype, notes: &mut Notes) -> Result<Format> {
         Dtype::Auto => match native {
             Some(native) => native,
             None => {
-                notes.add(&recipe.pieces[0].name, format!("its integers are not kept: the rows of {name} come in another order, or of several kinds"));
+                notes.add(
+                    &recipe.pieces[0].name,
+                    format!("its integers are not kept: the rows of {name} come in another order, or of several kinds"),
+                );
                 float
             }
         },
@@ -318,7 +327,10 @@ fn format(target: &Target, dtype: Dtype, notes: &mut Notes) -> Result<Format> {
         Dtype::Q8_0 => Format::Q8_0,
     };
     if chosen.row_bytes(recipe.k).is_none() {
-        notes.add(&recipe.pieces[0].name, format!("{} instead of {}: rows of {} are no multiple of 32", float.name(), chosen.name(), recipe.k));
+        notes.add(
+            &recipe.pieces[0].name,
+            format!("{} instead of {}: rows of {} are no multiple of 32", float.name(), chosen.name(), recipe.k),
+        );
         return Ok(float);
     }
     Ok(chosen)
@@ -369,7 +381,8 @@ fn check(file: &Gguf, targets: &[Target]) -> Result<()> {
         for layer in 0..if entry.per_layer() { spec.layers.len() } else { 1 } {
             entry.find(file, &spec, layer).map_err(|error| {
                 let name = entry.name(layer);
-                let origin = targets.iter().find(|target| target.name == name).and_then(|target| target.recipe.pieces.first());
+                let origin =
+                    targets.iter().find(|target| target.name == name).and_then(|target| target.recipe.pieces.first());
                 match (placed(error), origin) {
                     (Error::ModelFile { path, offset, what }, Some(piece)) => {
                         Error::ModelFile { path, offset, what: format!("{what} (made of {})", piece.name) }

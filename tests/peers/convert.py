@@ -3,8 +3,8 @@
     python tests/peers/convert.py --transformers PYTHON --text FILE [--llama-cpp PYTHON] [NAME ...]
 
 Every model is saved by transformers, converted by fastq and computed by both (and by llama.cpp, which must load every
-file), in F32; every tokenizer encodes 200 texts. Written and checked with torch 2.15, transformers 5.24, tokenizers 0.22
-and llama-cpp-python 0.3.36. Exit code 1 when an error is above its bound or a token differs.
+file), in F32; every tokenizer encodes 200 texts. Written and checked with torch 2.15, transformers 5.24 and
+llama-cpp-python 0.3.36. Exit code 1 when an error is above its bound or a token differs.
 """
 
 from __future__ import annotations
@@ -47,8 +47,44 @@ def texts_of(path: Path) -> list[str]:
     found = []
     for start in rng.integers(0, len(text) - 300, 170):
         found.append(text[start : start + int(rng.integers(1, 200))])
-    odd = ["", " ", "  two", "I'll DON'T we've", "12345 6.78", "a\n\n\nb", "\t tab", "日本語です", "naïve café", "🙂🚀", "x" * 70]
-    return [*found, *odd, *(word * 3 for word in "Hello it's (a) test; 3rd 10,000 f(x)=y <s> […] Ünï ﬁ ½ ² Ω № ™".split())][:200]
+    odd = [
+        "",
+        " ",
+        "  two",
+        "I'll DON'T we've",
+        "12345 6.78",
+        "a\n\n\nb",
+        "\t tab",
+        "日本語です",
+        "naïve café",
+        "🙂🚀",
+        "x" * 70,
+    ]
+    return [
+        *found,
+        *odd,
+        *(
+            word * 3
+            for word in [
+                "Hello",
+                "it's",
+                "(a)",
+                "test;",
+                "3rd",
+                "10,000",
+                "f(x)=y",
+                "<s>",
+                "[…]",
+                "Ünï",
+                "ﬁ",
+                "½",
+                "²",
+                "Ω",
+                "№",
+                "™",
+            ]
+        ),
+    ][:200]
 
 
 def largest(a: Array, b: Array) -> float:

@@ -1,8 +1,9 @@
-"""Small random models of transformers with tokenizers that were trained on a text, as checkpoints: in the Python that has
-torch, transformers and tokenizers. `python -I convert_worker.py FOLDER TEXT < names.json`
+"""Small random models of transformers with tokenizers that were trained on a text, as checkpoints.
 
-Each folder also gets `expected.npz`: the logits (or hidden states) of transformers for `tokens`, in float32, and what the
-tokenizer makes of some texts.
+In the Python that has torch, transformers and tokenizers: `python -I convert_worker.py FOLDER TEXT < names.json`.
+
+Each folder also gets `expected.npz`: the logits (or hidden states) of transformers for `tokens`, in float32, and what
+the tokenizer makes of some texts.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def byte_level(kind: str, lines: list[str], size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(lines, trainer)
     if kind == "llama3":

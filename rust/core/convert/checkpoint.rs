@@ -76,7 +76,8 @@ impl Checkpoint {
         for tensor in map.map.keys() {
             let file = map.str(tensor)?.ok_or_else(|| map.missing(&[tensor], "the name of a file"))?;
             let mut components = Path::new(file).components();
-            let plain = matches!(components.next(), Some(std::path::Component::Normal(_))) && components.next().is_none();
+            let plain =
+                matches!(components.next(), Some(std::path::Component::Normal(_))) && components.next().is_none();
             if !plain || file.contains(['/', '\\', '\0']) {
                 let found = Quoted(file);
                 return Err(map.wrong(tensor, format_args!("must name a file in the same folder, found {found}")));
@@ -121,7 +122,8 @@ impl Checkpoint {
         let mut file = File::open(path).map_err(|error| io_error(path, error))?;
         let mut length = [0; 8];
         let size = metadata.len();
-        let short = || model_error(path, format!("expected a safetensors file, found {size} bytes: damaged or not complete"));
+        let short =
+            || model_error(path, format!("expected a safetensors file, found {size} bytes: damaged or not complete"));
         file.read_exact(&mut length).map_err(|_| short())?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length > size.saturating_sub(8) {
@@ -138,7 +140,10 @@ impl Checkpoint {
         let data = size - 8 - length;
         if header.data_len() as u64 != data {
             let expected = header.data_len();
-            return Err(model_error(path, format!("expected {expected} bytes of tensors, found {data}: damaged or not complete")));
+            return Err(model_error(
+                path,
+                format!("expected {expected} bytes of tensors, found {data}: damaged or not complete"),
+            ));
         }
         let part = self.parts.len();
         self.parts.push(Part { path: path.into(), file: Mutex::new(file) });
@@ -186,7 +191,8 @@ impl Checkpoint {
         let mut bytes = Vec::new();
         let needed = usize::try_from(tensor.bytes).ok().filter(|needed| bytes.try_reserve_exact(*needed).is_ok());
         let Some(needed) = needed else {
-            let what = format!("{}: a tensor of {} bytes does not fit memory", self.path(tensor).display(), tensor.bytes);
+            let what =
+                format!("{}: a tensor of {} bytes does not fit memory", self.path(tensor).display(), tensor.bytes);
             return Err(Error::Memory(what));
         };
         bytes.resize(needed, 0);

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::family::Config;
 use super::json;
 use crate::Result;
 use crate::gguf::Value;
@@ -13,18 +12,19 @@ const MAX_CARD: u64 = 4 << 20;
 /// The keys `general.*` but those of types.
 pub(super) fn keys(
     directory: &Path,
-    config: &Config,
     architecture: &str,
     name: Option<&str>,
     parameters: u64,
     experts: Option<(u64, u64)>,
 ) -> Result<Vec<(&'static str, Value)>> {
-    let published = config.root.str("_name_or_path")?.and_then(|path| path.rsplit('/').next()).filter(|name| !name.is_empty());
-    let folder = directory.canonicalize().ok();
-    let folder = folder.as_deref().unwrap_or(directory).file_name().and_then(|name| name.to_str());
-    let name = name.or(published).or(folder).unwrap_or("model");
-    let mut keys: Vec<(&'static str, Value)> =
-        vec![("general.architecture", architecture.into()), ("general.type", "model".into()), ("general.name", name.into())];
+    let folder = directory.canonicalize().unwrap_or_else(|_| directory.into());
+    let name = name.map_or_else(|| folder_name(&folder), str::to_owned);
+    let name = name.as_str();
+    let mut keys: Vec<(&'static str, Value)> = vec![
+        ("general.architecture", architecture.into()),
+        ("general.type", "model".into()),
+        ("general.name", name.into()),
+    ];
     if let Some((basename, finetune)) = parts(name) {
         keys.push(("general.basename", basename.as_str().into()));
         if !finetune.is_empty() {
@@ -38,12 +38,27 @@ pub(super) fn keys(
     Ok(keys)
 }
 
+/// The name of a folder; of a snapshot in the cache of the Hugging Face hub (`models--OWNER--NAME/snapshots/COMMIT`), that of the model.
+fn folder_name(folder: &Path) -> String {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or("model").to_owned();
+    let own = name(folder);
+    if own.len() == 40
+        && own.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && let Some(cached) = folder.ancestors().nth(2).map(name)
+        && let Some(published) = cached.strip_prefix("models--")
+    {
+        return published.rsplit("--").next().unwrap_or(published).to_owned();
+    }
+    own
+}
+
 /// What stands before the size in a name, and what stands behind it.
 fn parts(name: &str) -> Option<(String, String)> {
     let words: Vec<&str> = name.split(['-', '_', ' ']).collect();
     let is_size = |word: &&str| {
         let digits = word.strip_suffix(['K', 'M', 'B', 'T', 'k', 'm', 'b', 't']).unwrap_or("");
-        digits.starts_with(|c: char| c.is_ascii_digit()) && digits.bytes().all(|c| c.is_ascii_digit() || c == b'.' || c == b'x')
+        digits.starts_with(|c: char| c.is_ascii_digit())
+            && digits.bytes().all(|c| c.is_ascii_digit() || c == b'.' || c == b'x')
     };
     let at = words.iter().position(is_size).filter(|at| *at > 0)?;
     Some((words[..at].join("-"), words[at + 1..].join("-")))
@@ -102,9 +117,18 @@ mod tests {
     }
 
     #[test]
+    fn folders_in_the_cache_have_the_name_of_the_model() {
+        assert_eq!(folder_name("/x/Qwen3-0.6B".as_ref()), "Qwen3-0.6B");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(folder_name(format!("/c/models--Qwen--Qwen3-0.6B/snapshots/{commit}").as_ref()), "Qwen3-0.6B");
+        assert_eq!(folder_name(format!("/c/{commit}").as_ref()), commit);
+    }
+
+    #[test]
     fn the_licence_is_in_the_front_matter() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("README.md"), "---\ntags:\n- x\nlicense: apache-2.0\n---\nlicense: no\n").unwrap();
+        std::fs::write(folder.path().join("README.md"), "---\ntags:\n- x\nlicense: apache-2.0\n---\nlicense: no\n")
+            .unwrap();
         assert_eq!(card(folder.path(), "license").unwrap().as_deref(), Some("apache-2.0"));
         assert_eq!(card(folder.path(), "language").unwrap(), None);
     }

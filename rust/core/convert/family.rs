@@ -118,24 +118,19 @@ pub(super) struct Key {
     to: &'static str,
     from: &'static [&'static str],
     kind: Kind,
-    /// What is taken where the file has none; without it, it must have one or the key is left out.
-    default: Option<f64>,
+    /// Whether it must be there.
     required: bool,
 }
 
 const fn count(to: &'static str, from: &'static [&'static str]) -> Key {
-    Key { to, from, kind: Kind::Count, default: None, required: true }
+    Key { to, from, kind: Kind::Count, required: true }
 }
 
 const fn float(to: &'static str, from: &'static [&'static str]) -> Key {
-    Key { to, from, kind: Kind::Float, default: None, required: true }
+    Key { to, from, kind: Kind::Float, required: true }
 }
 
 impl Key {
-    const fn or(self, default: f64) -> Key {
-        Key { default: Some(default), ..self }
-    }
-
     const fn optional(self) -> Key {
         Key { required: false, ..self }
     }
@@ -155,6 +150,8 @@ pub(super) struct Family {
     /// What tensors that are left out begin with (without the name of the model).
     pub(super) ignored: &'static [&'static str],
     keys: &'static [&'static [Key]],
+    /// Numbers that transformers takes where `config.json` has none, because files leave them out.
+    defaults: &'static [(&'static str, f64)],
     /// Further keys, and what the engine cannot do.
     more: fn(&Config, &mut Keys) -> Result<()>,
     /// Base of the frequencies of rope where the file has none; `None` where positions do not turn.
@@ -174,6 +171,7 @@ impl Family {
         rules: &[],
         ignored: &[],
         keys: &[SIZES, RMS],
+        defaults: &[],
         more: |_, _| Ok(()),
         rope: Some(10_000.0),
         activations: &["silu", "swish"],
@@ -188,7 +186,9 @@ impl Family {
             classes.first().is_some_and(|class| family.classes.contains(class)) && (family.when)(config)
         };
         let by_type = |family: &&&Family| {
-            classes.is_empty() && model_type.is_some_and(|name| family.model_types.contains(&name)) && (family.when)(config)
+            classes.is_empty()
+                && model_type.is_some_and(|name| family.model_types.contains(&name))
+                && (family.when)(config)
         };
         FAMILIES.iter().find(by_class).or_else(|| FAMILIES.iter().find(by_type)).copied().ok_or_else(|| {
             let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.classes).copied().collect();
@@ -198,13 +198,17 @@ impl Family {
                 (None, None) => "no architecture".into(),
             };
             let path = config.root.path.display();
-            Error::UnsupportedModel(format!("{path}: {found} cannot be converted by this version, which knows {}", known.join(", ")))
+            Error::UnsupportedModel(format!(
+                "{path}: {found} cannot be converted by this version, which knows {}",
+                known.join(", ")
+            ))
         })
     }
 
     /// The keys of the architecture, and its factors of rope.
     pub(super) fn keys(&self, config: &Config, notes: &mut Notes) -> Result<Keys> {
-        let mut keys = Keys { prefix: self.architecture, pairs: Vec::new(), factors: Vec::new(), notes: Notes::default() };
+        let mut keys =
+            Keys { prefix: self.architecture, pairs: Vec::new(), factors: Vec::new(), notes: Notes::default() };
         if let Some(key) = config.first(&["hidden_activation", "hidden_act", "activation_function"])
             && let Some(found) = config.str(key)?
             && !self.activations.contains(&found)
@@ -304,6 +308,15 @@ impl Config {
         Ok(Config { root, text })
     }
 
+    /// Takes the numbers of a family where the file has none.
+    pub(super) fn complete(&mut self, family: &Family) {
+        for (key, value) in family.defaults {
+            if self.text.get(key).is_none() {
+                self.text.map.insert((*key).into(), (*value).into());
+            }
+        }
+    }
+
     /// Length of a head.
     pub(super) fn head_dim(&self) -> Result<u32> {
         if let Some(size) = self.u32("head_dim")? {
@@ -373,15 +386,13 @@ impl Keys {
     }
 
     fn copy(&mut self, config: &Config, key: &Key) -> Result<()> {
-        match (config.first(key.from), key.default) {
-            (Some(name), _) => match key.kind {
+        match config.first(key.from) {
+            Some(name) => match key.kind {
                 Kind::Count => self.set(key.to, config.need_u32(name)?),
                 Kind::Float => self.set(key.to, config.f64(name)?.unwrap_or_default() as f32),
             },
-            (None, Some(default)) if key.kind == Kind::Count => self.set(key.to, default as u32),
-            (None, Some(default)) => self.set(key.to, default as f32),
-            (None, None) if key.required => return Err(config.missing(key.from, "a number")),
-            (None, None) => {}
+            None if key.required => return Err(config.missing(key.from, "a number")),
+            None => {}
         }
         Ok(())
     }
@@ -392,7 +403,8 @@ impl Keys {
         self.set("attention.sliding_window", window);
         let layers = config.need(&["num_hidden_layers"])? as usize;
         let usual = |every: usize| (1..=layers).map(|layer| layer % every != 0).collect::<Vec<bool>>();
-        let found = match (config.layer_types()?, config.first(&["sliding_window_pattern", "_sliding_window_pattern"])) {
+        let found = match (config.layer_types()?, config.first(&["sliding_window_pattern", "_sliding_window_pattern"]))
+        {
             (Some(types), _) => types.iter().map(|kind| *kind == "sliding_attention").collect(),
             (None, Some(name)) => match config.need_u32(name)? as usize {
                 0 => return Err(config.wrong(name, "must be above 0, found 0")),
@@ -412,7 +424,10 @@ impl Keys {
         if let Some(window) = config.u32("sliding_window")?.filter(|window| *window < context)
             && config.bool("use_sliding_window")?.unwrap_or(true)
         {
-            let what = format!("its sliding window of {window} has no place in {}: every position sees all before it", self.prefix);
+            let what = format!(
+                "its sliding window of {window} has no place in {}: every position sees all before it",
+                self.prefix
+            );
             self.notes.add("config.json", what);
         }
         Ok(())
@@ -447,7 +462,9 @@ impl Keys {
         };
         let part = part.unwrap_or(1.0);
         if !(part > 0.0 && part <= 1.0) {
-            return Err(config.wrong("partial_rotary_factor", format_args!("must be above 0 and at most 1, found {part}")));
+            return Err(
+                config.wrong("partial_rotary_factor", format_args!("must be above 0 and at most 1, found {part}"))
+            );
         }
         let dims = (f64::from(config.head_dim()?) * part) as u32;
         self.set("rope.dimension_count", dims);
@@ -557,7 +574,9 @@ impl Keys {
                 self.set("rope.scaling.attn_factor", magnitude as f32);
             }
             "dynamic" => {
-                let what = format!("its rope is stretched only beyond {context} positions (dynamic), which GGUF has no key for");
+                let what = format!(
+                    "its rope is stretched only beyond {context} positions (dynamic), which GGUF has no key for"
+                );
                 self.notes.add("config.json", what);
             }
             other => {

@@ -114,7 +114,8 @@ impl Object {
     /// The array of strings of a key.
     pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&str>>> {
         let Some(items) = self.array(key)? else { return Ok(None) };
-        let strings = items.iter().map(|item| item.as_str().ok_or_else(|| self.mismatch(key, "an array of strings", item)));
+        let strings =
+            items.iter().map(|item| item.as_str().ok_or_else(|| self.mismatch(key, "an array of strings", item)));
         strings.collect::<Result<_>>().map(Some)
     }
 
@@ -131,7 +132,8 @@ impl Object {
     /// The array of counts of a key.
     pub(super) fn counts(&self, key: &str) -> Result<Option<Vec<u32>>> {
         let Some(items) = self.array(key)? else { return Ok(None) };
-        let number = |item: &Value| count(item).ok_or_else(|| self.mismatch(key, "an array of integers below 2^32", item));
+        let number =
+            |item: &Value| count(item).ok_or_else(|| self.mismatch(key, "an array of integers below 2^32", item));
         items.iter().map(number).collect::<Result<_>>().map(Some)
     }
 
@@ -182,7 +184,8 @@ impl Object {
 
 /// A number without fraction, however it is written.
 fn count(value: &Value) -> Option<u32> {
-    let whole = |number: f64| (number.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&number)).then_some(number as u32);
+    let whole =
+        |number: f64| (number.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&number)).then_some(number as u32);
     value.as_u64().and_then(|number| u32::try_from(number).ok()).or_else(|| whole(value.as_f64()?))
 }
 
@@ -210,7 +213,10 @@ mod tests {
     #[test]
     fn values_are_checked_and_errors_name_their_place() {
         let config = object(r#"{"a": 3, "b": 3.0, "c": null, "d": {"e": "x", "f": -1}, "g": 1e60}"#);
-        assert_eq!((config.u32("a").unwrap(), config.u32("b").unwrap(), config.u32("c").unwrap()), (Some(3), Some(3), None));
+        assert_eq!(
+            (config.u32("a").unwrap(), config.u32("b").unwrap(), config.u32("c").unwrap()),
+            (Some(3), Some(3), None)
+        );
         let inner = config.object("d").unwrap().unwrap();
         for (error, expected) in [
             (inner.u32("f").unwrap_err(), r#"key "d.f" must be an integer from 0 to 4294967295, found -1"#),
@@ -228,9 +234,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.json");
         assert!(Object::open(&path, 10).unwrap().is_none());
-        for (text, expected) in
-            [("[1]", "expected a JSON object"), ("{", "expected JSON"), ("{\"a\":1234567}", "at most 10 bytes, found 13")]
-        {
+        for (text, expected) in [
+            ("[1]", "expected a JSON object"),
+            ("{", "expected JSON"),
+            ("{\"a\":1234567}", "at most 10 bytes, found 13"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = Object::open(&path, 10).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

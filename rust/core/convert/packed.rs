@@ -303,19 +303,19 @@ pub(super) fn sources(checkpoint: &Checkpoint, method: &Method) -> Result<BTreeM
     for (name, stored) in &checkpoint.tensors {
         if let Some((module, packed)) = method.matrix(checkpoint, name, stored)? {
             sources.insert(format!("{module}.weight"), Source::Packed(Box::new(packed)));
-        } else if let Some(module) = name.strip_suffix("_blocks") {
-            if let Some(scales) = checkpoint.tensors.get(&format!("{module}_scales")) {
-                sources.insert(module.to_owned(), micro(checkpoint, name, stored, scales)?);
-            }
+        } else if let Some(module) = name.strip_suffix("_blocks")
+            && let Some(scales) = checkpoint.tensors.get(&format!("{module}_scales"))
+        {
+            sources.insert(module.to_owned(), micro(checkpoint, name, stored, scales)?);
         } else {
             parts.push(name);
         }
     }
     for name in parts {
         let stored = &checkpoint.tensors[name];
-        let of_micro = name.strip_suffix("_scales").is_some_and(|module| {
-            matches!(sources.get(module), Some(Source::Micro { .. }))
-        });
+        let of_micro = name
+            .strip_suffix("_scales")
+            .is_some_and(|module| matches!(sources.get(module), Some(Source::Micro { .. })));
         if of_micro || method.is_part(name, &sources) {
             continue;
         }
@@ -356,7 +356,8 @@ fn wrong(checkpoint: &Checkpoint, name: &str, stored: &Stored, expected: &str) -
 
 /// A tensor that must be there.
 fn need<'a>(checkpoint: &'a Checkpoint, of: (&str, &Stored), name: &str) -> Result<&'a Stored> {
-    checkpoint.tensors.get(name).ok_or_else(|| {
-        checkpoint.error(of.0, of.1, format!("needs tensor {}, which is not there", Quoted(name)))
-    })
+    checkpoint
+        .tensors
+        .get(name)
+        .ok_or_else(|| checkpoint.error(of.0, of.1, format!("needs tensor {}, which is not there", Quoted(name))))
 }

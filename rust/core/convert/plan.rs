@@ -205,7 +205,8 @@ fn numbers(pattern: &str, name: &str) -> Option<(Option<usize>, Option<usize>)> 
         let found = names.next()?;
         match part {
             "#" | "@" => {
-                let plain = found == "0" || (found.bytes().all(|byte| byte.is_ascii_digit()) && !found.starts_with('0'));
+                let plain =
+                    found == "0" || (found.bytes().all(|byte| byte.is_ascii_digit()) && !found.starts_with('0'));
                 let number = found.parse().ok().filter(|_| plain)?;
                 *(if part == "#" { &mut layer } else { &mut stacked }) = Some(number);
             }
@@ -291,7 +292,10 @@ pub(super) fn targets(
             continue;
         }
         if tied && short.starts_with("lm_head.weight") {
-            notes.add(name, "left out: the configuration says that the embedding is the output (tie_word_embeddings)".into());
+            notes.add(
+                name,
+                "left out: the configuration says that the embedding is the output (tie_word_embeddings)".into(),
+            );
             continue;
         }
         let mut found = false;
@@ -332,7 +336,11 @@ pub(super) fn targets(
     }
     if let Some(first) = unknown.first() {
         let names: Vec<String> = unknown.iter().take(10).map(|name| Quoted(name).to_string()).collect();
-        let more = if unknown.len() > names.len() { format!(" and {} more", unknown.len() - names.len()) } else { String::new() };
+        let more = if unknown.len() > names.len() {
+            format!(" and {} more", unknown.len() - names.len())
+        } else {
+            String::new()
+        };
         let path = checkpoint.path(sources[*first].stored()).display();
         let (known, count) = (family.architecture, unknown.len());
         return Err(Error::UnsupportedModel(format!(
@@ -383,7 +391,9 @@ mod tests {
     fn names_have_numbers_where_patterns_say() {
         assert_eq!(numbers("norm", "norm"), Some((None, None)));
         assert_eq!(numbers("layers.#.mlp.experts.@.up", "layers.3.mlp.experts.12.up"), Some((Some(3), Some(12))));
-        for other in ["layers.03.x", "layers.+3.x", "layers.x.x", "layers.3", "layers.3.x.y", "layers.99999999999999999999.x"] {
+        for other in
+            ["layers.03.x", "layers.+3.x", "layers.x.x", "layers.3", "layers.3.x.y", "layers.99999999999999999999.x"]
+        {
             assert_eq!(numbers("layers.#.x", other), None, "{other}");
         }
         assert_eq!(stripped("model.language_model.layers.0.x"), "layers.0.x");

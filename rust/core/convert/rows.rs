@@ -170,7 +170,8 @@ impl Recipe {
         format: Format,
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let row_bytes = format.row_bytes(self.k).ok_or_else(|| Error::Internal(format!("rows of {} as {format:?}", self.k)))?;
+        let row_bytes =
+            format.row_bytes(self.k).ok_or_else(|| Error::Internal(format!("rows of {} as {format:?}", self.k)))?;
         let at_once = (WINDOW as usize / row_bytes.max(1)).max(1);
         let mut buffer = Vec::with_capacity(at_once * row_bytes);
         let (mut floats, mut moved) = (vec![0.0; self.k], vec![0.0; self.k]);
@@ -225,7 +226,11 @@ fn check(checkpoint: &Checkpoint, piece: &Piece, row: usize, values: &[f32], for
     };
     if peak > limit {
         let (name, what) = (format.name(), "use dtype \"bf16\" or \"f32\"");
-        return Err(checkpoint.error(&piece.name, stored, format!("has {peak} in row {row}, too large for {name}: {what}")));
+        return Err(checkpoint.error(
+            &piece.name,
+            stored,
+            format!("has {peak} in row {row}, too large for {name}: {what}"),
+        ));
     }
     Ok(())
 }
@@ -250,11 +255,27 @@ struct Reader<'a> {
 
 enum Kind<'a> {
     /// Rows of floats, and which rows are in `window`.
-    Floats { stored: &'a Stored, format: Format, window: Vec<u8>, first: usize, rows: usize, at_once: usize },
+    Floats {
+        stored: &'a Stored,
+        format: Format,
+        window: Vec<u8>,
+        first: usize,
+        rows: usize,
+        at_once: usize,
+    },
     /// Matrices whose columns are wanted, and which one is in `matrix`.
-    Columns { stored: &'a Stored, format: Format, columns: usize, matrix: Vec<u8>, current: Option<usize> },
+    Columns {
+        stored: &'a Stored,
+        format: Format,
+        columns: usize,
+        matrix: Vec<u8>,
+        current: Option<usize>,
+    },
     Packed(PackedReader<'a>),
-    Micro { blocks: &'a Stored, scales: &'a Stored },
+    Micro {
+        blocks: &'a Stored,
+        scales: &'a Stored,
+    },
 }
 
 impl<'a> Reader<'a> {

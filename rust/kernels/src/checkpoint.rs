@@ -215,7 +215,8 @@ mod tests {
     /// The values of OCP Microscaling Formats 1.0, table 5, times the scale.
     #[test]
     fn microscaling_blocks_are_those_of_the_specification() {
-        const VALUES: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+        const VALUES: [f32; 16] =
+            [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
         let pairs: Vec<u8> = (0..32).map(|i| (i * 41 + 3) as u8).collect();
         let (mut blocks, mut out) = ([0; 34], [0.0; 64]);
         mxfp4_of_pairs(&pairs, &[126, 130], &mut blocks);

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// How words are cut (tokenizer.ggml.pre), where that does not follow from the tokenizer
     #[arg(long, value_name = "NAME")]
     pre: Option<String>,
-    /// Name of the model in the file [default: that of the checkpoint or its folder]
+    /// Name of the model in the file [default: that of the folder]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Print one JSON object

@@ -65,7 +65,8 @@ fn nomic(config: &Config, keys: &mut Keys) -> Result<()> {
         return Err(config.unsupported("moe_every_n_layers", "0"));
     }
     // The files of v1 and v1.5 say 8192, for which rope would have to be stretched: they were trained with 2048.
-    let (positions, trained) = (config.need(&["n_positions", "max_position_embeddings"])?, config.u32("max_trained_positions")?);
+    let (positions, trained) =
+        (config.need(&["n_positions", "max_position_embeddings"])?, config.u32("max_trained_positions")?);
     keys.set("context_length", positions.min(trained.unwrap_or(2048)));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Gemma 1 to 3 (the model of texts). The weights of norms are stored as their distance from 1; GGUF has the weights.
 
-use super::{ATTENTION, Change, Config, Family, GATED, Key, Keys, RMS, Rule, SIZES, count, float, module};
+use super::{ATTENTION, Change, Config, Family, GATED, Key, Keys, RMS, Rule, SIZES, float, module};
 use crate::Result;
 
 const NORMS: &[Rule] = &[
@@ -64,25 +64,19 @@ pub(super) const GEMMA2: Family = Family {
     ..GEMMA
 };
 
-/// Files of the larger models leave out what is the default of transformers.
-const GEMMA3_KEYS: &[Key] = &[
-    count("block_count", &["num_hidden_layers"]),
-    count("context_length", &["max_position_embeddings"]).or(131_072.0),
-    count("embedding_length", &["hidden_size"]),
-    count("feed_forward_length", &["intermediate_size"]),
-    count("attention.head_count", &["num_attention_heads"]).or(8.0),
-    count("attention.head_count_kv", &["num_key_value_heads"]).or(4.0),
-    count("attention.key_length", &["head_dim"]).or(256.0),
-    count("attention.value_length", &["head_dim"]).or(256.0),
-    float("attention.layer_norm_rms_epsilon", &["rms_norm_eps"]).or(1e-6),
-];
-
 pub(super) const GEMMA3: Family = Family {
     architecture: "gemma3",
     classes: &["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"],
     model_types: &["gemma3", "gemma3_text"],
     rules: &[NORMS, BEFORE_AND_AFTER, HEAD_NORMS, ATTENTION, GATED],
-    keys: &[GEMMA3_KEYS, CAPS],
+    keys: &[SIZES, RMS, CAPS],
+    defaults: &[
+        ("max_position_embeddings", 131_072.0),
+        ("num_attention_heads", 8.0),
+        ("num_key_value_heads", 4.0),
+        ("head_dim", 256.0),
+        ("rms_norm_eps", 1e-6),
+    ],
     more: |config, keys| {
         if config.f64("attn_logit_softcapping")?.is_some() {
             return Err(config.unsupported("attn_logit_softcapping", "null"));

@@ -2,7 +2,9 @@
 //! attention everywhere.
 
 use super::llama::PAIRED;
-use super::{Change, Config, EMBEDDING, EXPERTS, Family, GATED, Key, Keys, NORMS, RMS, Rule, SIZES, count, float, module};
+use super::{
+    Change, Config, EMBEDDING, EXPERTS, Family, GATED, Key, Keys, NORMS, RMS, Rule, SIZES, count, float, module,
+};
 use crate::Result;
 
 const FACTORS: &[Key] = &[

@@ -58,7 +58,9 @@ pub(super) const SMOLLM3: Family = Family {
         // 1 for layers with rope. GGUF has no key for it: all but every fourth.
         let usual = |layers: &[u32]| layers.iter().enumerate().all(|(at, rope)| (*rope != 0) == ((at + 1) % 4 != 0));
         match config.counts("no_rope_layers")? {
-            Some(layers) if !usual(&layers) => Err(config.unsupported("no_rope_layers", "0 for every fourth layer only")),
+            Some(layers) if !usual(&layers) => {
+                Err(config.unsupported("no_rope_layers", "0 for every fourth layer only"))
+            }
             Some(_) => keys.no_window(config),
             None if config.u32("no_rope_layer_interval")?.unwrap_or(4) != 4 => {
                 Err(config.unsupported("no_rope_layer_interval", "4"))
@@ -69,4 +71,3 @@ pub(super) const SMOLLM3: Family = Family {
     rope: Some(2_000_000.0),
     ..LLAMA
 };
-

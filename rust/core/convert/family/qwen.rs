@@ -1,8 +1,8 @@
 //! Qwen 2, 2.5, 3 and 3.5, with and without experts.
 
 use super::{
-    ATTENTION, Change, Config, EMBEDDING, EXPERTS, Family, GATED, HEAD_NORMS, Key, Keys, MIXTURE, NORMS, RMS, Rule, SIZES,
-    count, exact, module,
+    ATTENTION, Change, Config, EMBEDDING, EXPERTS, Family, GATED, HEAD_NORMS, Key, Keys, MIXTURE, NORMS, RMS, Rule,
+    SIZES, count, exact, module,
 };
 use crate::Result;
 use crate::gguf::Array;
@@ -89,7 +89,9 @@ fn qwen35(config: &Config, keys: &mut Keys) -> Result<()> {
         config.layer_types()?.map(|types| types.iter().map(|kind| *kind == "linear_attention").collect());
     let interval = config.u32("full_attention_interval")?.unwrap_or(4).max(1);
     keys.set("full_attention_interval", interval);
-    if let Some(recurrent) = recurrent.filter(|found| *found != (1..=layers).map(|l| l % interval != 0).collect::<Vec<_>>()) {
+    if let Some(recurrent) =
+        recurrent.filter(|found| *found != (1..=layers).map(|l| l % interval != 0).collect::<Vec<_>>())
+    {
         keys.set("attention.recurrent_layers", Array::from(recurrent.as_slice()));
     }
     let rope = config.object("rope_parameters")?.or(config.object("rope_scaling")?);

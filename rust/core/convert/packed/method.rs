@@ -38,7 +38,9 @@ fn sizes(config: &Object, bits: Option<u32>, group: Option<f64>) -> Result<(u32,
     match group {
         // -1 stands for one group per row.
         None | Some(-1.0) => Ok((bits, None)),
-        Some(group) if group >= 1.0 && group.fract() == 0.0 && group < MAX_SIDE as f64 => Ok((bits, Some(group as usize))),
+        Some(group) if group >= 1.0 && group.fract() == 0.0 && group < MAX_SIDE as f64 => {
+            Ok((bits, Some(group as usize)))
+        }
         Some(group) => Err(config.wrong("group_size", format_args!("must be a positive integer or -1, found {group}"))),
     }
 }
@@ -130,7 +132,9 @@ impl Method {
             }
             let own = sizes(&weights, weights.u32("num_bits")?, weights.f64("group_size")?)?;
             if found.is_some_and(|found| found != own) {
-                return Err(groups.error("the groups of layers must have the same bits and group sizes, found different ones"));
+                return Err(
+                    groups.error("the groups of layers must have the same bits and group sizes, found different ones")
+                );
             }
             found = Some(own);
         }
@@ -255,7 +259,8 @@ fn compressed(
     let numbers = checkpoint.read_all(shape)?;
     let numbers: Vec<u64> = numbers.chunks_exact(number as usize).map(little_endian).collect();
     // Only levels that fill their words are read: no real matrix has others.
-    let filled = [2, 4, 8].contains(&bits) && numbers[1] < MAX_SIDE as u64 && numbers[1] * u64::from(bits) == *wide as u64 * 32;
+    let filled =
+        [2, 4, 8].contains(&bits) && numbers[1] < MAX_SIDE as u64 && numbers[1] * u64::from(bits) == *wide as u64 * 32;
     if numbers[0] != *rows as u64 || !filled {
         let expected = format!("{rows} rows of {bits}-bit integers that fill {wide} words");
         return Err(checkpoint.error(&shape_name, shape, format_args!("must be {expected}, found {numbers:?}")));
@@ -356,7 +361,8 @@ fn order(checkpoint: &Checkpoint, name: &str, k: usize, group: usize, count: usi
     if stored.shape != [k] || !matches!(stored.dtype, Dtype::I32 | Dtype::U32) {
         return Err(wrong(checkpoint, name, stored, &format!("{k} 32-bit integers")));
     }
-    let groups: Vec<u32> = checkpoint.read_all(stored)?.chunks_exact(4).map(|bytes| little_endian(bytes) as u32).collect();
+    let groups: Vec<u32> =
+        checkpoint.read_all(stored)?.chunks_exact(4).map(|bytes| little_endian(bytes) as u32).collect();
     if let Some(found) = groups.iter().find(|group| **group as usize >= count) {
         let what = format!("must hold groups below {count}, found {}", *found as i32);
         // compressed-tensors writes -1 everywhere for "in order".

@@ -21,7 +21,9 @@ pub(super) fn read(file: &Object, wanted: &Wanted<'_>, notes: &mut Notes) -> Res
     let model = file.object("model")?.ok_or_else(|| file.missing(&["model"], "a vocabulary"))?;
     // Files of the first versions do not say that they are BPE.
     match model.str("type")?.unwrap_or("BPE") {
-        "BPE" if model.bool("byte_fallback")?.unwrap_or(false) || !pre::is_byte_level(file) => marked(file, &model, notes),
+        "BPE" if model.bool("byte_fallback")?.unwrap_or(false) || !pre::is_byte_level(file) => {
+            marked(file, &model, notes)
+        }
         "BPE" => byte_level(file, &model, wanted, notes),
         "WordPiece" => word_piece(file, &model),
         "Unigram" => unigram(file, &model),
@@ -76,13 +78,20 @@ fn merges(model: &Object) -> Result<Vec<(String, String)>> {
     };
     items
         .iter()
-        .map(|item| pair(item).ok_or_else(|| model.wrong("merges", format_args!("must hold two pieces each, found {}", json::describe(item)))))
+        .map(|item| {
+            pair(item).ok_or_else(|| {
+                model.wrong("merges", format_args!("must hold two pieces each, found {}", json::describe(item)))
+            })
+        })
         .collect()
 }
 
 fn byte_level(file: &Object, model: &Object, wanted: &Wanted<'_>, notes: &mut Notes) -> Result<Tokens> {
     if let Some(text) = pre::normalizer(file)? {
-        notes.add("tokenizer", format!("its normalizer {text} has no place in GGUF: texts that it would change have other tokens"));
+        notes.add(
+            "tokenizer",
+            format!("its normalizer {text} has no place in GGUF: texts that it would change have other tokens"),
+        );
     }
     if pre::adds_space(file) {
         notes.add("tokenizer", "the space that it puts in front of a text has no place in GGUF".into());
@@ -108,8 +117,11 @@ fn byte_level(file: &Object, model: &Object, wanted: &Wanted<'_>, notes: &mut No
 fn marked(file: &Object, model: &Object, notes: &mut Notes) -> Result<Tokens> {
     let mut pieces = vocabulary(file, model)?;
     let mut scores = vec![None; pieces.len()];
-    let ids: HashMap<&str, usize> =
-        pieces.iter().enumerate().filter_map(|(id, piece)| piece.as_ref().map(|piece| (piece.0.as_str(), id))).collect();
+    let ids: HashMap<&str, usize> = pieces
+        .iter()
+        .enumerate()
+        .filter_map(|(id, piece)| piece.as_ref().map(|piece| (piece.0.as_str(), id)))
+        .collect();
     let merges = merges(model)?;
     for (rank, (left, right)) in merges.iter().enumerate() {
         let whole = format!("{left}{right}");
@@ -134,7 +146,9 @@ fn marked(file: &Object, model: &Object, notes: &mut Notes) -> Result<Tokens> {
         }
     }
     if unreachable > 0 && !merges.is_empty() {
-        let what = format!("{unreachable} pieces come of no merge; llama.cpp and fastq merge to them last, the original never");
+        let what = format!(
+            "{unreachable} pieces come of no merge; llama.cpp and fastq merge to them last, the original never"
+        );
         notes.add("tokenizer", what);
     }
     Ok(Tokens {
@@ -175,7 +189,8 @@ fn word_piece(file: &Object, model: &Object) -> Result<Tokens> {
 pub(super) fn word_pieces(files: &Files<'_>, bytes: &[u8]) -> Result<Tokens> {
     let path = files.directory.join("vocab.txt");
     let text = std::str::from_utf8(bytes).map_err(|error| model_error(&path, format!("expected UTF-8: {error}")))?;
-    let pieces = text.strip_suffix('\n').unwrap_or(text).split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let pieces =
+        text.strip_suffix('\n').unwrap_or(text).split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     let pieces = pieces.map(|piece| Some((piece.to_owned(), Kind::Normal))).collect();
     let lowercase = files.config.bool("do_lower_case")?.unwrap_or(true);
     let mut tokens = bert(pieces, "[UNK]", vec![("normalizer.lowercase", lowercase.into())]);
@@ -185,7 +200,11 @@ pub(super) fn word_pieces(files: &Files<'_>, bytes: &[u8]) -> Result<Tokens> {
     Ok(tokens)
 }
 
-fn bert(mut pieces: Vec<Option<(String, Kind)>>, unknown: &str, more: Vec<(&'static str, crate::gguf::Value)>) -> Tokens {
+fn bert(
+    mut pieces: Vec<Option<(String, Kind)>>,
+    unknown: &str,
+    more: Vec<(&'static str, crate::gguf::Value)>,
+) -> Tokens {
     for (piece, kind) in pieces.iter_mut().flatten() {
         // Control tokens, all of them, in every file that others have converted.
         if piece == unknown || ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].contains(&piece.as_str()) {
@@ -202,7 +221,9 @@ fn unigram(file: &Object, model: &Object) -> Result<Tokens> {
     for (id, item) in items.iter().enumerate() {
         let pair = item.as_array().map(Vec::as_slice);
         let Some([Value::String(piece), score]) = pair else {
-            return Err(model.wrong("vocab", format_args!("must hold pieces with scores, found {}", json::describe(item))));
+            return Err(
+                model.wrong("vocab", format_args!("must hold pieces with scores, found {}", json::describe(item)))
+            );
         };
         let score = score.as_f64().map(|score| score as f32).filter(|score| score.is_finite());
         let score = score.ok_or_else(|| model.wrong("vocab", format_args!("must have a finite score at {id}")))?;
@@ -310,7 +331,8 @@ pub(super) fn add(files: &Files<'_>, tokens: &mut Tokens, notes: &mut Notes) -> 
 
 /// Spelled as what steers a model.
 fn looks_special(piece: &str) -> bool {
-    let between = |start: &str, end: &str| piece.len() > start.len() && piece.starts_with(start) && piece.ends_with(end);
+    let between =
+        |start: &str, end: &str| piece.len() > start.len() && piece.starts_with(start) && piece.ends_with(end);
     ["<pad>", "<mask>", "<2mass>", "[@BOS@]"].contains(&piece)
         || between("<|", "|>")
         || between("<｜", "｜>")

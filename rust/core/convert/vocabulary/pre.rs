@@ -37,19 +37,26 @@ const fn known(steps: &'static [&'static str], name: &'static str) -> Known {
 }
 
 const GPT2: &str = r"split:'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str =
+    r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK3: &str = r##"split:[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
 /// Where two have the same steps, the first that fits counts.
 const KNOWN: &[Known] = &[
     Known { by_architecture: &[("phi2", "phi-2"), ("olmoe", "olmo")], ..known(&[GPT2], "gpt-2") },
-    Known { by_architecture: &[("granite", "refact"), ("granitemoe", "refact")], ..known(&["digits:1", GPT2], "smollm") },
+    Known {
+        by_architecture: &[("granite", "refact"), ("granitemoe", "refact")],
+        ..known(&["digits:1", GPT2], "smollm")
+    },
     Known { ignore_merges: Some(true), by_architecture: &[("lfm2", "lfm2")], ..known(&[LLAMA3], "llama-bpe") },
     known(&[LLAMA3], "dbrx"),
     Known { by_architecture: &[("stablelm", "stablelm2")], ..known(&[QWEN2], "qwen2") },
     known(
-        &[r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"],
+        &[
+            r"split:CONTRACTION|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ],
         "qwen35",
     ),
     known(
@@ -88,7 +95,8 @@ fn names() -> String {
 /// The name of what the file describes.
 pub(super) fn derived(file: &Object, ignore_merges: bool, architecture: &str) -> Result<&'static str> {
     let steps = steps(file)?;
-    let fits = |known: &&Known| known.steps == steps && known.ignore_merges.is_none_or(|wanted| wanted == ignore_merges);
+    let fits =
+        |known: &&Known| known.steps == steps && known.ignore_merges.is_none_or(|wanted| wanted == ignore_merges);
     match KNOWN.iter().find(fits) {
         Some(known) => {
             let own = known.by_architecture.iter().find(|(of, _)| *of == architecture);
@@ -140,7 +148,9 @@ fn steps(file: &Object) -> Result<Vec<String>> {
             // The spelling of bytes cuts nothing.
             "ByteLevel" => {}
             "Digits" => {
-                steps.push(if flag(step, "individual_digits").unwrap_or(false) { "digits:1" } else { "digits:all" }.into());
+                steps.push(
+                    if flag(step, "individual_digits").unwrap_or(false) { "digits:1" } else { "digits:all" }.into(),
+                );
             }
             "Punctuation" => {
                 let behavior = step.get("behavior").and_then(Value::as_str).unwrap_or("Isolated");

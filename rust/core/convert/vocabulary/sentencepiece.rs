@@ -106,7 +106,9 @@ fn parse(bytes: &[u8]) -> Result<Model, String> {
             let text = std::str::from_utf8(piece.unwrap_or_default())
                 .map_err(|_| format!("piece {at} must be UTF-8, found other bytes"))?;
             if score.is_nan() || !(1..=6).contains(&kind) || at == MAX_PIECES {
-                return Err(format!("piece {at} must have a number as score and a type from 1 to 6, found {score} and {kind}"));
+                return Err(format!(
+                    "piece {at} must have a number as score and a type from 1 to 6, found {score} and {kind}"
+                ));
             }
             model.pieces.push((text.to_owned(), score, kind));
         }
