@@ -127,12 +127,14 @@ def write_sharded(folder: Path, tensors: Mapping[str, Array], shards: int) -> No
 def halves(rows: Array, heads: int) -> Array:
     """Rows of a head from pairs of neighbours back to two halves."""
     size = rows.shape[0] // heads
-    return rows.reshape(heads, size // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    found: Array = rows.reshape(heads, size // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+    return found
 
 
 def grouped(rows: Array, keys: int, heads: int, size: int) -> Array:
     """Rows of value heads from the order of broadcasting back to neighbours that share a key."""
-    return rows.reshape(heads // keys, keys, size, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+    found: Array = rows.reshape(heads // keys, keys, size, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+    return found
 
 
 def weights_of(file: File) -> Tensors:
@@ -199,12 +201,11 @@ def weights_of(file: File) -> Tensors:
     for place, parts in fused.items():
         if arch == "gpt-oss":
             module, suffix = place.split("|")
-            both = np.stack([parts["gate"], parts["up"]], axis=2)
+            both: Array = np.stack([parts["gate"], parts["up"]], axis=2)
             if suffix == "bias":
-                found[module + "_bias"] = both.reshape(both.shape[0], -1)
+                found[module + "_bias"] = both.reshape(len(both), -1)
             else:
-                experts, width, _, k = both.shape
-                found[module] = both.reshape(experts, 2 * width, k).swapaxes(1, 2)
+                found[module] = both.reshape(len(both), -1, both.shape[-1]).swapaxes(1, 2)
         else:
             found[place + ".weight"] = np.concatenate([parts["gate"], parts["up"]], axis=-2)
     return found

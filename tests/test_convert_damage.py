@@ -63,7 +63,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a number that is none": (lambda f: with_config(f, rms_norm_eps=float("inf")), "config.json: expected JSON, found"),
     "a number beyond f32": (
         lambda f: with_config(f, rms_norm_eps=1e60),
-        '"rms_norm_eps" must be a finite number, found 1e60',
+        '"rms_norm_eps" must be a finite number, found 1e[+]60',
     ),
     "a count that is text": (
         lambda f: with_config(f, num_hidden_layers="2"),

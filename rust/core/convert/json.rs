@@ -221,7 +221,7 @@ mod tests {
         for (error, expected) in [
             (inner.u32("f").unwrap_err(), r#"key "d.f" must be an integer from 0 to 4294967295, found -1"#),
             (inner.bool("e").unwrap_err(), r#"key "d.e" must be true or false, found "x""#),
-            (config.f64("g").unwrap_err(), r#"key "g" must be a finite number, found 1e60"#),
+            (config.f64("g").unwrap_err(), r#"key "g" must be a finite number, found 1e+60"#),
             (config.missing(&["h", "i"], "a number"), r#"key "h" or "i" is missing: expected a number"#),
         ] {
             assert!(error.to_string().contains(expected), "{error}");
