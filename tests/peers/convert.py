@@ -26,6 +26,8 @@ sys.path[0] = str(HERE.parent)
 import fastq  # noqa: E402
 
 Array = npt.NDArray[np.floating[Any]]
+CONTEXT = 64
+"""That of the text: of two sets of rope factors transformers takes the one for its length, fastq that for the context."""
 BOUND = 2e-3
 """Of the largest error: the cache of fastq is rounded to half precision. (A rule left out makes 0.05 and more.)"""
 MIXTURES = ("mixtral", "qwen3moe", "granitemoe", "olmoe", "gpt-oss")
@@ -115,7 +117,7 @@ def main() -> int:
         folder = Path(scratch)
         request = {"models": {str(n): name for n, name in enumerate(chosen)}, "texts": texts}
         worker = [options.transformers, "-I", str(HERE / "convert_worker.py"), str(folder), str(options.text)]
-        subprocess.run(worker, input=json.dumps(request), text=True, check=True)
+        subprocess.run(worker, input=json.dumps(request), text=True, check=True, stderr=subprocess.DEVNULL)
         jobs, paths = [], {}
         for number, name in request["models"].items():  # type: ignore[attr-defined]
             if (folder / number / "failed.txt").exists():
@@ -131,11 +133,11 @@ def main() -> int:
             for note in result.notes:
                 print(f"  {name}: {note.subject}: {note.text}")
             tokens = np.load(folder / number / "expected.npz")["tokens"].tolist()
-            jobs.append({"model": str(paths[name]), "tokens": tokens, "context": 128, "encoder": name == "bert",
+            jobs.append({"model": str(paths[name]), "tokens": tokens, "context": CONTEXT, "encoder": name == "bert",
                          "out": str(folder / f"{number}.npy")})  # fmt: skip
         if options.llama_cpp:
             command = [options.llama_cpp, "-I", str(HERE / "llama_cpp_worker.py")]
-            subprocess.run(command, input=json.dumps(jobs), text=True, check=True)
+            subprocess.run(command, input=json.dumps(jobs), text=True, check=True, stderr=subprocess.DEVNULL)
         print(f"{'':28}{'fastq':>10}{'llama.cpp':>11}{'texts with other tokens':>26}")
         for number, name in request["models"].items():  # type: ignore[attr-defined]
             if name not in paths:
@@ -146,7 +148,7 @@ def main() -> int:
             data = np.load(folder / number / "expected.npz")
             expected, tokens = data["expected"], data["tokens"].tolist()
             measure = usual if name in MIXTURES else largest
-            with fastq.Model(paths[name], context=128, threads=1) as model:
+            with fastq.Model(paths[name], context=CONTEXT, threads=1) as model:
                 found = encoder_rows(paths[name], tokens) if name == "bert" else model.logits(tokens, all=True)
                 ids = np.split(data["ids"], np.cumsum(data["lengths"])[:-1])
                 encoded = [model.tokenize(text, special=True) for text in texts]

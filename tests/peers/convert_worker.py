@@ -144,8 +144,10 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
                                       "num_hidden_layers": 7}),
     "phi2": ("Phi", "gpt2", {"num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
     "phi3": ("Phi3", "spm", {"sliding_window": None}),
-    "phi3, long factors": ("Phi3", "gpt-4o", {"sliding_window": None, "rope_parameters": LONG,
-                                             "original_max_position_embeddings": 64}),
+    "phi3, long factors": ("Phi3", "gpt-4o", {"sliding_window": None, "rope_parameters": {
+        **LONG, "original_max_position_embeddings": 32}}),
+    "phi3, short factors": ("Phi3", "gpt-4o", {"sliding_window": None, "rope_parameters": {
+        **LONG, "original_max_position_embeddings": 64}}),
     "smollm3": ("SmolLM3", "llama3", {"num_hidden_layers": 5, "use_sliding_window": False}),
     "granite": ("Granite", "digits", {"attention_multiplier": 0.2, "embedding_multiplier": 3.0,
                                      "residual_multiplier": 0.6, "logits_scaling": 3.0, "attention_bias": True}),
@@ -154,13 +156,13 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
                                                  "shared_intermediate_size": 72}),
     "olmo2": ("Olmo2", "llama3", {}),
     "olmo3": ("Olmo3", "llama3", {"sliding_window": 16, "num_hidden_layers": 4}),
-    "olmoe": ("Olmoe", "gpt2", {**EXPERTS, "norm_topk_prob": False}),
+    "olmoe": ("Olmoe", "gpt2", {**EXPERTS, "num_key_value_heads": 4, "norm_topk_prob": False}),
     "stablelm": ("StableLm", "qwen2", {"use_qkv_bias": True, "partial_rotary_factor": 0.25}),
     "stablelm, parallel": ("StableLm", "qwen2", {"use_parallel_residual": True, "qk_layernorm": True}),
     "gpt-oss": ("GptOss", "gpt-4o", {**EXPERTS, "head_dim": 32, "sliding_window": 16, "rope_parameters": {
         **YARN, "rope_theta": 150000.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}}),
     "lfm2": ("Lfm2", "llama3", {"layer_types": ["conv", "full_attention", "conv"], "conv_L_cache": 3}),
-    "bert": ("Bert", "wordpiece", {}),
+    "bert": ("Bert", "wordpiece", {"num_key_value_heads": 4}),
 }  # fmt: skip
 
 
@@ -195,6 +197,10 @@ def write(folder: Path, name: str, lines: list[str], texts: list[str]) -> None:
     special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "pad_token": "[PAD]"}
     named = special if kind == "wordpiece" else {"bos_token": "<s>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    if kind == "wordpiece":
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+        (folder / "modules.json").write_text(json.dumps([{"type": "x.Pooling", "path": "1_Pooling"}]))
     tokens = np.random.default_rng(len(name)).integers(6, 600, TOKENS)
     with torch.no_grad():
         found = model(torch.tensor(tokens[None]))

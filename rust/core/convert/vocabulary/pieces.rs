@@ -4,7 +4,7 @@
 //! are no scores in it, but the order of the merges: a piece has the rank of the first merge that gives it as score, and merging by
 //! score is then merging by rank, because all merges that give one piece follow each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine;
 use serde_json::Value;
@@ -134,6 +134,8 @@ fn marked(file: &Object, model: &Object, notes: &mut Notes) -> Result<Tokens> {
     // What no merge gives is met last.
     let last = -(merges.len() as f32) - 1.0;
     let unknown_piece = model.str("unk_token")?;
+    let added = file.array("added_tokens")?.into_iter().flatten();
+    let added: HashSet<&str> = added.filter_map(|token| token.get("content")?.as_str()).collect();
     let mut unreachable = 0;
     for (piece, score) in pieces.iter_mut().zip(&scores) {
         let Some((text, kind)) = piece else { continue };
@@ -141,7 +143,7 @@ fn marked(file: &Object, model: &Object, notes: &mut Notes) -> Result<Tokens> {
             *kind = Kind::Byte;
         } else if unknown_piece == Some(text.as_str()) {
             *kind = Kind::Unknown;
-        } else if score.is_none() && text.chars().count() > 1 {
+        } else if score.is_none() && text.chars().count() > 1 && !added.contains(text.as_str()) {
             unreachable += 1;
         }
     }
