@@ -27,7 +27,9 @@ import fastq  # noqa: E402
 
 Array = npt.NDArray[np.floating[Any]]
 CONTEXT = 64
-"""That of the text: of two sets of rope factors transformers takes the one for its length, fastq that for the context."""
+"""About the length of a text: of two sets of rope factors transformers takes that for the text, fastq that for the
+context.
+"""
 BOUND = 2e-3
 """Of the largest error: the cache of fastq is rounded to half precision. (A rule left out makes 0.05 and more.)"""
 MIXTURES = ("mixtral", "qwen3moe", "granitemoe", "olmoe", "gpt-oss")
