@@ -24,7 +24,7 @@ def index(folder: Path) -> dict[str, Any]:
     return found
 
 
-def with_index(folder: Path, change: Callable[[dict[str, str]], None]) -> None:
+def with_index(folder: Path, change: Callable[[dict[str, str]], object]) -> None:
     whole = index(folder)
     change(whole["weight_map"])
     (folder / "model.safetensors.index.json").write_text(json.dumps(whole))
@@ -48,6 +48,11 @@ def header(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def first_of(entries: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = next(value for key, value in entries.items() if key != "__metadata__")
     return found
+
+
+def pipe(folder: Path) -> None:
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    os.mkfifo(folder / "model-00001-of-00002.safetensors")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -115,10 +120,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (p := sorted(f.glob("*.safetensors"))[0]).write_bytes(b"\xff" * 8 + p.read_bytes()[8:]),
         "the header must have at most",
     ),
-    "a pipe": (
-        lambda f: (sorted(f.glob("*.safetensors"))[0].unlink(), os.mkfifo(f / "model-00001-of-00002.safetensors")),
-        "found a pipe",
-    ),
+    "a pipe": (pipe, "found a pipe"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "expected tokenizer.json, tokenizer.model"),
     "unknown rope": (
         lambda f: with_config(f, rope_scaling={"rope_type": "spiral"}),

@@ -42,7 +42,10 @@ AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 class Grid:
     """A matrix of random integers with scales and zeros per group."""
 
-    def __init__(self, rng: np.random.Generator, rows: int, k: int, group: int, symmetric: bool, bits: int = 4) -> None:
+    def __init__(
+        self, rng: np.random.Generator, shape: tuple[int, ...], group: int, symmetric: bool, bits: int = 4
+    ) -> None:
+        rows, k = shape
         groups = k // group
         self.levels = rng.integers(0, 1 << bits, (rows, k))
         self.scales = (rng.uniform(0.5, 1.5, (rows, groups)) / 16).astype("<f2")
@@ -136,7 +139,7 @@ def quantized(source: Path, folder: Path, method: str, group: int, symmetric: bo
         for name, data in tensors.items():
             if "_proj.weight" in name:
                 module = name.removesuffix(".weight")
-                grids[name] = Grid(rng, *data.shape, group, symmetric)
+                grids[name] = Grid(rng, data.shape, group, symmetric)
                 changed |= PACK[method](module, grids[name], symmetric)
             else:
                 changed[name] = data
@@ -217,7 +220,7 @@ def test_what_has_no_place_becomes_floats_and_is_told(
     kept: dict[str, Array] = {}
 
     def swap(tensors: hf.Tensors) -> hf.Tensors:
-        grid = Grid(rng, *tensors.pop(name + ".weight").shape, group, False, bits)
+        grid = Grid(rng, tensors.pop(name + ".weight").shape, group, False, bits)
         kept["weights"] = grid.weights()
         order = None
         if change.get("act_order"):
@@ -275,7 +278,7 @@ def test_parts_of_quantized_matrices_are_checked(method: str, make: Make, tmp_pa
     source = make(**SMALL)
     rng = np.random.default_rng(1)
     name = "model.layers.0.mlp.up_proj"
-    grid = Grid(rng, 96, 64, 32, False)
+    grid = Grid(rng, (96, 64), 32, False)
     parts = PACK[method](name, grid, False)
     needless = {f"{name}.g_idx", f"{name}.weight_zero_point"}
     for part, data in parts.items():
