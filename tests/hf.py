@@ -147,7 +147,7 @@ def weights_of(file: File) -> Tensors:
     found: Tensors = {}
     fused: dict[str, dict[str, Array]] = {}
     for name, tensor in file.tensors.items():
-        data = tensor.rows().reshape(tensor.shape)
+        data: Array = tensor.rows().reshape(tensor.shape)
         layer, rest = "", name
         if match := re.match(r"blk\.(\d+)\.(.*)", name):
             layer, rest = f"{LAYERS.get(arch, 'model.layers')}.{match[1]}.", match[2]
@@ -180,10 +180,9 @@ def weights_of(file: File) -> Tensors:
         if arch == "qwen35":
             if stem.endswith("_norm") and stem != "ssm_norm":
                 data = data - np.float32(1)
-            elif stem in ("attn_qkv", "ssm_conv1d") and f"{layer}linear" not in found and data.shape[0] != 0:
+            elif stem in ("attn_qkv", "ssm_conv1d"):
                 mixed = 2 * keys * state
-                if stem == "ssm_conv1d" or data.shape[0] == mixed + values * state:
-                    data = np.concatenate([data[:mixed], grouped(data[mixed:], keys, values, state)])
+                data = np.concatenate([data[:mixed], grouped(data[mixed:], keys, values, state)])
             elif stem == "attn_gate":
                 data = grouped(data, keys, values, state)
             elif stem in ("ssm_alpha", "ssm_beta"):

@@ -112,9 +112,9 @@ def settings(method: str, group: int, bits: int = 4) -> dict[str, Any]:
     if method == "compressed":
         weights = {"num_bits": bits, "group_size": group, "type": "int", "strategy": "group"}
         groups = {"group_0": {"weights": weights, "targets": ["Linear"]}}
-        own = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups}
-        return {"quantization_config": own}
-    own = {"quant_method": method.split("_")[0], "bits": bits, "group_size": group}
+        whole = {"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups}
+        return {"quantization_config": whole}
+    own: dict[str, Any] = {"quant_method": method.split("_")[0], "bits": bits, "group_size": group}
     if method == "gptq_v2":
         own["checkpoint_format"] = "gptq_v2"
     return {"quantization_config": own}
