@@ -270,8 +270,9 @@ impl<'a> PackedReader<'a> {
         for group in &self.groups {
             let minimum = group.bias - group.scale * group.zero;
             for value in [group.scale, minimum] {
-                if !(value.abs() < 65520.0) {
-                    let what = format!("row {row} has a scale or minimum of {value}, too large for {}", format.name());
+                if value.is_nan() || value.abs() >= 65520.0 {
+                    let what =
+                        format!("has a scale or minimum of {value} in row {row}, which {} cannot hold", format.name());
                     return Err(Error::Argument(what));
                 }
             }

@@ -177,12 +177,17 @@ impl Recipe {
         let (mut floats, mut moved) = (vec![0.0; self.k], vec![0.0; self.k]);
         for piece in &self.pieces {
             let mut reader = Reader::new(checkpoint, piece, self.k)?;
+            let named = |error| match error {
+                Error::Argument(what) => checkpoint.error(&piece.name, piece.source.stored(), what),
+                other => other,
+            };
             for row in 0..piece.rows {
                 let start = buffer.len();
                 buffer.resize(start + row_bytes, 0);
                 let target = &mut buffer[start..];
                 let source = piece.order.source(row);
-                if !reader.is_float() && reader.blocks(source, format, target)? {
+                let whole = !reader.is_float() && reader.blocks(source, format, target).map_err(named)?;
+                if whole {
                     if let Some(order) = self.columns {
                         move_blocks(order, format, target);
                     }

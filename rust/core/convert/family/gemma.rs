@@ -28,7 +28,7 @@ const CAPS: &[Key] = &[
 fn score_scale(config: &Config, keys: &mut Keys, special: u32) -> Result<()> {
     let size = config.head_dim()?;
     let Some(scalar) = config.f64("query_pre_attn_scalar")? else { return Ok(()) };
-    if !(scalar > 0.0) {
+    if scalar <= 0.0 {
         return Err(config.wrong("query_pre_attn_scalar", format_args!("must be above 0, found {scalar}")));
     }
     let layers = config.need(&["num_hidden_layers"])?;
