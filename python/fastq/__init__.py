@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fastq import quant
 from fastq._fastq import __version__
+from fastq.convert import convert
 from fastq.errors import (
     Cancelled,
     ContextOverflowError,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         Calibration,
         ChatCompletion,
         Completion,
+        ConvertNote,
+        ConvertResult,
         CpuInfo,
         Divergence,
         FileInfo,
@@ -52,6 +55,8 @@ __all__ = [
     "ChatCompletion",
     "Completion",
     "ContextOverflowError",
+    "ConvertNote",
+    "ConvertResult",
     "CpuInfo",
     "Divergence",
     "FastqError",
@@ -74,6 +79,7 @@ __all__ = [
     "Usage",
     "__version__",
     "calibrate",
+    "convert",
     "cpu_info",
     "default_model",
     "dequantize_array",

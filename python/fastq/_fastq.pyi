@@ -110,6 +110,14 @@ def formats() -> list[tuple[str, int, int, int, bool, bool]]: ...
 def quantize_array(
     values: NDArray[np.float32], format: str, importance: NDArray[np.float32] | None
 ) -> NDArray[np.uint8]: ...
+def convert(
+    directory: str,
+    out: str,
+    dtype: str,
+    pre: str | None,
+    name: str | None,
+    progress: Callable[[str, int, int], object] | None,
+) -> dict[str, Any]: ...
 def dequantize_array(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
 def affine(
     values: NDArray[np.float32], size: int, bits: int, signed: bool, symmetric: bool, half_scales: bool

@@ -10,6 +10,8 @@ from typing import Any, Literal
 __all__ = [
     "ChatCompletion",
     "Completion",
+    "ConvertNote",
+    "ConvertResult",
     "CpuInfo",
     "FileInfo",
     "Finding",
@@ -520,3 +522,37 @@ class Divergence:
     chunks: int
     context: int
     tokens: int
+
+
+@dataclass(frozen=True)
+class ConvertNote:
+    """Something to know about a conversion.
+
+    Attributes:
+        subject: The tensor (in the checkpoint), the file or the part it is about.
+        text: What was lost, changed or left out.
+    """
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """A converted checkpoint.
+
+    Attributes:
+        architecture: ``general.architecture``.
+        tensors: Number of tensors.
+        parameters: Number of weights.
+        bytes: Size of the file.
+        types: Number of tensors of each type.
+        notes: What was lost, changed or left out.
+    """
+
+    architecture: str
+    tensors: int
+    parameters: int
+    bytes: int
+    types: Mapping[str, int]
+    notes: list[ConvertNote]

@@ -32,7 +32,7 @@ mod wrong;
 
 pub use draft::Draft;
 pub use mapped::Bytes;
-pub(crate) use mapped::{io_error, load as load_bytes};
+pub(crate) use mapped::{io_error, kind, load as load_bytes, model_error};
 pub(crate) use partial::write_whole;
 pub(crate) use reader::Quoted;
 pub use reader::{

@@ -36,6 +36,11 @@ use unigram::Unigram;
 use vocabulary::{Kind, Vocabulary};
 use wordpiece::WordPiece;
 
+/// What `tokenizer.ggml.pre` may name.
+pub(crate) fn pre_tokenizer_names() -> impl Iterator<Item = &'static str> {
+    PreTokenizer::names()
+}
+
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";

@@ -29,6 +29,7 @@ commands! {
     Embed = embed,
     Inspect = inspect,
     Plan = plan,
+    Convert = convert,
     Bench = bench,
     Doctor = doctor,
     Quantize = quantize,

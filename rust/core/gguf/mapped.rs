@@ -192,7 +192,7 @@ fn regular(path: &Path, metadata: &Metadata) -> Result<()> {
 }
 
 /// What it is instead of a regular file.
-pub(super) fn kind(metadata: &Metadata) -> Option<&'static str> {
+pub(crate) fn kind(metadata: &Metadata) -> Option<&'static str> {
     let ty = metadata.file_type();
     if ty.is_file() {
         return None;
@@ -254,7 +254,7 @@ pub(crate) fn io_error(path: &Path, source: std::io::Error) -> Error {
 }
 
 /// [`Error::ModelFile`] without a place.
-pub(super) fn model_error(path: &Path, what: impl Into<String>) -> Error {
+pub(crate) fn model_error(path: &Path, what: impl Into<String>) -> Error {
     Error::ModelFile { path: path.into(), offset: None, what: what.into() }
 }
 

@@ -12,7 +12,7 @@ use super::reader::{self, DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_
 use super::types::TensorType;
 use super::value::Value;
 use super::wrong::MAGIC;
-use super::{Gguf, Quoted};
+use super::{Gguf, Quoted, TensorInfo};
 use crate::{Error, Interrupt, Result};
 
 /// Gives a tensor's data, piece by piece.
@@ -175,6 +175,28 @@ impl<'a> Writer<'a> {
             Some((_, Value::U32(value))) => u64::from(*value),
             _ => DEFAULT_ALIGNMENT,
         }
+    }
+
+    /// The file as readers will see it, without the data of its tensors, which must not be asked for: so that what is to be
+    /// written can be checked before it takes hours. `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a file that is too large; [`Error::ModelFile`] when two tensors have one name.
+    pub(crate) fn preview(&self, path: &Path) -> Result<Gguf> {
+        self.file_bytes()?;
+        let alignment = self.alignment();
+        let pairs = Writer { version: self.version, pairs: self.pairs.clone(), tensors: Vec::new(), parts: Vec::new() };
+        let mut file = Gguf::parse(path, pairs.header(alignment).into())?;
+        let mut offset = 0u64;
+        let tensors = self.tensors.iter().map(|tensor| {
+            let Tensor { name, shape, ty, bytes, .. } = tensor;
+            let start = offset;
+            offset += bytes.next_multiple_of(alignment); // file_bytes() has checked the sum
+            TensorInfo { name: name.clone(), shape: shape.clone(), ty: *ty, offset: start, bytes: *bytes, shard: 0 }
+        });
+        let tensors = tensors.collect();
+        file.add_tensors(tensors, &[], 0)?;
+        Ok(file)
     }
 
     /// Bytes the file will have.

@@ -364,7 +364,8 @@ impl PreTokenizer {
         PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name))
     }
 
-    fn names() -> impl Iterator<Item = &'static str> {
+    /// Every name.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
         PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied()
     }
 

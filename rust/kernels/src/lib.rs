@@ -30,6 +30,7 @@ pub mod activation;
 pub mod affine;
 mod ahead;
 pub mod attention;
+pub mod checkpoint;
 pub mod distortion;
 pub mod elementwise;
 pub mod format;

@@ -1,6 +1,7 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
 mod affine;
+mod convert;
 mod engine;
 mod error;
 mod evaluate;
@@ -21,6 +22,7 @@ mod _fastq {
 
     #[pymodule_export]
     use super::affine::affine;
+    use super::convert::convert;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
     #[pymodule_export]

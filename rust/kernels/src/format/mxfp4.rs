@@ -65,6 +65,17 @@ impl BlockFormat for MXFP4 {
 }
 
 impl MXFP4 {
+    /// A block whose scale and 32 four-bit floats are known; the scale is E8M0 as in the specification, which is twice that of
+    /// the doubled weights. Levels are below 16.
+    ///
+    /// # Panics
+    /// When `block` does not have [`BYTES`](BlockFormat::BYTES) bytes.
+    pub fn from_levels(levels: &[u8; 32], scale: u8, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.e = [scale];
+        block.qs = pack_nibbles(levels);
+    }
+
     /// The [`Quantizer`].
     fn quantize(values: &[f32], block: &mut [u8]) {
         let block = Block::of_mut(block);

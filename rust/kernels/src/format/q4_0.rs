@@ -62,6 +62,16 @@ impl BlockFormat for Q4_0 {
 }
 
 impl Q4_0 {
+    /// A block of integers that are known: weights `d * (level - 8)`, with `d` rounded to f16. Levels are below 16.
+    ///
+    /// # Panics
+    /// When `block` does not have [`BYTES`](BlockFormat::BYTES) bytes.
+    pub fn from_levels(levels: &[u8; 32], d: f32, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(d);
+        block.qs = pack_nibbles(levels);
+    }
+
     /// The [`Quantizer`].
     fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;

@@ -61,6 +61,17 @@ impl BlockFormat for Q4_1 {
 }
 
 impl Q4_1 {
+    /// A block of integers that are known: weights `d * level + m`, with `d` and `m` rounded to f16. Levels are below 16.
+    ///
+    /// # Panics
+    /// When `block` does not have [`BYTES`](BlockFormat::BYTES) bytes.
+    pub fn from_levels(levels: &[u8; 32], d: f32, m: f32, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(d);
+        block.m.set(m);
+        block.qs = pack_nibbles(levels);
+    }
+
     /// The [`Quantizer`].
     fn quantize(cpu: Cpu, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         let blocks = out.as_chunks_mut::<{ Self::BYTES }>().0;
