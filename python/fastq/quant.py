@@ -1,4 +1,5 @@
-"""Linear quantization of arrays, as the literature has it: integers on a line, with a scale and a zero for every group of weights."""
+"""Linear quantization of arrays, as the literature has it: integers on a line, with a scale and a zero for every
+group of weights."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Affine:
 
     Attributes:
         q: int8 (uint8 with ``signed=False``), of the shape of the weights.
-        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel, ``(..., k / group)`` per group. Some
+        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel, ``(..., k /
+            group)`` per group. Some
             texts call its reciprocal the scale, and write ``q = round(s * w) + z``: that is ``multiplier``.
         zero: int16 of the same shape, the integer that stands for 0.0.
         bits: Bits of an integer.
@@ -79,7 +81,8 @@ def affine(
 ) -> Affine:
     """Quantize an array linearly.
 
-    Asymmetric, the range from the smallest to the largest weight (with 0.0 inside) is spread over all ``2**bits`` integers. Symmetric, the largest
+    Asymmetric, the range from the smallest to the largest weight (with 0.0 inside) is spread over all ``2**bits``
+    integers. Symmetric, the largest
     magnitude becomes ``2**(bits - 1) - 1`` on either side of zero. Integers are rounded to nearest, halves to even.
 
     Args:
@@ -90,7 +93,8 @@ def affine(
         group: One scale for so many neighbours of the last axis. Without ``axis`` and ``group`` there is one scale.
         signed: int8 from ``-2**(bits - 1)``; else uint8 from 0.
         scale_bits: 32, or 16: scales are then rounded to float16 before the integers are computed.
-        zero_bits: Bits that a zero takes, for ``effective_bits``: by default as many as a scale, and none for symmetric ones.
+        zero_bits: Bits that a zero takes, for ``effective_bits``: by default as many as a scale, and none for
+            symmetric ones.
 
     Raises:
         ValueError: ``bits``, ``axis`` or ``group`` does not fit, or a weight is not finite.
