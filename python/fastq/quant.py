@@ -1,5 +1,4 @@
-"""Linear quantization of arrays, as the literature has it: integers on a line, with a scale and a zero for every
-group of weights."""
+"""Linear quantization of arrays, as textbooks have it: integers on a line, a scale and a zero for each group."""
 
 from __future__ import annotations
 
@@ -20,9 +19,9 @@ class Affine:
 
     Attributes:
         q: int8 (uint8 with ``signed=False``), of the shape of the weights.
-        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel, ``(..., k /
-            group)`` per group. Some
-            texts call its reciprocal the scale, and write ``q = round(s * w) + z``: that is ``multiplier``.
+        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel,
+            ``(..., k / group)`` per group. Some texts call its reciprocal the scale, and write
+            ``q = round(s * w) + z``: that is ``multiplier``.
         zero: int16 of the same shape, the integer that stands for 0.0.
         bits: Bits of an integer.
         effective_bits: Bits per weight with scales and zeros counted.
@@ -82,11 +81,11 @@ def affine(
     """Quantize an array linearly.
 
     Asymmetric, the range from the smallest to the largest weight (with 0.0 inside) is spread over all ``2**bits``
-    integers. Symmetric, the largest
-    magnitude becomes ``2**(bits - 1) - 1`` on either side of zero. Integers are rounded to nearest, halves to even.
+    integers. Symmetric, the largest magnitude becomes ``2**(bits - 1) - 1`` on either side of zero. Integers are
+    rounded to nearest, halves to even.
 
     Args:
-        w: Weights of any shape and float type.
+        w: Weights of any shape and type of numbers.
         bits: 2 to 8.
         symmetric: Whether zero is in the middle of the integers.
         axis: One scale for every index of this axis (per channel).
@@ -95,6 +94,9 @@ def affine(
         scale_bits: 32, or 16: scales are then rounded to float16 before the integers are computed.
         zero_bits: Bits that a zero takes, for ``effective_bits``: by default as many as a scale, and none for
             symmetric ones.
+
+    Returns:
+        Integers, scales and zeros.
 
     Raises:
         ValueError: ``bits``, ``axis`` or ``group`` does not fit, or a weight is not finite.

@@ -35,10 +35,9 @@ def quantize(
     """Quantize a GGUF file into another one.
 
     The types of the tensors are those that ``llama-quantize`` of llama.cpp chooses for the same name, with the same
-    fallbacks. The new file
-    appears under its name when it is complete. Interrupted (Ctrl-C) or killed, it leaves what is done beside it, and
-    the same call goes on
-    from there; a call with other options starts anew. Any other error leaves nothing.
+    fallbacks. The new file appears under its name when it is complete. Interrupted (Ctrl-C) or killed, it leaves what
+    is done beside it, and the same call goes on from there; a call with other options starts anew. Any other error
+    leaves nothing.
 
     Args:
         src: A model in F16, BF16 or F32; of a split model, the first file.
@@ -48,8 +47,7 @@ def quantize(
         imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
         method: How weights become integers: ``"rtn"`` gives the bytes of ggml.
         overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches
-            anywhere. The first
-            that matches counts.
+            anywhere. The first that matches counts.
         output_type: Type of ``output.weight``, and of the embedding where that is the output, too.
         embedding_type: Type of ``token_embd.weight``.
         pure: One type for all matrices, instead of the mix of the preset.
@@ -68,8 +66,7 @@ def quantize(
         ModelFileError: The model is malformed, or has weights that are NaN, infinite or too large for the type.
         UnsupportedModelError: A tensor holds no weights.
         ValueError: An unknown type, an expression that matches nothing, a type that needs an importance matrix,
-        weights that
-            are quantized already, a target that is the source.
+            weights that are quantized already, a target that is the source.
         MemoryError: A single row does not fit the memory.
 
     Example:
