@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import tiny
 from families import FAMILIES
 from tiny import F32, STRING, Pair, Tensor
@@ -146,7 +148,7 @@ def write_imatrix(path: Path) -> Path:
     with open(path, "wb") as file:
         tiny.write_head(file, pairs, tensors)
         for tensor in tensors:
-            data = tiny.np.ones(tensor.k, "<f4").tobytes()
+            data = np.ones(tensor.k, "<f4").tobytes()
             file.write(data + tiny.padding(len(data)))
     return path
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -130,7 +131,7 @@ def test_files_that_may_not_be_so_large(source: Path, whole: bytes, tmp_path: Pa
     for size in sizes:
         done = subprocess.run(
             [sys.executable, WORKER, str(source), str(tmp_path / "out.gguf"), "Q4_K_M"],
-            preexec_fn=lambda size=size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size)),
             capture_output=True, check=False,
         )  # fmt: skip
         if size == len(whole):

@@ -6,10 +6,10 @@ from fastq import _fastq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Literal
 
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Affine", "affine"]
 
@@ -48,8 +48,9 @@ class Affine:
     @property
     def multiplier(self) -> NDArray[np.float32]:
         """``1 / scale``."""
-        multiplier: NDArray[np.float32] = 1 / self.scale
-        return multiplier
+        import numpy as np
+
+        return np.reciprocal(self.scale)
 
     def dequantize(self) -> NDArray[np.float32]:
         """The weights that the integers stand for, float32 of the shape of ``q``."""
@@ -68,7 +69,7 @@ class Affine:
 
 
 def affine(
-    w: NDArray[Any],
+    w: ArrayLike,
     *,
     bits: int = 8,
     symmetric: bool = False,
@@ -138,9 +139,10 @@ def affine(
     count = int(np.prod(shape, dtype=np.int64))
     size = w.size // count
     raw, scale, zero = _fastq.affine(rows.reshape(-1), size, bits, signed, symmetric, scale_bits == 16)
-    q = (raw.view(np.int8) if signed else raw).reshape(rows.shape)
+    integers = raw.reshape(rows.shape)
     if axis is not None:
-        q = np.ascontiguousarray(np.moveaxis(q, 0, axis))
+        integers = np.ascontiguousarray(np.moveaxis(integers, 0, axis))
+    q = integers.view(np.int8) if signed else integers
     if zero_bits is None:
         zero_bits = 0 if symmetric else scale_bits
     effective = (bits * size + scale_bits + zero_bits) / size

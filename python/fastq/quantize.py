@@ -75,13 +75,15 @@ def quantize(
         >>> r.target, r.types["Q5_0"], round(r.bits_per_weight, 2)
         ('Q4_K_M', 180, 6.14)
     """
+    from collections.abc import Mapping
+
     from fastq.results import QuantizeResult
 
     if dst is None:
         if not dry_run:
             raise ValueError("dst is needed unless dry_run is set")
         dst = ""
-    pairs = list(overrides.items()) if hasattr(overrides, "items") else list(overrides or ())
+    pairs = list(overrides.items() if isinstance(overrides, Mapping) else overrides or ())
     result = QuantizeResult.from_json(
         _fastq.quantize_file(
             os.fspath(src),
