@@ -5,7 +5,7 @@
 
 `types`: the type of every tensor of every model of `recipes.py` and every preset, with and without an importance
 matrix; `--write` stores llama.cpp's answers in `tests/reference/quantize.json` (as digests, which CI compares with).
-`bytes`: the data of a real model. Where a build of llama.cpp contracts multiplications and additions, blocks differ from
+`bytes`: the data of a real model. Where a build of llama.cpp fuses multiplications and additions, blocks differ from
 those of ggml's own C code; so what differs is compared with `libgguf`, which does not.
 PATH is a Python that has llama-cpp-python (made with 0.3.36).
 """
