@@ -32,8 +32,8 @@ ALLOWED = ("FastqError", "OSError", "MemoryError", "ValueError", "TypeError", "O
 class Worker:
     """A worker process that answers one path at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, script: str = "hostile_worker.py") -> None:
+        self.folder, self.script = folder, script
         self.log = folder / "stderr.txt"
         self.deaths = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -41,7 +41,7 @@ class Worker:
     def start(self) -> subprocess.Popen[bytes]:
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("hostile_worker.py"))],
+                [sys.executable, str(Path(__file__).with_name(self.script))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""Linear quantization of arrays, as the literature has it: integers on a line, with a scale and a zero for every group of weights."""
+"""Linear quantization of arrays, as textbooks have it: integers on a line, a scale and a zero for each group."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from fastq import _fastq
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Literal
 
     import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Affine", "affine"]
 
@@ -19,8 +19,9 @@ class Affine:
 
     Attributes:
         q: int8 (uint8 with ``signed=False``), of the shape of the weights.
-        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel, ``(..., k / group)`` per group. Some
-            texts call its reciprocal the scale, and write ``q = round(s * w) + z``: that is ``multiplier``.
+        scale: float32, the step between two integers: ``()`` per tensor, ``(channels,)`` per channel,
+            ``(..., k / group)`` per group. Some texts call its reciprocal the scale, and write
+            ``q = round(s * w) + z``: that is ``multiplier``.
         zero: int16 of the same shape, the integer that stands for 0.0.
         bits: Bits of an integer.
         effective_bits: Bits per weight with scales and zeros counted.
@@ -47,8 +48,9 @@ class Affine:
     @property
     def multiplier(self) -> NDArray[np.float32]:
         """``1 / scale``."""
-        multiplier: NDArray[np.float32] = 1 / self.scale
-        return multiplier
+        import numpy as np
+
+        return np.reciprocal(self.scale)
 
     def dequantize(self) -> NDArray[np.float32]:
         """The weights that the integers stand for, float32 of the shape of ``q``."""
@@ -67,7 +69,7 @@ class Affine:
 
 
 def affine(
-    w: NDArray[Any],
+    w: ArrayLike,
     *,
     bits: int = 8,
     symmetric: bool = False,
@@ -79,18 +81,23 @@ def affine(
 ) -> Affine:
     """Quantize an array linearly.
 
-    Asymmetric, the range from the smallest to the largest weight (with 0.0 inside) is spread over all ``2**bits`` integers. Symmetric, the largest
-    magnitude becomes ``2**(bits - 1) - 1`` on either side of zero. Integers are rounded to nearest, halves to even.
+    Asymmetric, the range from the smallest to the largest weight (with 0.0 inside) is spread over all ``2**bits``
+    integers. Symmetric, the largest magnitude becomes ``2**(bits - 1) - 1`` on either side of zero. Integers are
+    rounded to nearest, halves to even.
 
     Args:
-        w: Weights of any shape and float type.
+        w: Weights of any shape and type of numbers.
         bits: 2 to 8.
         symmetric: Whether zero is in the middle of the integers.
         axis: One scale for every index of this axis (per channel).
         group: One scale for so many neighbours of the last axis. Without ``axis`` and ``group`` there is one scale.
         signed: int8 from ``-2**(bits - 1)``; else uint8 from 0.
         scale_bits: 32, or 16: scales are then rounded to float16 before the integers are computed.
-        zero_bits: Bits that a zero takes, for ``effective_bits``: by default as many as a scale, and none for symmetric ones.
+        zero_bits: Bits that a zero takes, for ``effective_bits``: by default as many as a scale, and none for
+            symmetric ones.
+
+    Returns:
+        Integers, scales and zeros.
 
     Raises:
         ValueError: ``bits``, ``axis`` or ``group`` does not fit, or a weight is not finite.
@@ -132,9 +139,10 @@ def affine(
     count = int(np.prod(shape, dtype=np.int64))
     size = w.size // count
     raw, scale, zero = _fastq.affine(rows.reshape(-1), size, bits, signed, symmetric, scale_bits == 16)
-    q = (raw.view(np.int8) if signed else raw).reshape(rows.shape)
+    integers = raw.reshape(rows.shape)
     if axis is not None:
-        q = np.ascontiguousarray(np.moveaxis(q, 0, axis))
+        integers = np.ascontiguousarray(np.moveaxis(integers, 0, axis))
+    q = integers.view(np.int8) if signed else integers
     if zero_bits is None:
         zero_bits = 0 if symmetric else scale_bits
     effective = (bits * size + scale_bits + zero_bits) / size

@@ -296,7 +296,8 @@ class QuantizedTensor:
         type: The type it has.
         bytes: Size of its data.
         bits: Bits per weight.
-        error: Sum of the squared differences over the sum of the squared weights; ``None`` where the bytes were copied, or in a dry run.
+        error: Sum of the squared differences over the sum of the squared weights; ``None`` where the bytes were
+            copied, or in a dry run.
         snr_db: The same as signal to noise in decibels; ``None`` also where all is exact.
         worst: Largest difference of a weight.
         importance: Whether errors were weighted by an importance matrix.

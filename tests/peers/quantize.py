@@ -3,9 +3,10 @@
     python tests/peers/quantize.py types --python PATH [--write] [--model NAME ...]
     python tests/peers/quantize.py bytes --python PATH MODEL.gguf [--imatrix FILE] [--preset NAME ...]
 
-`types`: the type of every tensor of every model of `recipes.py` and every preset, with and without an importance matrix; `--write` stores
-llama.cpp's answers in `tests/reference/quantize.json` (as digests, which CI compares with). `bytes`: the data of a real model. Where a build of llama.cpp
-contracts multiplications and additions, blocks differ from ggml's own C code; so what differs is compared with `libgguf`, which does not.
+`types`: the type of every tensor of every model of `recipes.py` and every preset, with and without an importance
+matrix; `--write` stores llama.cpp's answers in `tests/reference/quantize.json` (as digests, which CI compares with).
+`bytes`: the data of a real model. Where a build of llama.cpp fuses multiplications and additions, blocks differ from
+those of ggml's own C code; so what differs is compared with `libgguf`, which does not.
 PATH is a Python that has llama-cpp-python (made with 0.3.36).
 """
 
@@ -81,7 +82,8 @@ if imatrix:
         sums = tensors[name + ".in_sum2"].reshape(counts.shape[0], -1)
         values = np.ascontiguousarray(np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32)).ravel()
         keep.append(values)
-        data[i] = L.llama_model_imatrix_data(name.encode(), values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), values.size)
+        pointer = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        data[i] = L.llama_model_imatrix_data(name.encode(), pointer, values.size)
     params.imatrix = data
 begin, cpu = time.monotonic(), time.process_time()
 code = L.llama_model_quantize(source.encode(), output.encode(), params)
@@ -139,12 +141,15 @@ def importance(path: Path | None) -> dict[str, np.ndarray[Any, Any]]:
         if name.endswith(".in_sum2"):
             counts = tensors[name.removesuffix(".in_sum2") + ".counts"].reshape(-1, 1)
             sums = tensors[name].reshape(counts.shape[0], -1)
-            found[name.removesuffix(".in_sum2")] = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32)
+            found[name.removesuffix(".in_sum2")] = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(
+                np.float32
+            )
     return found
 
 
 def rows_that_differ(ours: Path, theirs: Path, source: Path, imatrix: Path | None) -> tuple[int, int, int]:
-    """Tensors whose bytes differ, rows that differ, and of these rows those in which `libgguf` does not agree with us."""
+    """Tensors whose bytes differ, rows that differ, and of these rows those in which `libgguf` does not agree with
+    us."""
     import libgguf
 
     our_file, their_file, source_file = File(ours), File(theirs), File(source)
@@ -177,7 +182,9 @@ def compare_bytes(options: argparse.Namespace) -> int:
         for preset in options.preset:
             for imatrix in [None, options.imatrix] if options.imatrix else [None]:
                 number, matrix = str(recipes.PRESETS[preset]), str(imatrix or "")
-                answer = ask(options.python, BYTES, str(options.source), str(theirs), number, str(options.threads), matrix)
+                answer = ask(
+                    options.python, BYTES, str(options.source), str(theirs), number, str(options.threads), matrix
+                )
                 if answer["code"]:
                     print(f"{preset}: llama.cpp refuses")
                     continue
@@ -187,8 +194,9 @@ def compare_bytes(options: argparse.Namespace) -> int:
                 tensors, rows, against = rows_that_differ(ours, theirs, options.source, imatrix)
                 wrong += against
                 print(
-                    f"{preset}{', imatrix' if imatrix else ''}: {tensors} of {len(result.tensors)} tensors differ from llama.cpp"
-                    f" in {rows} rows, {against} of them from libgguf, too; {seconds:.1f} s, llama.cpp {answer['seconds']:.1f} s",
+                    f"{preset}{', imatrix' if imatrix else ''}: {tensors} of {len(result.tensors)} tensors differ in"
+                    f" {rows} rows, {against} of them from libgguf, too; {seconds:.1f} s,"
+                    f" llama.cpp {answer['seconds']:.1f} s",
                     flush=True,
                 )
     return wrong

@@ -71,7 +71,9 @@ fn result(output: Output) -> (i32, String, String) {
 fn help_is_as_recorded() {
     let place = Place::new();
     let mut all = place.ok(&["--help"]);
-    for command in ["run", "chat", "embed", "inspect", "plan", "convert", "bench", "doctor"] {
+    for command in
+        ["run", "chat", "embed", "inspect", "plan", "convert", "calibrate", "quantize", "eval", "bench", "doctor"]
+    {
         all += &format!("\n$ fastq {command} --help\n{}", place.ok(&[command, "--help"]));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
@@ -431,4 +433,45 @@ mod limits {
         let (code, out, err) = limited(&place, &["doctor"], 96);
         assert!(code == 0 && out.contains("bandwidth"), "{code} {out} {err}");
     }
+}
+
+#[test]
+fn quantize_writes_a_smaller_file() {
+    let place = Place::new();
+    let command = ["quantize", "tiny.gguf", "out.gguf", "q8-0", "--allow-requantize", "--threads", "2"];
+    let table = place.ok(&[&command[..], &["--dry-run", "--report", "out.html"]].concat());
+    assert!(table.contains("nothing was written") && !place.path("out.gguf").exists(), "{table}");
+    let page = std::fs::read_to_string(place.path("out.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("token_embd.weight"), "{page}");
+    let report = place.json(&[&command[..], &["--json", "--override", "blk\\.0\\.attn_q=F32"]].concat());
+    assert_eq!(report["bytes"].as_u64(), std::fs::metadata(place.path("out.gguf")).ok().map(|data| data.len()));
+    assert_eq!((report["target"].as_str(), report["method"].as_str()), (Some("Q8_0"), Some("rtn")));
+    let file = place.json(&["inspect", "out.gguf", "--tensors", "--metadata", "--json"]);
+    assert_eq!(file["metadata"]["general.file_type"], 7);
+    let types = |name: &str| {
+        let tensors = file["tensors"].as_array().unwrap();
+        tensors.iter().find(|tensor| tensor["name"] == name).unwrap()["type"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((types("blk.0.attn_q.weight"), types("blk.1.attn_q.weight")), ("F32".into(), "Q8_0".into()));
+    place.ok(&["run", "out.gguf", "abc", "-n", "4", "--raw"]);
+}
+
+#[test]
+fn quantize_refuses_with_reasons() {
+    let place = Place::new();
+    let refused = [
+        (vec!["out.gguf", "Q8_K"], 1, "Q8_K is what activations become"),
+        (vec!["tiny.gguf", "copy"], 1, "is being read; name another file"),
+        (vec!["out.gguf", "Q4_0", "--override", "attn_v"], 2, "REGEX=TYPE"),
+        (vec!["out.gguf", "Q4_0", "--method", "magic"], 2, "rtn"),
+        (vec!["nowhere/out.gguf", "copy"], 1, "no such file"),
+        (vec!["out.gguf", "Q4_0", "--imatrix", "tiny.gguf"], 1, "expected an imatrix"),
+    ];
+    for (arguments, expected, message) in refused {
+        let (code, out, err) = place.run(&[&["quantize", "tiny.gguf"], &arguments[..]].concat());
+        assert_eq!(code, expected, "{arguments:?}: {err}");
+        assert!(err.contains(message) && out.is_empty(), "{arguments:?}: {err}");
+    }
+    let names: Vec<_> = std::fs::read_dir(&place.folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["tiny.gguf"]);
 }
