@@ -15,7 +15,6 @@ mod calibration;
 mod encode;
 mod html;
 mod importance;
-mod inputs;
 mod layered;
 mod overrides;
 mod plan;

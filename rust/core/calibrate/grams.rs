@@ -53,6 +53,25 @@ impl<'a> Grams<'a> {
         self.grams.get(&(self.names.get(tensor)?.clone(), expert))
     }
 
+    /// As [`get`](Grams::get), to be changed.
+    pub fn get_mut(&mut self, tensor: &str, expert: Option<usize>) -> Option<&mut Gram> {
+        self.grams.get_mut(&(self.names.get(tensor)?.clone(), expert))
+    }
+
+    /// The tensor that stands for all that share the input of this one.
+    pub fn key(&self, tensor: &str) -> Option<&str> {
+        self.names.get(tensor).map(String::as_str)
+    }
+
+    /// The tensors that share an input, by the one that stands for them.
+    pub fn shared(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (tensor, key) in &self.names {
+            all.entry(key.clone()).or_default().push(tensor.clone());
+        }
+        all
+    }
+
     /// Takes it out.
     pub fn take(&mut self, tensor: &str, expert: Option<usize>) -> Option<Gram> {
         self.grams.remove(&(self.names.get(tensor)?.clone(), expert))

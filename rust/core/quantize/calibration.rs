@@ -2,13 +2,16 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::calibrate::{self, pieces};
 use crate::model::Model;
 use crate::{Error, Interrupt, Result};
 
 /// Tokens of a piece of text that is computed at once.
 pub const CHUNK: usize = 512;
-/// Pieces that are used, unless more are asked for: 40,960 tokens.
-pub const CHUNKS: usize = 80;
+/// Pieces that are used, unless more are asked for: 20,480 tokens.
+pub const CHUNKS: usize = 40;
+/// Every so many pieces are what encodings are compared on, not what they are made with.
+const TEST: usize = 5;
 
 /// Text to calibrate with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +24,14 @@ pub struct Calibration {
     pub chunks: usize,
 }
 
+/// The pieces of a text.
+pub(super) struct Pieces {
+    /// What encodings are made with.
+    pub(super) train: Vec<Vec<u32>>,
+    /// What they are compared on.
+    pub(super) test: Vec<Vec<u32>>,
+}
+
 impl Calibration {
     /// A text.
     pub fn new(label: impl Into<String>, text: impl Into<String>) -> Calibration {
@@ -28,19 +39,23 @@ impl Calibration {
     }
 
     /// The text in pieces, as the model reads them.
-    pub(super) fn pieces(&self, model: &Model, interrupt: &dyn Interrupt) -> Result<Vec<Vec<u32>>> {
-        let tokenizer = model.tokenizer();
-        let tokens = tokenizer.encode(&self.text, true, false, interrupt)?;
-        let size = CHUNK.min(model.context());
-        let mut pieces: Vec<Vec<u32>> = tokens.chunks_exact(size).take(self.chunks).map(<[u32]>::to_vec).collect();
-        if pieces.is_empty() {
-            let (label, found) = (&self.label, tokens.len());
-            return Err(Error::Argument(format!("{label}: expected at least {size} tokens of text, found {found}")));
+    pub(super) fn pieces(&self, model: &Model, interrupt: &dyn Interrupt) -> Result<Pieces> {
+        let chunk_size = CHUNK.min(model.context());
+        let options = calibrate::Options { chunk_size, chunks: Some(self.chunks), ..calibrate::Options::default() };
+        let all = pieces(model, &[&self.text], options, interrupt)?;
+        if all.len() < 2 {
+            let label = &self.label;
+            return Err(Error::Argument(format!(
+                "{label}: expected text of at least {} tokens, to make the integers with and to compare them on",
+                2 * chunk_size
+            )));
         }
-        if let Some(first) = tokens.first().copied().filter(|first| tokenizer.bos() == Some(*first)) {
-            pieces.iter_mut().for_each(|piece| piece[0] = first);
+        let (mut train, mut test) = (Vec::new(), Vec::new());
+        for (index, piece) in all.into_iter().enumerate() {
+            // The second piece is one of the test: there are at least two.
+            if index % TEST == 1 { test.push(piece) } else { train.push(piece) }
         }
-        Ok(pieces)
+        Ok(Pieces { train, test })
     }
 
     /// Tells it from others.

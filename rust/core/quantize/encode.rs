@@ -5,7 +5,7 @@ use std::ops::Range;
 use fastq_kernels::{Cpu, Distortion, Format, distortion, first_not_finite};
 
 use super::plan::{Plan, PlannedTensor};
-use crate::gguf::{Draft, TensorReader};
+use crate::gguf::{Draft, TensorInfo, TensorReader};
 use crate::pool::{Disjoint, Pool};
 use crate::{Error, Interrupt, Result};
 
@@ -226,6 +226,38 @@ impl<'a> Job<'a> {
             format.dequantize(&bytes, out);
         }
         Ok(out)
+    }
+
+    /// All rows of a tensor of the source in another format; `None` where its blocks do not fit the rows.
+    ///
+    /// # Errors
+    /// As for [`sample`](Job::sample).
+    pub fn encoded_rows(&mut self, info: &TensorInfo, to: Format) -> Result<Option<Vec<u8>>> {
+        let lost = || Error::Internal(format!("{:?} cannot be read", info.name));
+        let from = info.ty.kernel().ok_or_else(lost)?;
+        let (k, rows) =
+            (usize::try_from(info.k()).map_err(|_| lost())?, usize::try_from(info.rows()).map_err(|_| lost())?);
+        let Some(to_bytes) = to.row_bytes(k) else { return Ok(None) };
+        let from_bytes = from.row_bytes(k).ok_or_else(lost)?;
+        let mut out = buffer(bytes_of(rows, to_bytes)?, 0u8)?;
+        let batch = (BATCH_WEIGHTS / k).max(1).min(rows);
+        let mut source = buffer(bytes_of(batch, from_bytes)?, 0u8)?;
+        let cpu = self.cpu;
+        for (index, out) in out.chunks_mut(batch * to_bytes).enumerate() {
+            let count = out.len() / to_bytes;
+            let source = &mut source[..count * from_bytes];
+            self.reader.read(info, (index * batch * from_bytes) as u64, source)?;
+            let (source, shared) = (&*source, Disjoint::new(out));
+            self.pool.run(count, self.interrupt, |row, _| {
+                // SAFETY: every piece has a row of its own.
+                let out = unsafe { shared.slice(row * to_bytes..(row + 1) * to_bytes) };
+                let mut values = vec![0.0; k];
+                from.dequantize(&source[row * from_bytes..(row + 1) * from_bytes], &mut values);
+                // The formats that this is called with take any values.
+                let _ = to.quantize_row(cpu, &values, None, out);
+            })?;
+        }
+        Ok(Some(out))
     }
 
     /// Writes rows of the result, from row `first` on.

@@ -2,19 +2,18 @@
 //! quantized ones.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fastq_kernels::quantize::{Feedback, ROWS, feedback, inverse_factor, loss, search};
 use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::Method;
-use super::calibration::{CHUNK, Calibration};
+use super::calibration::{CHUNK, Calibration, Pieces};
 use super::encode::{Done, Encoder, Job, Rows, Search, buffer};
-use super::inputs::{Collector, Inputs};
-use super::plan::Plan;
-use super::scaling::{Scaling, scaled_norm};
+use super::plan::{Plan, PlannedTensor};
+use super::scaling::{Scaling, choose, scaled_norm};
+use crate::calibrate::grams::{Gram, Grams};
 use crate::gguf::TensorType;
-use crate::machine::Machine;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::{Disjoint, Pool};
 use crate::{Error, Interrupt, Result};
@@ -26,26 +25,36 @@ const OUTPUT_ROWS: usize = 4096;
 /// Weights of a tensor that are encoded at once.
 const BATCH_WEIGHTS: usize = 1 << 22;
 
+/// Every tensor is looked at.
+const EVERY: &dyn Fn(&str) -> bool = &|_| true;
+
 /// Encodes layer by layer.
 pub(super) struct Layered {
     method: Method,
     model: Model,
-    states: LayerStates,
+    /// Hidden states of what encodings are made with, and of what they are compared on.
+    states: [LayerStates; 2],
     /// The layer whose inputs are known, or the number of layers for the output.
     at: Option<usize>,
-    inputs: Vec<Inputs>,
-    /// Factors of the inverse Gram matrices, as they are needed.
-    factors: Vec<Option<Arc<Vec<f32>>>>,
-    /// What was done to norms of the layer.
+    /// Gram matrices of these inputs.
+    inputs: [Grams<'static>; 2],
+    /// Factors of the inverse Gram matrices, as they are needed: by the tensor that stands for all with the same input, and expert.
+    factors: HashMap<(String, Option<usize>), Arc<Vec<f32>>>,
+    /// What is done to norms of the layer.
     scaling: HashMap<String, Scaling>,
     /// Data of the tensors of the layer, as they will be in the file.
     made: HashMap<String, Replacement>,
-    memory: u64,
 }
 
 /// The number of the layer that a tensor belongs to; tensors of none come after all of them.
 fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+}
+
+/// Mean squares of the columns.
+pub(super) fn importance(gram: &Gram) -> Vec<f32> {
+    let count = gram.count.max(1) as f32;
+    (0..gram.k).map(|i| gram.sums[i * gram.k + i] / count).collect()
 }
 
 impl Layered {
@@ -58,18 +67,17 @@ impl Layered {
     ) -> Result<Layered> {
         let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
         let model = Model::load(plan.source().path(), &options, interrupt)?;
-        let memory = Machine::this().free_memory().map_or(u64::MAX, |free| free.bytes / 2);
-        let states = model.embed_states(&calibration.pieces(&model, interrupt)?, interrupt)?;
+        let Pieces { train, test } = calibration.pieces(&model, interrupt)?;
+        let states = [model.embed_states(&train, interrupt)?, model.embed_states(&test, interrupt)?];
         Ok(Layered {
             method,
             model,
             states,
             at: None,
-            inputs: Vec::new(),
-            factors: Vec::new(),
+            inputs: [Grams::new(EVERY), Grams::new(EVERY)],
+            factors: HashMap::new(),
             scaling: HashMap::new(),
             made: HashMap::new(),
-            memory,
         })
     }
 
@@ -80,68 +88,77 @@ impl Layered {
         }
         let layers = self.model.spec().layers.len();
         let interrupt = job.interrupt();
-        while let Some(next) = self.states.layer().filter(|next| *next < layer) {
+        while let Some(next) = self.states[0].layer().filter(|next| *next < layer) {
             // Of a layer that an earlier run completed, the data are in the file.
-            let prefix = format!("blk.{next}.");
             for (index, tensor) in job.plan().tensors().iter().enumerate() {
-                if tensor.info.name.starts_with(&prefix)
+                if layer_of(&tensor.info.name) == Some(next)
                     && !self.made.contains_key(&tensor.info.name)
                     && let Some(data) = job.completed(index)?
                 {
                     self.made.insert(tensor.info.name.clone(), Replacement { ty: tensor.ty, data: data.into() });
                 }
             }
-            let made = std::mem::take(&mut self.made);
-            self.model.with_replaced(&made)?.advance(&mut self.states, next, None, interrupt)?;
+            let model = self.model.with_replaced(&std::mem::take(&mut self.made))?;
+            for states in &mut self.states {
+                model.advance(states, next, None, interrupt)?;
+            }
         }
-        let mut collector = Collector { limit: self.memory, ..Collector::default() };
-        if layer < layers {
-            self.model.advance(&mut self.states.clone(), layer, Some(&mut collector), interrupt)?;
-        } else {
-            let rows = 0..self.states.rows().min(OUTPUT_ROWS);
-            self.model.logits_of(&self.states, rows, &mut Vec::new(), Some(&mut collector), interrupt)?;
+        let model = self.model.with_replaced(&bytes_of_layer(layer, layers, job)?)?;
+        for (states, inputs) in self.states.iter().zip(&mut self.inputs) {
+            *inputs = Grams::new(EVERY);
+            if layer < layers {
+                model.advance(&mut states.clone(), layer, Some(inputs), interrupt)?;
+            } else {
+                let rows = 0..states.rows().min(OUTPUT_ROWS);
+                model.logits_of(states, rows, &mut Vec::new(), Some(inputs), interrupt)?;
+            }
+            inputs.finish();
         }
-        self.inputs = collector.inputs;
-        self.factors = vec![None; self.inputs.len()];
-        self.at = Some(layer);
+        self.factors.clear();
         self.scaling.clear();
+        self.at = Some(layer);
         if self.method.scales() && layer < layers {
-            self.scaling = super::scaling::choose(job, &mut self.inputs)?;
+            self.scaling = choose(job, &mut self.inputs)?;
         }
         Ok(())
     }
 
-    /// The inputs of a tensor, for each of its experts.
-    fn inputs_of(&self, name: &str, experts: usize) -> Option<Vec<usize>> {
-        let mut found = vec![None; experts];
-        for (index, inputs) in self.inputs.iter().enumerate().filter(|(_, i)| i.tensors.iter().any(|n| n == name)) {
-            *found.get_mut(inputs.expert.unwrap_or(0))? = Some(index);
-        }
-        // An expert that no token has met has no inputs; the tensor is then searched only.
-        found.into_iter().collect()
+    /// The experts of a tensor, each as the inputs know it; `None` when the inputs of one are not known.
+    fn experts(&self, name: &str, count: usize) -> Option<Vec<Option<usize>>> {
+        let experts = || -> Vec<Option<usize>> { (0..count).map(Some).collect() };
+        let known = |experts: &[Option<usize>]| {
+            experts.iter().all(|expert| self.inputs.iter().all(|inputs| inputs.get(name, *expert).is_some()))
+        };
+        [vec![None; usize::from(count == 1)], experts()].into_iter().find(|all| !all.is_empty() && known(all))
     }
 
-    fn factor(&mut self, index: usize, cpu: Cpu, pool: &mut Pool, interrupt: &dyn Interrupt) -> Result<Arc<Vec<f32>>> {
-        if let Some(factor) = &self.factors[index] {
+    fn factor(
+        &mut self,
+        name: &str,
+        expert: Option<usize>,
+        cpu: Cpu,
+        pool: &mut Pool,
+        interrupt: &dyn Interrupt,
+    ) -> Result<Arc<Vec<f32>>> {
+        let lost = || Error::Internal(format!("the inputs of {name} are lost"));
+        let key = (self.inputs[0].key(name).ok_or_else(lost)?.to_owned(), expert);
+        if let Some(factor) = self.factors.get(&key) {
             return Ok(Arc::clone(factor));
         }
-        let Inputs { k, train, tensors, .. } = &self.inputs[index];
-        let factor = factor_of(train, *k, cpu, pool, interrupt).map_err(|error| {
-            error.unwrap_or_else(|| Error::Internal(format!("the inputs of {} have no factor", tensors.join(", "))))
-        })?;
-        let factor = Arc::new(factor);
-        self.factors[index] = Some(Arc::clone(&factor));
+        let gram = self.inputs[0].get(name, expert).ok_or_else(lost)?;
+        let factor = Arc::new(factor_of(gram, name, cpu, pool, interrupt)?);
+        self.factors.insert(key, Arc::clone(&factor));
         Ok(factor)
     }
 
     /// Encodes a matrix whose inputs are known.
-    fn matrix(&mut self, job: &mut Job<'_>, format: Format, inputs: &[usize]) -> Result<Done> {
+    fn matrix(&mut self, job: &mut Job<'_>, format: Format, experts: &[Option<usize>]) -> Result<Done> {
         let name = job.tensor().info.name.clone();
         let k = job.k()?;
         let row_bytes = format.row_bytes(k).ok_or_else(|| Error::Internal(format!("{name}: rows of {k}")))?;
         let total = usize::try_from(job.tensor().info.rows())
             .map_err(|_| Error::Memory(format!("{name} has too many rows")))?;
-        let rows_of_expert = total / inputs.len();
+        let rows_of_expert = total / experts.len();
         let given = job.importance()?;
         let scales = self.scaling.values().find(|scaling| scaling.tensors.contains(&name)).map(|s| s.scales.clone());
         let candidates = self.method.candidates();
@@ -154,19 +171,22 @@ impl Layered {
         let (cpu, interrupt) = (job.cpu(), job.interrupt());
         let batch = (BATCH_WEIGHTS / k).max(ROWS).next_multiple_of(ROWS);
         let mut w = buffer(batch.min(total) * k, 0.0f32)?;
-        for (expert, &index) in inputs.iter().enumerate() {
+        for (number, &expert) in experts.iter().enumerate() {
             let needs_factor = candidates.contains(&Candidate::Feedback);
-            let factor = if needs_factor { Some(self.factor(index, cpu, job.pool(), interrupt)?) } else { None };
+            let factor =
+                if needs_factor { Some(self.factor(&name, expert, cpu, job.pool(), interrupt)?) } else { None };
+            let [Some(train), Some(test)] = self.inputs.each_ref().map(|inputs| inputs.get(&name, expert)) else {
+                return Err(Error::Internal(format!("the inputs of {name} are lost")));
+            };
             let own;
             let importance = match &given {
-                Some(all) if scales.is_none() => &all[expert * k..(expert + 1) * k],
+                Some(all) if scales.is_none() => &all[number * k..(number + 1) * k],
                 _ => {
-                    own = self.inputs[index].importance();
+                    own = importance(train);
                     &own
                 }
             };
-            let test = &self.inputs[index].test;
-            let mut first = expert * rows_of_expert;
+            let mut first = number * rows_of_expert;
             let end = first + rows_of_expert;
             while first < end {
                 let rows = batch.min(end - first);
@@ -206,7 +226,7 @@ impl Layered {
                         let mut q = vec![0.0; w.len()];
                         format.dequantize(out, &mut q);
                         result.1 = distortion(cpu, w, &q);
-                        result.0 = loss(cpu, test, k, w, &q, &mut Vec::new());
+                        result.0 = loss(cpu, &test.sums, k, w, &q, &mut Vec::new());
                     })?;
                     for (loss, distortion) in found {
                         losses[c] += loss;
@@ -258,41 +278,51 @@ impl Encoder for Layered {
         }
         let experts = usize::try_from(job.tensor().info.shape.get(2).copied().unwrap_or(1)).unwrap_or(usize::MAX);
         let TensorType::Kernel(format) = job.tensor().ty else { return Rows(Search).encode(job) };
-        match self.inputs_of(&name, experts) {
-            Some(inputs) if format.scalar().is_some() => self.matrix(job, format, &inputs),
+        match self.experts(&name, experts) {
+            Some(experts) if format.scalar().is_some() => self.matrix(job, format, &experts),
             _ => Rows(Search).encode(job),
         }
     }
 }
 
-/// The factor with as much damping as it takes; `None` as error when no damping helps.
-fn factor_of(
-    gram: &[f32],
-    k: usize,
-    cpu: Cpu,
-    pool: &mut Pool,
-    interrupt: &dyn Interrupt,
-) -> Result<Vec<f32>, Option<Error>> {
-    let pool = std::sync::Mutex::new(pool);
-    let failed = std::sync::Mutex::new(None);
+/// The matrices of a layer that are floats, as bytes with scales: their inputs are all but the same, and many times as fast to come by.
+fn bytes_of_layer(layer: usize, layers: usize, job: &mut Job<'_>) -> Result<HashMap<String, Replacement>> {
+    let mut all = HashMap::new();
+    let format = Format::Q8_0;
+    let plan = job.plan();
+    let of_layer = |tensor: &&PlannedTensor| {
+        let floats = tensor.is_encoded() && tensor.info.ty.block() == 1 && tensor.info.shape.len() > 1;
+        floats && layer_of(&tensor.info.name).unwrap_or(layers) == layer
+    };
+    for tensor in plan.tensors().iter().filter(of_layer) {
+        let Some(data) = job.encoded_rows(&tensor.info, format)? else { continue };
+        all.insert(tensor.info.name.clone(), Replacement { ty: format.into(), data: data.into() });
+    }
+    Ok(all)
+}
+
+/// The factor with as much damping as it takes.
+fn factor_of(gram: &Gram, name: &str, cpu: Cpu, pool: &mut Pool, interrupt: &dyn Interrupt) -> Result<Vec<f32>> {
+    let pool = Mutex::new(pool);
+    let failed = Mutex::new(None);
     let parallel = |count: usize, work: &(dyn Fn(usize) + Sync)| {
-        let mut pool = pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = pool.run(count, interrupt, |piece, _| work(piece)) {
-            *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         }
     };
     let mut damping = DAMPING;
     for _ in 0..4 {
-        let mut h = buffer(k * k, 0.0f64).map_err(Some)?;
-        h.iter_mut().zip(gram).for_each(|(h, g)| *h = f64::from(*g));
-        let factor = inverse_factor(cpu, &mut h, k, damping, &parallel);
-        if let Some(error) = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
-            return Err(Some(error));
+        let mut h = buffer(gram.sums.len(), 0.0f64)?;
+        h.iter_mut().zip(&gram.sums).for_each(|(h, g)| *h = f64::from(*g));
+        let factor = inverse_factor(cpu, &mut h, gram.k, damping, &parallel);
+        if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
         }
         match factor {
             Ok(factor) => return Ok(factor),
             Err(_) => damping *= 10.0,
         }
     }
-    Err(None)
+    Err(Error::Internal(format!("the inputs of {name} have no factor")))
 }

@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use fastq_kernels::quantize::{loss, search};
 
 use super::encode::Job;
-use super::inputs::Inputs;
+use super::layered::importance;
 use super::plan::PlannedTensor;
 use crate::Result;
+use crate::calibrate::grams::{Gram, Grams};
 use crate::gguf::TensorType;
 
 /// The powers that are tried.
@@ -35,16 +36,17 @@ pub(super) struct Scaling {
     pub(super) scales: Vec<f32>,
 }
 
-/// Scalings of a layer by the names of the norms' tensors; their `inputs` become those of the scaled columns.
-pub(super) fn choose(job: &mut Job<'_>, inputs: &mut [Inputs]) -> Result<HashMap<String, Scaling>> {
+/// Scalings of a layer by the names of the norms' tensors; the `inputs` become those of the scaled columns.
+pub(super) fn choose(job: &mut Job<'_>, inputs: &mut [Grams<'_>; 2]) -> Result<HashMap<String, Scaling>> {
     let mut all = HashMap::new();
-    for inputs in inputs {
-        let Some(norm) = norm_before(job, inputs) else { continue };
+    for (key, tensors) in inputs[0].shared() {
+        let Some(norm) = norm_before(job, &tensors) else { continue };
+        let [Some(train), Some(test)] = inputs.each_ref().map(|inputs| inputs.get(&key, None)) else { continue };
         let mut best: Option<(f64, Vec<f32>)> = None;
         let mut plain = f64::INFINITY;
         for power in POWERS {
-            let scales = scales(&inputs.importance(), power);
-            let cost = cost(job, inputs, &scales)?;
+            let scales = scales(&importance(train), power);
+            let cost = cost(job, &tensors, train, test, &scales)?;
             if power == 0.0 {
                 plain = cost;
             } else if cost < (1.0 - LEAST) * plain && best.as_ref().is_none_or(|(least, _)| cost < *least) {
@@ -52,10 +54,21 @@ pub(super) fn choose(job: &mut Job<'_>, inputs: &mut [Inputs]) -> Result<HashMap
             }
         }
         let Some((_, scales)) = best else { continue };
-        inputs.divide(&scales);
-        all.insert(norm, Scaling { tensors: inputs.tensors.clone(), scales });
+        for inputs in inputs.iter_mut() {
+            if let Some(gram) = inputs.get_mut(&key, None) {
+                divide(gram, &scales);
+            }
+        }
+        all.insert(norm, Scaling { tensors, scales });
     }
     Ok(all)
+}
+
+/// Takes the inputs as divided by `scales` `(k)`.
+fn divide(gram: &mut Gram, scales: &[f32]) {
+    for (row, si) in gram.sums.chunks_exact_mut(gram.k).zip(scales) {
+        row.iter_mut().zip(scales).for_each(|(value, sj)| *value /= si * sj);
+    }
 }
 
 /// `rms^power` of each channel, 1 in the geometric mean.
@@ -70,10 +83,10 @@ fn scales(importance: &[f32], power: f32) -> Vec<f32> {
 }
 
 /// The norm whose output the tensors are multiplied with, where it may be scaled.
-fn norm_before(job: &Job<'_>, inputs: &Inputs) -> Option<String> {
+fn norm_before(job: &Job<'_>, tensors: &[String]) -> Option<String> {
     let all = job.plan().tensors();
     let encoded = |name: &str| all.iter().any(|tensor| tensor.info.name == name && is_matrix(tensor));
-    let (layer, _) = inputs.tensors.first()?.split_at(inputs.tensors.first()?.match_indices('.').nth(1)?.0);
+    let (layer, _) = tensors.first()?.split_at(tensors.first()?.match_indices('.').nth(1)?.0);
     let part = |name: &str| name.strip_prefix(layer)?.strip_prefix('.')?.strip_suffix(".weight").map(str::to_owned);
     let (norm, _) = NORMS.iter().find(|(_, behind)| {
         inputs
@@ -86,7 +99,7 @@ fn norm_before(job: &Job<'_>, inputs: &Inputs) -> Option<String> {
     let mixture = all.iter().any(|tensor| tensor.info.name.starts_with(&format!("{layer}.ffn_gate_inp")));
     let scaled =
         |tensor: &PlannedTensor| tensor.info.name == norm && tensor.ty.kernel().is_some_and(|f| f.info().block == 1);
-    (!mixture && inputs.expert.is_none() && all.iter().any(scaled)).then_some(norm)
+    (!mixture && all.iter().any(scaled)).then_some(norm)
 }
 
 fn is_matrix(tensor: &PlannedTensor) -> bool {
@@ -94,11 +107,11 @@ fn is_matrix(tensor: &PlannedTensor) -> bool {
 }
 
 /// What a sample of the rows of all tensors costs at the outputs.
-fn cost(job: &mut Job<'_>, inputs: &Inputs, scales: &[f32]) -> Result<f64> {
-    let k = inputs.k;
-    let importance: Vec<f32> = inputs.importance().iter().zip(scales).map(|(value, s)| value / (s * s)).collect();
+fn cost(job: &mut Job<'_>, tensors: &[String], train: &Gram, test: &Gram, scales: &[f32]) -> Result<f64> {
+    let k = train.k;
+    let importance: Vec<f32> = importance(train).iter().zip(scales).map(|(value, s)| value / (s * s)).collect();
     let mut sum = 0.0;
-    for name in &inputs.tensors {
+    for name in tensors {
         let w = job.sample(name, SAMPLE)?;
         let Some(format) =
             job.plan().tensors().iter().find(|tensor| tensor.info.name == *name).and_then(|t| t.ty.kernel())
@@ -113,7 +126,7 @@ fn cost(job: &mut Job<'_>, inputs: &Inputs, scales: &[f32]) -> Result<f64> {
         for row in q.chunks_exact_mut(k) {
             row.iter_mut().zip(scales).for_each(|(q, s)| *q /= s);
         }
-        sum += loss(job.cpu(), &inputs.test, k, &w, &q, &mut Vec::new());
+        sum += loss(job.cpu(), &test.sums, k, &w, &q, &mut Vec::new());
     }
     Ok(sum)
 }

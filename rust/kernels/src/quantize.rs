@@ -6,7 +6,6 @@
 mod cholesky;
 mod feedback;
 mod fit;
-mod gram;
 mod lanes;
 mod loss;
 mod search;
@@ -15,7 +14,6 @@ mod tests;
 
 pub use cholesky::{Parallel, inverse_factor};
 pub use feedback::{Feedback, feedback};
-pub use gram::accumulate;
 pub use lanes::LANES as ROWS;
 pub use loss::loss;
 pub use search::search;

@@ -1,6 +1,6 @@
 //! Linear quantization of NumPy arrays.
 
-use fastq_kernels::affine::{self, Grid};
+use fastq_kernels::affine::{self as linear, Grid};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,7 +26,7 @@ pub(crate) fn affine<'py>(
     let groups = values.len() / size;
     let (mut scales, mut zeros, mut out) = (vec![0.0; groups], vec![0; groups], vec![0; values.len()]);
     let grid = Grid { bits, signed, symmetric, half_scales };
-    let done = py.detach(|| affine::affine(&values, size, grid, &mut scales, &mut zeros, &mut out));
+    let done = py.detach(|| linear::affine(&values, size, grid, &mut scales, &mut zeros, &mut out));
     done.map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok((PyArray1::from_vec(py, out), PyArray1::from_vec(py, scales), PyArray1::from_vec(py, zeros)))
 }

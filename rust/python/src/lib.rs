@@ -22,6 +22,7 @@ mod _fastq {
 
     #[pymodule_export]
     use super::affine::affine;
+    #[pymodule_export]
     use super::convert::convert;
     #[pymodule_export]
     use super::engine::{Engine, Stream};
