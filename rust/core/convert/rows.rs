@@ -1,6 +1,6 @@
 //! The rows of tensors: where they come from, in which order they go into the file, and what is done with them on the way.
 
-use fastq_kernels::{Format, checkpoint as kernel};
+use fastq_kernels::{Cpu, Format, checkpoint as kernel};
 use safetensors::Dtype;
 
 use super::checkpoint::{Checkpoint, Stored};
@@ -170,6 +170,7 @@ impl Recipe {
         format: Format,
         out: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
+        let cpu = Cpu::detect().map_err(|error| Error::Argument(error.to_string()))?;
         let row_bytes =
             format.row_bytes(self.k).ok_or_else(|| Error::Internal(format!("rows of {} as {format:?}", self.k)))?;
         let at_once = (WINDOW as usize / row_bytes.max(1)).max(1);
@@ -203,7 +204,9 @@ impl Recipe {
                         Operation::NegativeExp => kernel::negative_exp(&mut floats),
                     }
                     check(checkpoint, piece, source, &floats, format)?;
-                    format.quantize(&floats, target).map_err(|error| Error::Argument(error.to_string()))?;
+                    format
+                        .quantize_row(cpu, &floats, None, target)
+                        .map_err(|error| Error::Argument(error.to_string()))?;
                 }
                 if buffer.len() >= at_once * row_bytes {
                     out(&buffer)?;

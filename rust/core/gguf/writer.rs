@@ -185,7 +185,8 @@ impl<'a> Writer<'a> {
     pub(crate) fn preview(&self, path: &Path) -> Result<Gguf> {
         self.file_bytes()?;
         let alignment = self.alignment();
-        let pairs = Writer { version: self.version, pairs: self.pairs.clone(), tensors: Vec::new(), parts: Vec::new() };
+        let pairs =
+            Writer { version: self.version, pairs: self.pairs.clone(), tensors: Vec::new(), sources: Vec::new() };
         let mut file = Gguf::parse(path, pairs.header(alignment).into())?;
         let mut offset = 0u64;
         let tensors = self.tensors.iter().map(|tensor| {

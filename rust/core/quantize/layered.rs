@@ -12,7 +12,7 @@ use super::calibration::{CHUNK, Calibration, Pieces};
 use super::encode::{Done, Encoder, Job, Rows, Search, buffer};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
-use crate::calibrate::grams::{Gram, Grams};
+use crate::calibrate::{Gram, Grams};
 use crate::gguf::TensorType;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::{Disjoint, Pool};

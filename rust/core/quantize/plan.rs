@@ -169,7 +169,7 @@ impl<'a> Plan<'a> {
             if from.kernel().is_none() {
                 return Err(Error::UnsupportedModel(format!("tensor {name:?}: {from} cannot be quantized to {to}")));
             }
-            if to.kernel().is_none_or(|format| !format.info().quantizes) {
+            if to.kernel().is_none() {
                 return Err(Error::Argument(format!("tensor {name:?}: {to} can be read, not made")));
             }
             if tensor.is_requantized() && !self.options.allow_requantize {

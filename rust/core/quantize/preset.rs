@@ -157,8 +157,8 @@ impl Target {
             };
         }
         match format(name) {
-            Some(format) if format.info().quantizes => Ok(Target::Type(format)),
-            _ => {
+            Some(format) => Ok(Target::Type(format)),
+            None => {
                 let presets: Vec<_> = Preset::ALL.iter().map(|preset| preset.name()).collect();
                 Err(Error::Argument(format!("{}; there are {}, MXFP4, NVFP4, COPY", unknown(name), presets.join(", "))))
             }
@@ -212,16 +212,15 @@ fn format(name: &str) -> Option<Format> {
 /// [`Error::Argument`] that lists them.
 pub fn tensor_format(name: &str) -> Result<Format> {
     match format(name) {
-        Some(format) if format.info().quantizes => Ok(format),
-        _ => {
+        Some(format) => Ok(format),
+        None => {
             let what = match Preset::ALL.iter().find(|preset| plain(preset.name()) == plain(name)) {
                 Some(preset) => {
                     format!("{preset} is a mix of types for a whole model, mostly {}", preset.format().name())
                 }
                 None => unknown(name),
             };
-            let known: Vec<_> =
-                Format::ALL.iter().filter(|format| format.info().quantizes).map(|format| format.name()).collect();
+            let known: Vec<_> = Format::ALL.iter().map(|format| format.name()).collect();
             Err(Error::Argument(format!("{what}; a tensor can have the types {}", known.join(", "))))
         }
     }

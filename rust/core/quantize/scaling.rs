@@ -12,7 +12,7 @@ use super::encode::Job;
 use super::layered::importance;
 use super::plan::PlannedTensor;
 use crate::Result;
-use crate::calibrate::grams::{Gram, Grams};
+use crate::calibrate::{Gram, Grams};
 use crate::gguf::TensorType;
 
 /// The powers that are tried.
@@ -89,10 +89,7 @@ fn norm_before(job: &Job<'_>, tensors: &[String]) -> Option<String> {
     let (layer, _) = tensors.first()?.split_at(tensors.first()?.match_indices('.').nth(1)?.0);
     let part = |name: &str| name.strip_prefix(layer)?.strip_prefix('.')?.strip_suffix(".weight").map(str::to_owned);
     let (norm, _) = NORMS.iter().find(|(_, behind)| {
-        inputs
-            .tensors
-            .iter()
-            .all(|name| part(name).is_some_and(|part| behind.contains(&part.as_str())) && encoded(name))
+        tensors.iter().all(|name| part(name).is_some_and(|part| behind.contains(&part.as_str())) && encoded(name))
     })?;
     let norm = format!("{layer}.{norm}.weight");
     // Of mixtures, the router and the experts read the norm as well.
