@@ -64,7 +64,10 @@ fn what_is_written_is_read() {
 #[test]
 fn files_of_llama_cpp_are_reproduced() {
     let Some(shared) = std::env::var_os("FASTQ_SHARED") else {
-        eprintln!("NOT TESTED: imatrix files of llama.cpp (FASTQ_SHARED is not set)");
+        #[allow(clippy::print_stderr, reason = "what is not tested is told")]
+        {
+            eprintln!("NOT TESTED: imatrix files of llama.cpp (FASTQ_SHARED is not set)");
+        }
         return;
     };
     for (name, entries, width) in [("smollm2", 210, 768), ("gemma3", 126, 768)] {

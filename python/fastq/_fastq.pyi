@@ -127,6 +127,7 @@ def quantize_file(
     output: str,
     target: str,
     imatrix: str | None,
+    calibration: tuple[str, str] | None,
     method: str,
     overrides: list[tuple[str, str]],
     output_type: str | None,

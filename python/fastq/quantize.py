@@ -9,10 +9,21 @@ from fastq import _fastq
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Literal
 
     from fastq.results import QuantizeResult
 
 __all__ = ["quantize"]
+
+
+def _text_of(calibration: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, str] | None:
+    """What the text is called, and the text."""
+    if calibration is None:
+        return None
+    if isinstance(calibration, (str, os.PathLike)):
+        with open(calibration, encoding="utf-8") as file:
+            return os.fspath(calibration), file.read()
+    return "texts", "".join(calibration)
 
 
 def quantize(
@@ -21,7 +32,8 @@ def quantize(
     target: str = "Q4_K_M",
     *,
     imatrix: str | os.PathLike[str] | None = None,
-    method: str = "rtn",
+    calibration: str | os.PathLike[str] | Sequence[str] | None = None,
+    method: Literal["auto", "rtn", "search", "feedback", "awq"] = "auto",
     overrides: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     output_type: str | None = None,
     embedding_type: str | None = None,
@@ -45,7 +57,13 @@ def quantize(
         target: A preset (``"Q4_K_M"``), a type (``"MXFP4"``) or ``"copy"``, in any case, with ``-``, ``_`` or
             nothing between its parts.
         imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
-        method: How weights become integers: ``"rtn"`` gives the bytes of ggml.
+        calibration: Text that shows what the inputs of the layers are: a file, or texts. Some 20,000 tokens of the kind
+            that the model will meet are used; the first 1024 are needed.
+        method: How weights become integers. ``"rtn"`` rounds, and gives the bytes of ggml. ``"search"`` looks for better
+            scales. ``"feedback"`` makes good the error of each weight by those behind it (GPTQ, arXiv 2210.17323),
+            ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` takes of each matrix the
+            one of rounding, search and feedback that costs least on a part of the calibration text that is kept for
+            that; without ``calibration`` it is ``"search"``.
         overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches
             anywhere. The first that matches counts.
         output_type: Type of ``output.weight``, and of the embedding where that is the output, too.
@@ -90,6 +108,7 @@ def quantize(
             os.fspath(dst),
             target,
             None if imatrix is None else os.fspath(imatrix),
+            _text_of(calibration),
             method,
             pairs,
             output_type,

@@ -7,9 +7,9 @@ use crate::model::Model;
 use crate::{Error, Interrupt, Result};
 
 /// Tokens of a piece of text that is computed at once.
-pub const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 /// Pieces that are used, unless more are asked for: 20,480 tokens.
-pub const CHUNKS: usize = 40;
+pub(super) const CHUNKS: usize = 40;
 /// Every so many pieces are what encodings are compared on, not what they are made with.
 const TEST: usize = 5;
 

@@ -238,9 +238,6 @@ impl Layered {
             }
         }
         let best = (0..candidates.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0);
-        if std::env::var_os("FASTQ_TRACE").is_some() {
-            eprintln!("{name} {format:?} {candidates:?} {losses:?} -> {best}");
-        }
         let data: Arc<[u8]> = std::mem::take(&mut outs[best]).into();
         job.write(0, &data)?;
         self.made.insert(name, Replacement { ty: job.tensor().ty, data });

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use fastq_core::gguf::{Gguf, OpenOptions};
-use fastq_core::quantize::{self, Importance, Method, Options, Overrides, Point, Report, Target, tensor_format};
+use fastq_core::quantize::{
+    self, Calibration, Importance, Method, Options, Overrides, Point, Report, Target, tensor_format,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -20,6 +22,7 @@ pub(crate) fn quantize_file(
     output: PathBuf,
     target: &str,
     imatrix: Option<PathBuf>,
+    calibration: Option<(String, String)>,
     method: &str,
     overrides: Vec<(String, String)>,
     output_type: Option<&str>,
@@ -36,7 +39,7 @@ pub(crate) fn quantize_file(
         target: Target::from_name(target, pure).map_err(convert)?,
         method: Method::from_name(method).map_err(convert)?,
         importance: None,
-        calibration: None,
+        calibration: calibration.map(|(label, text)| Calibration::new(label, text)),
         overrides: Overrides::new(overrides).map_err(convert)?,
         output_type: ty(output_type)?,
         embedding_type: ty(embedding_type)?,

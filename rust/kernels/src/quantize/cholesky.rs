@@ -233,11 +233,11 @@ impl Kernel for Inverse<'_> {
     fn run<I: Isa>(self, _isa: I) {
         let Inverse { matrix, column: j, diagonal } = self;
         let first = 1.0 / diagonal[j];
-        for i in j + 1..matrix.k {
+        for (i, last) in diagonal.iter().enumerate().skip(j + 1) {
             // SAFETY: the lower triangle is final, and the upper part of row `j` is this call's.
             unsafe {
                 let rest = dot(matrix.row(i, j + 1, i), matrix.row(j, j + 1, i));
-                matrix.set(j, i, -(matrix.get(i, j) * first + rest) / diagonal[i]);
+                matrix.set(j, i, -(matrix.get(i, j) * first + rest) / last);
             }
         }
     }

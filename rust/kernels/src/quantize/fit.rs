@@ -131,7 +131,7 @@ impl<R: Round> Fitter<R> {
             low = low.map(|low| if low > 0.0 { 0.0 } else { low });
         }
         let range = map2(&high, &low, |high, low| high - low);
-        let flat: [bool; LANES] = range.map(|range| !(range > TINY));
+        let flat: [bool; LANES] = range.map(|range| range.is_nan() || range <= TINY);
         let top = self.round.high();
         let (mut scale, mut min) = (all(0.0), low.map(|low| -low));
         let (mut weight, mut best) = (all(0.0), all(f32::INFINITY));
@@ -334,14 +334,14 @@ impl<R: Round> Fitter<R> {
                 let (low, high) = (low as f32, high as f32);
                 scales.d = self.stored(&self.factor(&s[..count], &weight_s[..count], low, high));
                 let inverse = reciprocals(&scales.d);
-                for j in 0..count {
-                    scales.scales[j] = core::array::from_fn(|l| clamped(s[j][l] * inverse[l], low, high));
+                for (integers, s) in scales.scales.iter_mut().zip(&s[..count]) {
+                    *integers = core::array::from_fn(|l| clamped(s[l] * inverse[l], low, high));
                 }
                 if let Minima::Steps(top) = self.grid.minima {
                     scales.dmin = self.stored(&self.factor(&m[..count], &weight_m[..count], 0.0, top as f32));
                     let inverse = reciprocals(&scales.dmin);
-                    for j in 0..count {
-                        scales.minima[j] = core::array::from_fn(|l| clamped(m[j][l] * inverse[l], 0.0, top as f32));
+                    for (integers, m) in scales.minima.iter_mut().zip(&m[..count]) {
+                        *integers = core::array::from_fn(|l| clamped(m[l] * inverse[l], 0.0, top as f32));
                     }
                 }
             }

@@ -55,18 +55,17 @@ impl Kernel for Loss<'_> {
                     }
                 }
             }
-            for c in 0..COLUMNS.min(k - first) {
-                let j = first + c;
+            for (j, mut sum) in (first..k).zip(sums) {
                 for (i, error) in errors.iter().enumerate().take(j).skip(first) {
                     let g = gram[j * k + i];
                     for l in 0..LANES {
-                        sums[c][l] += error[l] * g;
+                        sum[l] += error[l] * g;
                     }
                 }
                 let g = gram[j * k + j];
                 for l in 0..LANES {
                     let error = errors[j][l];
-                    total[l] += f64::from(error * (2.0 * sums[c][l] + g * error));
+                    total[l] += f64::from(error * (2.0 * sum[l] + g * error));
                 }
             }
         }
