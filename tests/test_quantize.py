@@ -66,7 +66,7 @@ def test_types_of_the_quality_figures(name: str, shared: Path) -> None:
 @pytest.mark.parametrize("target", ["Q4_K_M", "Q4_0", "IQ4_XS", "Q6_K", "Q8_0", "MXFP4", "TQ2_0", "BF16", "F32"])
 def test_data_are_those_of_quantize_array(target: str, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
-    result = fastq.quantize(source, out, target, threads=2)
+    result = fastq.quantize(source, out, target, method="rtn", threads=2)
     before, after = File(source), File(out)
     assert list(before.tensors) == list(after.tensors) == [tensor.name for tensor in result.tensors]
     assert result.bytes == out.stat().st_size
@@ -125,7 +125,7 @@ def imatrix_of(path: Path, source: Path, experts: int | None = None) -> Path:
 def test_importance_of_every_expert(make: Make, tmp_path: Path) -> None:
     source = make(architecture="qwen3moe", experts=3, experts_used=2, expert_ffn=256, **{**ROWS_OF_256, "layers": 2})
     imatrix, out = imatrix_of(tmp_path / "imatrix.gguf", source), tmp_path / "out.gguf"
-    result = fastq.quantize(source, out, "Q4_K", pure=True, imatrix=imatrix)
+    result = fastq.quantize(source, out, "Q4_K", pure=True, imatrix=imatrix, method="rtn")
     used = {tensor.name: tensor.importance for tensor in result.tensors if tensor.type == "Q4_K"}
     assert not used.pop("token_embd.weight")
     assert used
@@ -143,7 +143,7 @@ def test_importance_of_every_expert(make: Make, tmp_path: Path) -> None:
 
 def test_metadata_say_what_was_done(source: Path, tmp_path: Path) -> None:
     out, imatrix = tmp_path / "out.gguf", imatrix_of(tmp_path / "imatrix.gguf", source)
-    fastq.quantize(source, out, "q5_k_m", imatrix=imatrix, overrides=[("attn_v", "q8_0")])
+    fastq.quantize(source, out, "q5_k_m", imatrix=imatrix, method="rtn", overrides=[("attn_v", "q8_0")])
     before, after = fastq.inspect(source).metadata, dict(fastq.inspect(out).metadata)
     added = {key: value for key, value in after.items() if before.get(key) != value}
     entries = sum(1 for tensor in fastq.inspect(imatrix).tensors) // 2

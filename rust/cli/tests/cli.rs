@@ -445,7 +445,7 @@ fn quantize_writes_a_smaller_file() {
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("token_embd.weight"), "{page}");
     let report = place.json(&[&command[..], &["--json", "--override", "blk\\.0\\.attn_q=F32"]].concat());
     assert_eq!(report["bytes"].as_u64(), std::fs::metadata(place.path("out.gguf")).ok().map(|data| data.len()));
-    assert_eq!((report["target"].as_str(), report["method"].as_str()), (Some("Q8_0"), Some("rtn")));
+    assert_eq!((report["target"].as_str(), report["method"].as_str()), (Some("Q8_0"), Some("auto")));
     let file = place.json(&["inspect", "out.gguf", "--tensors", "--metadata", "--json"]);
     assert_eq!(file["metadata"]["general.file_type"], 7);
     let types = |name: &str| {

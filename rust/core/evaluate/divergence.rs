@@ -190,17 +190,20 @@ pub fn kl_divergence(
 mod tests {
     use super::Scores;
 
+    /// Divergence, whether the first choice is the same, and the negative log likelihoods of base and other.
+    type Row = (f64, bool, f64, f64);
+
     /// Against the definitions, in another form.
     #[test]
     fn figures_are_those_of_their_definitions() {
-        let rows: Vec<(f64, bool, f64, f64)> = (0..101)
+        let rows: Vec<Row> = (0..101)
             .map(|i| (f64::from(i), i % 4 == 0, 1.0 + f64::from(i % 7) / 10.0, 1.1 + f64::from(i % 5) / 10.0))
             .collect();
         let mut scores = Scores::default();
         rows.iter().for_each(|&(kld, same, base, other)| scores.add(kld, same, base, other));
         let found = scores.result(3, 8);
         let n = rows.len() as f64;
-        let mean = |f: &dyn Fn(&(f64, bool, f64, f64)) -> f64| rows.iter().map(f).sum::<f64>() / n;
+        let mean = |f: &dyn Fn(&Row) -> f64| rows.iter().map(f).sum::<f64>() / n;
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * (1.0 + b.abs()), "{a} for {b}");
         close(found.mean.value, 50.0);
         close(found.mean.error, (mean(&|r| (r.0 - 50.0).powi(2)) / (n - 1.0)).sqrt());

@@ -20,7 +20,7 @@ pub(crate) fn affine<'py>(
 ) -> PyResult<Integers<'py>> {
     // A copy, because the array may change while the GIL is free.
     let values: Vec<f32> = values.as_array().iter().copied().collect();
-    if size == 0 || values.len() % size != 0 {
+    if size == 0 || !values.len().is_multiple_of(size) {
         return Err(PyValueError::new_err(format!("groups of {size} do not divide {} values", values.len())));
     }
     let groups = values.len() / size;
