@@ -60,10 +60,10 @@ def quantize(
         calibration: Text that shows what the inputs of the layers are: a file, or texts. Some 20,000 tokens of the kind
             that the model will meet are used; the first 1024 are needed.
         method: How weights become integers. ``"rtn"`` rounds, and gives the bytes of ggml. ``"search"`` looks for
-            better scales. ``"feedback"`` makes good the error of each weight by those behind it (GPTQ, arXiv 2210.17323),
-            ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` takes of each matrix the
-            one of rounding, search and feedback that costs least on a part of the calibration text that is kept for
-            that; without ``calibration`` it is ``"search"``.
+            better scales. ``"feedback"`` makes good the error of each weight by those behind it (GPTQ, arXiv
+            2210.17323), ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` takes of
+            each matrix the one of rounding, search and feedback that costs least on a part of the calibration text
+            that is kept for that; without ``calibration`` it is ``"search"``.
         overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches
             anywhere. The first that matches counts.
         output_type: Type of ``output.weight``, and of the embedding where that is the output, too.
