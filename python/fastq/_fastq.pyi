@@ -128,6 +128,7 @@ def quantize_file(
     target: str,
     imatrix: str | None,
     calibration: tuple[str, str] | None,
+    size: tuple[str, str] | None,
     method: str,
     overrides: list[tuple[str, str]],
     output_type: str | None,

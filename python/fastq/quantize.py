@@ -26,6 +26,15 @@ def _text_of(calibration: str | os.PathLike[str] | Sequence[str] | None) -> tupl
     return "texts", "".join(calibration)
 
 
+def _size_of(size: int | str | None, bits: float | None, divergence: float | None) -> tuple[str, str] | None:
+    """Kind and value of the one size that is asked for."""
+    sizes = {"size": size, "bpw": bits, "kld": divergence}
+    given = [(kind, str(value)) for kind, value in sizes.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError("target_size, target_bpw and target_kld exclude each other")
+    return given[0] if given else None
+
+
 def quantize(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str] | None,
@@ -33,6 +42,9 @@ def quantize(
     *,
     imatrix: str | os.PathLike[str] | None = None,
     calibration: str | os.PathLike[str] | Sequence[str] | None = None,
+    target_size: int | str | None = None,
+    target_bpw: float | None = None,
+    target_kld: float | None = None,
     method: Literal["auto", "rtn", "search", "feedback", "awq"] = "auto",
     overrides: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     output_type: str | None = None,
@@ -59,10 +71,16 @@ def quantize(
         imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
         calibration: Text that shows what the inputs of the layers are: a file, or texts. Some 20,000 tokens of the kind
             that the model will meet are used; the first 1024 are needed.
+        target_size: Bytes that the file has at most, header and padding included, as a number or as ``"700MB"``. Types
+            are chosen for it: what each tensor costs is measured on ``calibration`` (mean KL divergence), and dynamic
+            programming finds the best choice. ``overrides`` and the types of output and embedding stay. The preset
+            then says nothing but the file type that is written down.
+        target_bpw: The same by bits of tensor data per weight.
+        target_kld: The smallest file whose mean KL divergence from ``src`` on ``calibration`` is at most this, in nats.
         method: How weights become integers. ``"rtn"`` rounds, and gives the bytes of ggml. ``"search"`` looks for
             better scales. ``"feedback"`` makes good the error of each weight by those behind it (GPTQ, arXiv
-            2210.17323), ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` takes of
-            each matrix the one of rounding, search and feedback that costs least on a part of the calibration text
+            2210.17323), ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` scales
+            channels where that helps and takes of each matrix the one of rounding, search and feedback that costs least on a part of the calibration text
             that is kept for that; without ``calibration`` it is ``"search"``.
         overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches
             anywhere. The first that matches counts.
@@ -84,7 +102,8 @@ def quantize(
         ModelFileError: The model is malformed, or has weights that are NaN, infinite or too large for the type.
         UnsupportedModelError: A tensor holds no weights.
         ValueError: An unknown type, an expression that matches nothing, a type that needs an importance matrix,
-            weights that are quantized already, a target that is the source.
+            weights that are quantized already, a target that is the source; a target size that no file has (the
+            message names the smallest).
         MemoryError: A single row does not fit the memory.
 
     Example:
@@ -109,6 +128,7 @@ def quantize(
             target,
             None if imatrix is None else os.fspath(imatrix),
             _text_of(calibration),
+            _size_of(target_size, target_bpw, target_kld),
             method,
             pairs,
             output_type,

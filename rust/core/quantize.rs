@@ -11,6 +11,7 @@
 //! # Ok::<(), fastq_core::Error>(())
 //! ```
 
+mod allocate;
 mod calibration;
 mod encode;
 mod html;
@@ -23,6 +24,7 @@ mod recipe;
 mod report;
 mod scaling;
 
+pub use allocate::{Allocation, Size, allocate};
 pub use calibration::Calibration;
 pub use encode::{Encoder, Job, RowEncoder, Rows};
 pub use html::{html, write_html};
@@ -55,7 +57,8 @@ pub enum Method {
     Feedback,
     /// Columns are scaled by the size of their inputs, and the norm before them takes that back (AWQ); then as `Search`.
     Awq,
-    /// Of each matrix the encoding with the least error at the outputs, on text that the others were not made with.
+    /// Columns are scaled where that helps; of each matrix the encoding with the least error at the outputs, on text that the others were not
+    /// made with.
     #[default]
     Auto,
 }
@@ -93,7 +96,7 @@ impl Method {
 
     /// Whether columns are scaled.
     const fn scales(self) -> bool {
-        matches!(self, Method::Awq)
+        matches!(self, Method::Awq | Method::Auto)
     }
 
     /// The encodings of which the best is taken.

@@ -22,6 +22,8 @@ use crate::{Error, Interrupt, Result};
 const DAMPING: f64 = 0.01;
 /// Rows of hidden states that the output matrix sees: its Gram matrix needs no more, and logits are dear.
 const OUTPUT_ROWS: usize = 4096;
+/// Logits that are in memory at once.
+const OUTPUT_VALUES: usize = 16 << 20;
 /// Weights of a tensor that are encoded at once.
 const BATCH_WEIGHTS: usize = 1 << 22;
 
@@ -47,7 +49,7 @@ pub(super) struct Layered {
 }
 
 /// The number of the layer that a tensor belongs to; tensors of none come after all of them.
-fn layer_of(name: &str) -> Option<usize> {
+pub(super) fn layer_of(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
@@ -109,8 +111,12 @@ impl Layered {
             if layer < layers {
                 model.advance(&mut states.clone(), layer, Some(inputs), interrupt)?;
             } else {
-                let rows = 0..states.rows().min(OUTPUT_ROWS);
-                model.logits_of(states, rows, &mut Vec::new(), Some(inputs), interrupt)?;
+                let (rows, mut logits) = (states.rows().min(OUTPUT_ROWS), Vec::new());
+                let step = (OUTPUT_VALUES / model.vocabulary()).max(1);
+                for start in (0..rows).step_by(step) {
+                    let part = start..rows.min(start + step);
+                    model.logits_of(states, part, &mut logits, Some(inputs), interrupt)?;
+                }
             }
             inputs.finish();
         }

@@ -119,6 +119,18 @@ impl<'a> Plan<'a> {
         self.tensors.get(index).is_some_and(|tensor| recipe::quantizable(&tensor.info, architecture))
     }
 
+    /// Whether the options name a type for a tensor.
+    pub fn is_chosen(&self, index: usize) -> bool {
+        let Some(tensor) = self.tensors.get(index) else { return false };
+        let name = tensor.info.name.as_str();
+        let vocabulary = match name {
+            "token_embd.weight" => self.options.embedding_type.is_some(),
+            "output.weight" => self.options.output_type.is_some(),
+            _ => false,
+        };
+        vocabulary || self.options.overrides.unmatched().find(name).is_some()
+    }
+
     /// Gives a tensor another type than the target says.
     ///
     /// # Errors

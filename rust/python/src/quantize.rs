@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fastq_core::gguf::{Gguf, OpenOptions};
 use fastq_core::quantize::{
-    self, Calibration, Importance, Method, Options, Overrides, Point, Report, Target, tensor_format,
+    self, Calibration, Importance, Method, Options, Overrides, Point, Report, Size, Target, tensor_format,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -23,6 +23,7 @@ pub(crate) fn quantize_file(
     target: &str,
     imatrix: Option<PathBuf>,
     calibration: Option<(String, String)>,
+    size: Option<(String, String)>,
     method: &str,
     overrides: Vec<(String, String)>,
     output_type: Option<&str>,
@@ -46,10 +47,22 @@ pub(crate) fn quantize_file(
         threads: optional(threads, "threads")?,
         allow_requantize,
     };
+    let number = |text: &str| text.parse::<f64>().unwrap_or(f64::NAN); // out of range, which the engine says
+    let size = match &size {
+        None => None,
+        Some((kind, value)) => Some(match kind.as_str() {
+            "size" => Size::bytes(value).map_err(convert)?,
+            "bpw" => Size::Bits(number(value)),
+            _ => Size::Divergence(number(value)),
+        }),
+    };
     let report = watched(py, progress.as_ref(), move |interrupt, progress| {
         options.importance = imatrix.map(|path| Importance::open(&path, interrupt)).transpose()?;
         let file = Gguf::open(&source, &OpenOptions { interrupt, ..OpenOptions::default() })?;
-        let plan = quantize::plan(&file, &options)?;
+        let mut plan = quantize::plan(&file, &options)?;
+        if let Some(size) = size {
+            quantize::allocate(&mut plan, size, interrupt, progress)?;
+        }
         if dry_run { plan.dry_run() } else { quantize::run(&plan, &output, interrupt, progress) }
     })?;
     Ok(report.to_json().to_string())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use fastq_core::gguf::{Gguf, OpenOptions};
-use fastq_core::quantize::{self, Calibration, Importance, Method, Options, Overrides, Report, Target};
+use fastq_core::quantize::{self, Calibration, Importance, Method, Options, Overrides, Report, Size, Target};
 use fastq_kernels::Format;
 
 use crate::progress::Bar;
@@ -23,9 +23,18 @@ pub(crate) struct Arguments {
     input: PathBuf,
     /// The file to write
     output: PathBuf,
-    /// What to make of it, for example Q4_K_M
-    #[arg(value_name = "TYPE")]
+    /// What to make of it, for example Q4_K_M; with a target size, where the choice of types begins
+    #[arg(value_name = "TYPE", default_value = "Q4_K_M")]
     target: String,
+    /// The size of the file, 700MB or 1.5GiB: types are chosen for it by what they cost, measured on the calibration text
+    #[arg(long, value_name = "SIZE", value_parser = Size::bytes, group = "size")]
+    target_size: Option<Size>,
+    /// The same by bits per weight
+    #[arg(long, value_name = "BITS", group = "size")]
+    target_bpw: Option<f64>,
+    /// The smallest file with this mean KL divergence from IN on the calibration text
+    #[arg(long, value_name = "NATS", group = "size")]
+    target_kld: Option<f64>,
     /// An importance matrix, made by `fastq calibrate` or llama-imatrix
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
@@ -93,7 +102,19 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         allow_requantize: arguments.allow_requantize,
     };
     let source = Gguf::open(&arguments.input, &OpenOptions { interrupt: &computing, ..OpenOptions::default() })?;
-    let plan = quantize::plan(&source, &options)?;
+    let mut plan = quantize::plan(&source, &options)?;
+    let size = (arguments.target_size)
+        .or(arguments.target_bpw.map(Size::Bits))
+        .or(arguments.target_kld.map(Size::Divergence));
+    if let Some(size) = size {
+        let bar = Bar::new(arguments.quiet);
+        let found = quantize::allocate(&mut plan, size, &computing, &bar)?;
+        drop(bar);
+        terminal::note(&format!(
+            "types chosen: mean KL divergence {:.5} (the sum of the tensors' is {:.5})",
+            found.measured, found.expected
+        ));
+    }
     for warning in plan.warnings() {
         terminal::note(&format!("{} {}", terminal::style("1;33", "warning:"), one_line(&warning)));
     }
