@@ -80,8 +80,8 @@ def quantize(
         method: How weights become integers. ``"rtn"`` rounds, and gives the bytes of ggml. ``"search"`` looks for
             better scales. ``"feedback"`` makes good the error of each weight by those behind it (GPTQ, arXiv
             2210.17323), ``"awq"`` scales channels (arXiv 2306.00978); both need ``calibration``. ``"auto"`` scales
-            channels where that helps and takes of each matrix the one of rounding, search and feedback that costs least on a part of the calibration text
-            that is kept for that; without ``calibration`` it is ``"search"``.
+            channels where that helps, and takes of each matrix the one of rounding, search and feedback that costs
+            least on a part of the calibration text that is kept for that; without ``calibration`` it is ``"search"``.
         overrides: Types of tensors whose name a regular expression (in the syntax of Rust's ``regex``) matches
             anywhere. The first that matches counts.
         output_type: Type of ``output.weight``, and of the embedding where that is the output, too.
