@@ -121,7 +121,7 @@ def affine(
         raise ValueError("w has no weights")
     if scale_bits not in (16, 32):
         raise ValueError(f"scale_bits must be 16 or 32, found {scale_bits}")
-    rows = np.ascontiguousarray(w, dtype=np.float32)
+    rows = np.asarray(w, dtype=np.float32, order="C")  # ascontiguousarray makes a row of a single number
     if axis is not None and group is not None:
         raise ValueError("axis and group exclude each other: a scale is for a channel or for a group")
     if axis is not None:

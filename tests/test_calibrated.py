@@ -1,0 +1,98 @@
+"""Methods that look at what the layers compute: gain on other text than theirs, folded scales, resumption."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+import fastq
+from conftest import Make
+from reference.reader import File
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "DESIGN.md").read_text(encoding="utf-8")[:6000]
+OTHER = (ROOT / "README.md").read_text(encoding="utf-8")[:1500]
+CALIBRATED: list[Literal["feedback", "awq", "auto"]] = ["feedback", "awq", "auto"]
+
+
+@pytest.fixture(scope="module")
+def source(make: Make) -> Path:
+    return make(layers=2, width=256, heads=4, kv_heads=2, ffn=512, format="F16", context=512)
+
+
+def error(source: Path, path: Path) -> float:
+    """Mean square of the differences of the logits on another text, relative to that of the logits."""
+    rows = []
+    for file in (source, path):
+        with fastq.Model(file, threads=2) as m:
+            rows.append(m.logits(m.tokenize(OTHER)[:200], all=True))
+    return float(((rows[0] - rows[1]) ** 2).mean() / (rows[0] ** 2).mean())
+
+
+def test_every_method_is_better_than_rounding(source: Path, tmp_path: Path) -> None:
+    errors = {}
+    methods: list[Any] = ["rtn", "search", *CALIBRATED]
+    for method in methods:
+        text = [TEXT] if method in CALIBRATED else None
+        out = tmp_path / f"{method}.gguf"
+        result = fastq.quantize(source, out, "Q4_0", pure=True, method=method, calibration=text, threads=2)
+        assert result.method == fastq.inspect(out).metadata["fastq.quantize.method"] == method
+        assert result.types.keys() == {"Q4_0", "F32"}
+        errors[method] = error(source, out)
+    assert errors["search"] < errors["rtn"]
+    assert errors["awq"] < errors["search"]
+    assert errors["feedback"] < 0.85 * errors["rtn"]
+    assert errors["auto"] < 0.85 * errors["rtn"]
+    # Without text, search is what is left of "auto".
+    fastq.quantize(source, tmp_path / "out.gguf", "Q4_0", pure=True, threads=2)
+    left, search = File(tmp_path / "out.gguf"), File(tmp_path / "search.gguf")
+    assert all(np.array_equal(left.tensors[name].data, tensor.data) for name, tensor in search.tensors.items())
+
+
+def test_norms_take_back_what_columns_get(source: Path, tmp_path: Path) -> None:
+    """Weights in Q8_0 times the norm before them are those of the source."""
+    out = tmp_path / "out.gguf"
+    fastq.quantize(source, out, "Q2_K", method="awq", overrides={"attn_q": "Q8_0"}, calibration=[TEXT], threads=2)
+    before, after = File(source), File(out)
+    scaled = 0
+    for layer in range(2):
+        norms = [file.tensors[f"blk.{layer}.attn_norm.weight"].rows()[0] for file in (before, after)]
+        scaled += not np.array_equal(*norms)
+        old, new = (file.tensors[f"blk.{layer}.attn_q.weight"].rows() * norm
+                    for file, norm in zip((before, after), norms, strict=True))  # fmt: skip
+        assert np.abs(old - new).max() < 0.01 * np.abs(old).max()
+    assert scaled > 0, "nothing was scaled"
+
+
+@pytest.mark.parametrize("method", CALIBRATED)
+def test_interrupted_runs_give_the_same_file(
+    method: Literal["feedback", "awq", "auto"], source: Path, tmp_path: Path
+) -> None:
+    """The inputs of later layers come from what an earlier run left; threads do not show."""
+    whole, out = tmp_path / "whole.gguf", tmp_path / "out.gguf"
+    fastq.quantize(source, whole, method=method, calibration=[TEXT], threads=1)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "quantizing" and done > 0.6 * total:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fastq.quantize(source, out, method=method, calibration=[TEXT], threads=2, progress=stop)
+    assert not out.exists()
+    assert fastq.quantize(source, out, method=method, calibration=[TEXT], threads=2).resumed > 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [out, whole]
+
+
+@pytest.mark.parametrize("method", ["feedback", "awq"])
+def test_text_that_is_missing_or_short(method: Literal["feedback", "awq"], source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs text to calibrate with"):
+        fastq.quantize(source, tmp_path / "out.gguf", method=method)
+    with pytest.raises(ValueError, match="at least two chunks of 512 tokens, found 5"):
+        fastq.quantize(source, tmp_path / "out.gguf", method=method, calibration=["short"])
+    assert not list(tmp_path.iterdir())
