@@ -15,8 +15,8 @@ from conftest import Make
 from reference.reader import File
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "DESIGN.md").read_text(encoding="utf-8")[:6000]
-OTHER = (ROOT / "README.md").read_text(encoding="utf-8")[:1500]
+TEXT = (ROOT / "LICENSE-APACHE").read_text(encoding="utf-8")[:6000]
+OTHER = (ROOT / "LICENSE-MIT").read_text(encoding="utf-8")
 CALIBRATED: list[Literal["feedback", "awq", "auto"]] = ["feedback", "awq", "auto"]
 
 
