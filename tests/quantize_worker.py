@@ -52,7 +52,7 @@ def main() -> None:
     if len(sys.argv) == 4:
         source, target, preset = sys.argv[1:]
         print("go", flush=True)
-        print(fastq.quantize(source, target, preset, threads=1).resumed, flush=True)
+        print(fastq.quantize(source, target, preset, method="rtn", threads=1).resumed, flush=True)
         return
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -46,7 +46,7 @@ def test_types_that_are_named_stay(source: Path, tmp_path: Path) -> None:
 
 
 def test_divergences_are_kept(source: Path, tmp_path: Path) -> None:
-    """Of one divergence and a fifth of it, the file of the smaller one is larger, and nearer to the source on other text."""
+    """The file of the smaller divergence is larger, and nearer to the source on other text."""
     results = []
     for name, kld in (("far", 0.01), ("near", 0.002)):
         out = tmp_path / f"{name}.gguf"

@@ -284,7 +284,7 @@ def test_memory_stays_small(make: Make, tmp_path: Path, note: Callable[[str], No
             lines = open("/proc/self/status")
             return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
         before = peak()
-        fastq.quantize(sys.argv[1], sys.argv[2], "Q4_0", threads=2)
+        fastq.quantize(sys.argv[1], sys.argv[2], "Q4_0", method="rtn", threads=2)
         print(peak() - before)
     """
     command = [sys.executable, "-c", code, str(source), str(tmp_path / "out.gguf")]

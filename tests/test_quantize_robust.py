@@ -22,6 +22,9 @@ import fastq
 from conftest import Make
 from test_hostile import Worker, faults
 
+quantize = partial(fastq.quantize, method="rtn")
+"""What is tested here is the same for every method, and this one is quick."""
+
 WORKER = str(Path(__file__).with_name("quantize_worker.py"))
 PARTIAL = {".out.gguf.partial-draft", ".out.gguf.partial-journal"}
 
@@ -36,7 +39,7 @@ def source(make: Make) -> Path:
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The quantized file, made without interruption."""
     path = tmp_path_factory.mktemp("whole") / "out.gguf"
-    fastq.quantize(source, path, "Q4_K_M")
+    quantize(source, path, "Q4_K_M")
     return path.read_bytes()
 
 
@@ -47,7 +50,7 @@ def names(folder: Path) -> set[str]:
 def test_a_hundred_kills(source: Path, whole: bytes, tmp_path: Path, note: Callable[[str], None]) -> None:
     rng, out = random.Random(1), tmp_path / "out.gguf"
     begin = time.monotonic()
-    fastq.quantize(source, out, "Q4_K_M", threads=1)
+    quantize(source, out, "Q4_K_M", threads=1)
     longest = time.monotonic() - begin
     out.unlink()
     finished = resumable = 0
@@ -67,7 +70,7 @@ def test_a_hundred_kills(source: Path, whole: bytes, tmp_path: Path, note: Calla
         journal = tmp_path / ".out.gguf.partial-journal"
         resumable += journal.exists() and journal.read_bytes().count(b"\n") > 1
     assert resumable > 0, "no run was killed in the middle"
-    result = fastq.quantize(source, out, "Q4_K_M")
+    result = quantize(source, out, "Q4_K_M")
     note(f"100 kills: {finished} came too late, {resumable} left complete tensors, {result.resumed} in the end")
     assert out.read_bytes() == whole
     assert names(tmp_path) == {"out.gguf"}
@@ -88,22 +91,22 @@ def stop_at(share: float, how: Callable[[], None]) -> Callable[[str, int, int], 
 def test_interrupted_runs_go_on(source: Path, whole: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     with pytest.raises(KeyboardInterrupt):
-        fastq.quantize(source, out, progress=stop_at(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        quantize(source, out, progress=stop_at(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert names(tmp_path) == PARTIAL
 
     def fail() -> None:
         raise StopError
 
     with pytest.raises(StopError):
-        fastq.quantize(source, out, progress=stop_at(0.6, fail))
+        quantize(source, out, progress=stop_at(0.6, fail))
     stages: list[str] = []
-    result = fastq.quantize(source, out, progress=lambda stage, done, total: stages.append(stage))
+    result = quantize(source, out, progress=lambda stage, done, total: stages.append(stage))
     assert result.resumed > 0
     assert stages[0] == "resuming"
     assert out.read_bytes() == whole
     assert names(tmp_path) == {"out.gguf"}
     # Errors of tensors that were done before are known.
-    again = fastq.quantize(source, out)
+    again = quantize(source, out)
     assert (result.tensors, result.error) == (again.tensors, again.error)
 
 
@@ -113,14 +116,14 @@ def test_other_options_start_anew(source: Path, whole: bytes, tmp_path: Path) ->
 
     def begin(preset: str) -> None:
         with pytest.raises(KeyboardInterrupt):
-            fastq.quantize(copied, out, preset, progress=stop_at(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)))
+            quantize(copied, out, preset, progress=stop_at(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)))
 
     begin("Q5_K_M")
-    assert fastq.quantize(copied, out, "Q4_K_M").resumed == 0
+    assert quantize(copied, out, "Q4_K_M").resumed == 0
     assert out.read_bytes() == whole
     begin("Q4_K_M")
     os.utime(copied, ns=(1, 1))  # as if it were another file
-    assert fastq.quantize(copied, out, "Q4_K_M").resumed == 0
+    assert quantize(copied, out, "Q4_K_M").resumed == 0
     assert out.read_bytes() == whole
     assert names(tmp_path) == {"out.gguf", "source.gguf"}
 
@@ -152,18 +155,18 @@ def test_the_source_is_never_the_target(source: Path, tmp_path: Path) -> None:
     os.link(path, tmp_path / "hard.gguf")
     for target in ("model.gguf", "link.gguf", "hard.gguf"):
         with pytest.raises(ValueError, match="is being read; name another file"):
-            fastq.quantize(path, tmp_path / target, "Q4_0")
+            quantize(path, tmp_path / target, "Q4_0")
     assert path.read_bytes() == source.read_bytes()
     read_only = tmp_path / "read-only.gguf"
     read_only.write_bytes(b"keep")
     read_only.chmod(0o444)
     with pytest.raises(OSError, match="read-only"):
-        fastq.quantize(path, read_only, "Q4_0")
+        quantize(path, read_only, "Q4_0")
     assert read_only.read_bytes() == b"keep"
     with pytest.raises(FileNotFoundError):
-        fastq.quantize(path, tmp_path / "nowhere" / "out.gguf", "Q4_0")
+        quantize(path, tmp_path / "nowhere" / "out.gguf", "Q4_0")
     with pytest.raises(ValueError, match="expected a file to write, found a folder"):
-        fastq.quantize(path, tmp_path, "Q4_0")
+        quantize(path, tmp_path, "Q4_0")
     assert names(tmp_path) == {"model.gguf", "link.gguf", "hard.gguf", "read-only.gguf"}
 
 
