@@ -332,15 +332,18 @@ impl<'a> Job<'a> {
     }
 
     fn fault(&self, fault: Fault) -> Error {
-        let (name, ty) = (&self.tensor().info.name, self.tensor().ty);
         match fault {
             Fault::NotFinite { row, column, value } => self.not_finite(row, column, value),
-            Fault::Range { row } => {
-                let what = format!("tensor {name:?}: the weights of row {row} are too large for {ty}");
-                self.plan.source().tensor_error(&self.tensor().info, what)
-            }
-            Fault::Other(what) => Error::Argument(format!("tensor {name:?}: {what}")),
+            Fault::Range { row } => self.too_large(row),
+            Fault::Other(what) => Error::Argument(format!("tensor {:?}: {what}", self.tensor().info.name)),
         }
+    }
+
+    /// The error of a row that the type cannot hold.
+    pub(super) fn too_large(&self, row: u64) -> Error {
+        let (info, ty) = (&self.tensor().info, self.tensor().ty);
+        let what = format!("tensor {:?}: the weights of row {row} are too large for {ty}", info.name);
+        self.plan.source().tensor_error(info, what)
     }
 
     fn not_finite(&self, row: u64, column: usize, value: f32) -> Error {
@@ -449,12 +452,18 @@ impl RowEncoder for Search {
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), String> {
-        if format.scalar().is_none() {
+        if format.scalar().is_none() || may_be_too_large(cpu, values) {
             return Rtn.encode(cpu, format, values, importance, out);
         }
         fastq_kernels::quantize::search(cpu, format, values.len(), importance, values, out);
         Ok(())
     }
+}
+
+/// Whether weights exceed the largest f16, so that a scale may. A search would stop at the largest scale; rounding shows whether the
+/// type holds such weights.
+pub(super) fn may_be_too_large(cpu: Cpu, values: &[f32]) -> bool {
+    distortion(cpu, values, values).power > 65504.0 * 65504.0
 }
 
 /// The method [`Rtn`](super::Method::Rtn).

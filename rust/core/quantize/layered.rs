@@ -9,7 +9,7 @@ use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::Method;
 use super::calibration::{CHUNK, Calibration, Pieces};
-use super::encode::{Done, Encoder, Job, Rows, Search, buffer};
+use super::encode::{Done, Encoder, Job, Rows, Search, buffer, may_be_too_large};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
 use crate::calibrate::{Gram, Grams};
@@ -217,6 +217,7 @@ impl Layered {
                             (shared.slice(range.start * row_bytes..range.end * row_bytes), results.item(piece))
                         };
                         let w = &w[range.start * k..range.end * k];
+                        let candidate = if may_be_too_large(cpu, w) { Candidate::Rtn } else { *candidate };
                         match (candidate, factor) {
                             (Candidate::Feedback, Some(factor)) => {
                                 feedback(cpu, format, Feedback { k, factor }, w, out)
@@ -234,6 +235,9 @@ impl Layered {
                         result.1 = distortion(cpu, w, &q);
                         result.0 = loss(cpu, &test.sums, k, w, &q, &mut Vec::new());
                     })?;
+                    if let Some(piece) = found.iter().position(|(_, distortion)| !distortion.error.is_finite()) {
+                        return Err(job.too_large((first + piece * ROWS) as u64));
+                    }
                     for (loss, distortion) in found {
                         losses[c] += loss;
                         sums[c] = sums[c].and(distortion);
