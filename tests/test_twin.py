@@ -74,12 +74,11 @@ def compare(
 def test_f32_weights(name: str, make: Make, note: Callable[[str], None]) -> None:
     path = make(**SHAPES[name])
     twin = Twin(path)
-    short, long = compare(path, twin, 3, 3, largest, "f32"), compare(path, twin, 2, 80, largest, "f32")
-    note(f"twin, {name}, f32 cache: {short[-1]:.1e} on 3 tokens, {long[-1]:.1e} on 80 tokens")
+    short, (long,) = compare(path, twin, 3, 3, largest, "f32"), compare(path, twin, 1, 80, largest, "f32")
+    note(f"twin, {name}, f32 cache: {short[-1]:.1e} on 3 tokens, {long:.1e} on 80 tokens")
     assert short[-1] <= SHARP
-    assert long[0] <= SHARP
     # A delta net makes more of the rounding of f32 at some token; llama.cpp is as far from the twin there.
-    assert long[-1] <= 5e-5
+    assert long <= (5e-5 if SHAPES[name].get("architecture") == "qwen35" else SHARP)
 
 
 @pytest.mark.parametrize("name", SHAPES)
