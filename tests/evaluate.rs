@@ -1,5 +1,6 @@
 //! Calibration and evaluation on small models: against plain sums, over chunks, threads and splits.
 
+#[allow(dead_code, reason = "the other models are for other tests")]
 #[path = "model/tiny.rs"]
 mod tiny;
 
