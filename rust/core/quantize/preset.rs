@@ -292,7 +292,9 @@ mod tests {
     #[test]
     fn file_types_of_single_types() {
         let of = |name| Target::from_name(name, true).ok().and_then(Target::file_type);
-        assert_eq!([of("Q4_K"), of("Q4_K_S"), of("IQ2_S"), of("F16")], [Some(15), Some(15), Some(28), Some(1)]);
+        assert_eq!([of("Q4_K"), of("Q4_K_S"), of("F16")], [Some(15), Some(15), Some(1)]);
+        // The preset IQ2_S is mostly IQ2_XS, and nothing else without the mix.
+        assert_eq!([of("IQ2_S"), Target::Type(Format::IQ2_S).file_type()], [Some(20), Some(28)]);
         assert_eq!([of("MXFP4"), of("NVFP4"), of("IQ3_S")], [Some(38), Some(39), Some(26)]);
     }
 }
