@@ -48,7 +48,7 @@ def test_types_that_are_named_stay(source: Path, tmp_path: Path) -> None:
 def test_divergences_are_kept(source: Path, tmp_path: Path) -> None:
     """The file of the smaller divergence is larger, and nearer to the source on other text."""
     results = []
-    for name, kld in (("far", 0.01), ("near", 0.002)):
+    for name, kld in (("far", 0.02), ("near", 0.005)):
         out = tmp_path / f"{name}.gguf"
         result = fastq.quantize(source, out, target_kld=kld, calibration=[TEXT], method="search", threads=2)
         other = (Path(__file__).resolve().parents[1] / "LICENSE-MIT").read_text(encoding="utf-8")
