@@ -57,7 +57,7 @@ struct Seen {
 
 impl Observer for Seen {
     fn input(&mut self, input: &mut Input<'_>) -> Result<()> {
-        assert!(input.k > 0 && input.x.len() % input.k == 0);
+        assert!(input.k > 0 && input.x.len().is_multiple_of(input.k));
         for name in input.tensors {
             let (rows, k) = self.rows.entry(((*name).to_owned(), input.expert)).or_default();
             *rows += input.x.len() / input.k;

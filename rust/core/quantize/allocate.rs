@@ -6,14 +6,13 @@
 //! to take under a limit of bytes is a knapsack problem, solved by dynamic programming. The choice as a whole is measured once more.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use fastq_kernels::elementwise::divergence;
-use fastq_kernels::quantize::{ROWS, search};
+use fastq_kernels::quantize::search;
 use fastq_kernels::{Cpu, Format};
 
 use super::calibration::{CHUNK, Calibration, Pieces};
-use super::encode::buffer;
+use super::encode::{buffer, sample, searched};
 use super::layered::layer_of;
 use super::plan::Plan;
 use crate::calibrate::{self, calibrate};
@@ -22,7 +21,7 @@ use crate::imatrix::Imatrix;
 use crate::machine::Machine;
 use crate::memory::human;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
-use crate::pool::{Disjoint, Pool};
+use crate::pool::Pool;
 use crate::{Error, Interrupt, Progress, Result, Silent};
 
 /// What a file is made for.
@@ -286,7 +285,7 @@ impl Probe {
         for (index, tensor) in plan.tensors().iter().enumerate() {
             let floats = tensor.info.ty.block() == 1 && tensor.info.k().is_multiple_of(WORKING.info().block as u64);
             if plan.is_quantizable(index) && floats {
-                let data = encoded(plan, &tensor.info, WORKING, None, (&mut pool, cpu), interrupt)?;
+                let data = searched(plan.source(), &tensor.info, WORKING, None, (&mut pool, cpu), interrupt)?;
                 working.insert(tensor.info.name.clone(), data);
             }
         }
@@ -386,7 +385,8 @@ impl Probe {
             let importance = self.importance(info);
             let errors = sample_errors(plan, info, choice.formats, importance.as_deref(), self.cpu)?;
             let probe = choice.formats[PROBE];
-            let data = encoded(plan, info, probe, importance.as_deref(), (&mut self.pool, self.cpu), interrupt)?;
+            let data =
+                searched(plan.source(), info, probe, importance.as_deref(), (&mut self.pool, self.cpu), interrupt)?;
             let replaced = HashMap::from([(info.name.clone(), data)]);
             let measured = self.divergence(&replaced, layer_of(&info.name), interrupt)?;
             for (divergence, error) in choice.divergence.iter_mut().zip(&errors) {
@@ -410,7 +410,8 @@ impl Probe {
             let info = &plan.tensors()[choice.index].info;
             let importance = self.importance(info);
             let format = choice.formats[*at];
-            let data = encoded(plan, info, format, importance.as_deref(), (&mut self.pool, self.cpu), interrupt)?;
+            let data =
+                searched(plan.source(), info, format, importance.as_deref(), (&mut self.pool, self.cpu), interrupt)?;
             replaced.insert(info.name.clone(), data);
         }
         self.divergence(&replaced, None, interrupt)
@@ -466,18 +467,12 @@ fn sample_errors(
     importance: Option<&[f32]>,
     cpu: Cpu,
 ) -> Result<Vec<f64>> {
-    let (from, k) = layout(info)?;
-    let row_bytes = from.row_bytes(k).unwrap_or(0);
-    let rows = info.rows().min(SAMPLE);
-    let mut reader = plan.source().reader();
-    let (mut bytes, mut w) = (buffer(row_bytes, 0u8)?, buffer(rows as usize * k, 0.0)?);
-    for (i, w) in w.chunks_exact_mut(k).enumerate() {
-        reader.read(info, i as u64 * info.rows() / rows * row_bytes as u64, &mut bytes)?;
-        from.dequantize(&bytes, w);
-    }
+    let w = sample(plan.source(), info, SAMPLE)?;
+    let k = importance.map_or(info.k() as usize, <[f32]>::len);
+    let rows = w.len() / k;
     let mut errors = Vec::new();
     for format in formats {
-        let mut blocks = buffer(rows as usize * format.row_bytes(k).unwrap_or(0), 0u8)?;
+        let mut blocks = buffer(rows * format.row_bytes(k).unwrap_or(0), 0u8)?;
         search(cpu, *format, k, importance, &w, &mut blocks);
         let mut q = buffer(w.len(), 0.0)?;
         format.dequantize(&blocks, &mut q);
@@ -487,45 +482,6 @@ fn sample_errors(
         errors.push(w.iter().zip(&q).enumerate().map(error).sum());
     }
     Ok(errors)
-}
-
-fn layout(info: &TensorInfo) -> Result<(Format, usize)> {
-    let lost = || Error::Internal(format!("tensor {:?} cannot be read", info.name));
-    Ok((info.ty.kernel().ok_or_else(lost)?, usize::try_from(info.k()).map_err(|_| lost())?))
-}
-
-/// A tensor of the source in another format.
-fn encoded(
-    plan: &Plan<'_>,
-    info: &TensorInfo,
-    to: Format,
-    importance: Option<&[f32]>,
-    (pool, cpu): (&mut Pool, Cpu),
-    interrupt: &dyn Interrupt,
-) -> Result<Replacement> {
-    let (from, k) = layout(info)?;
-    let refused = || Error::Memory(format!("tensor {:?} does not fit the memory", info.name));
-    let rows = usize::try_from(info.rows()).map_err(|_| refused())?;
-    let (from_bytes, to_bytes) = (from.row_bytes(k).ok_or_else(refused)?, to.row_bytes(k).ok_or_else(refused)?);
-    let mut out = buffer(rows.checked_mul(to_bytes).ok_or_else(refused)?, 0u8)?;
-    let batch = ((1 << 22) / k).max(ROWS).next_multiple_of(ROWS).min(rows);
-    let mut source = buffer(batch * from_bytes, 0u8)?;
-    let mut reader = plan.source().reader();
-    for (index, out) in out.chunks_mut(batch * to_bytes).enumerate() {
-        let count = out.len() / to_bytes;
-        let source = &mut source[..count * from_bytes];
-        reader.read(info, (index * batch * from_bytes) as u64, source)?;
-        let (source, shared) = (&*source, Disjoint::new(out));
-        pool.run(count.div_ceil(ROWS), interrupt, |piece, _| {
-            let range = piece * ROWS..count.min((piece + 1) * ROWS);
-            // SAFETY: every piece has rows of its own.
-            let out = unsafe { shared.slice(range.start * to_bytes..range.end * to_bytes) };
-            let mut values = vec![0.0; range.len() * k];
-            from.dequantize(&source[range.start * from_bytes..range.end * from_bytes], &mut values);
-            search(cpu, to, k, importance, &values, out);
-        })?;
-    }
-    Ok(Replacement { ty: to.into(), data: Arc::from(out) })
 }
 
 #[cfg(test)]

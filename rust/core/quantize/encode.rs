@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use fastq_kernels::quantize::{ROWS, search};
 use fastq_kernels::{Cpu, Distortion, Format, distortion, first_not_finite};
 
 use super::plan::{Plan, PlannedTensor};
-use crate::gguf::{Draft, TensorInfo, TensorReader};
+use crate::gguf::{Draft, Gguf, TensorInfo, TensorReader};
+use crate::model::Replacement;
 use crate::pool::{Disjoint, Pool};
 use crate::{Error, Interrupt, Result};
 
@@ -208,58 +210,6 @@ impl<'a> Job<'a> {
         self.draft.completed(index)
     }
 
-    /// At most `count` rows `(rows, k)` of a tensor of the source, evenly spread.
-    ///
-    /// # Errors
-    /// As for [`read`](Job::read); [`Error::Internal`] when there is no such tensor.
-    pub fn sample(&mut self, name: &str, count: usize) -> Result<Vec<f32>> {
-        let lost = || Error::Internal(format!("there are no weights {name:?} to sample"));
-        let info = self.plan.source().tensor(name).ok_or_else(lost)?;
-        let format = info.ty.kernel().ok_or_else(lost)?;
-        let k = usize::try_from(info.k()).map_err(|_| lost())?;
-        let row_bytes = format.row_bytes(k).ok_or_else(lost)?;
-        let rows = info.rows().min(count as u64);
-        let (mut bytes, mut out) = (buffer(row_bytes, 0u8)?, buffer(rows as usize * k, 0.0)?);
-        for (i, out) in out.chunks_exact_mut(k).enumerate() {
-            let row = i as u64 * info.rows() / rows;
-            self.reader.read(info, row * row_bytes as u64, &mut bytes)?;
-            format.dequantize(&bytes, out);
-        }
-        Ok(out)
-    }
-
-    /// All rows of a tensor of the source in another format; `None` where its blocks do not fit the rows.
-    ///
-    /// # Errors
-    /// As for [`sample`](Job::sample).
-    pub fn encoded_rows(&mut self, info: &TensorInfo, to: Format) -> Result<Option<Vec<u8>>> {
-        let lost = || Error::Internal(format!("{:?} cannot be read", info.name));
-        let from = info.ty.kernel().ok_or_else(lost)?;
-        let (k, rows) =
-            (usize::try_from(info.k()).map_err(|_| lost())?, usize::try_from(info.rows()).map_err(|_| lost())?);
-        let Some(to_bytes) = to.row_bytes(k) else { return Ok(None) };
-        let from_bytes = from.row_bytes(k).ok_or_else(lost)?;
-        let mut out = buffer(bytes_of(rows, to_bytes)?, 0u8)?;
-        let batch = (BATCH_WEIGHTS / k).max(1).min(rows);
-        let mut source = buffer(bytes_of(batch, from_bytes)?, 0u8)?;
-        let cpu = self.cpu;
-        for (index, out) in out.chunks_mut(batch * to_bytes).enumerate() {
-            let count = out.len() / to_bytes;
-            let source = &mut source[..count * from_bytes];
-            self.reader.read(info, (index * batch * from_bytes) as u64, source)?;
-            let (source, shared) = (&*source, Disjoint::new(out));
-            self.pool.run(count, self.interrupt, |row, _| {
-                // SAFETY: every piece has a row of its own.
-                let out = unsafe { shared.slice(row * to_bytes..(row + 1) * to_bytes) };
-                let mut values = vec![0.0; k];
-                from.dequantize(&source[row * from_bytes..(row + 1) * from_bytes], &mut values);
-                // The formats that this is called with take any values.
-                let _ = to.quantize_row(cpu, &values, None, out);
-            })?;
-        }
-        Ok(Some(out))
-    }
-
     /// Writes rows of the result, from row `first` on.
     ///
     /// # Errors
@@ -326,9 +276,7 @@ impl<'a> Job<'a> {
     }
 
     fn row_bytes(&self, format: Format, k: usize) -> Result<usize> {
-        format.row_bytes(k).ok_or_else(|| {
-            Error::Internal(format!("tensor {:?}: rows of {k} in {}", self.tensor().info.name, format.name()))
-        })
+        bytes_of_row(&self.tensor().info, format, k)
     }
 
     fn fault(&self, fault: Fault) -> Error {
@@ -455,7 +403,7 @@ impl RowEncoder for Search {
         if format.scalar().is_none() || may_be_too_large(cpu, values) {
             return Rtn.encode(cpu, format, values, importance, out);
         }
-        fastq_kernels::quantize::search(cpu, format, values.len(), importance, values, out);
+        search(cpu, format, values.len(), importance, values, out);
         Ok(())
     }
 }
@@ -502,4 +450,70 @@ pub(super) fn buffer<T: Clone>(count: usize, value: T) -> Result<Vec<T>> {
         .map_err(|_| Error::Memory(format!("{bytes} bytes for a piece of a tensor are not to be had")))?;
     items.resize(count, value);
     Ok(items)
+}
+
+/// Type and length of the rows of a tensor that holds weights.
+fn layout(info: &TensorInfo) -> Result<(Format, usize)> {
+    let lost = || Error::Internal(format!("tensor {:?} cannot be read", info.name));
+    Ok((info.ty.kernel().ok_or_else(lost)?, usize::try_from(info.k()).map_err(|_| lost())?))
+}
+
+/// At most `count` rows `(rows, k)` of a tensor, evenly spread.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::ModelFile`] as the reader; [`Error::Memory`].
+pub(super) fn sample(source: &Gguf, info: &TensorInfo, count: u64) -> Result<Vec<f32>> {
+    let (format, k) = layout(info)?;
+    let row_bytes = bytes_of_row(info, format, k)?;
+    let rows = info.rows().min(count);
+    let mut reader = source.reader();
+    let (mut bytes, mut out) = (buffer(row_bytes, 0u8)?, buffer(rows as usize * k, 0.0)?);
+    for (i, out) in out.chunks_exact_mut(k).enumerate() {
+        reader.read(info, i as u64 * info.rows() / rows * row_bytes as u64, &mut bytes)?;
+        format.dequantize(&bytes, out);
+    }
+    Ok(out)
+}
+
+/// All of a tensor, as a [search](fastq_kernels::quantize::search) makes it in another format, which divides its rows and has a grid.
+///
+/// # Errors
+/// As for [`sample`]; [`Error::Cancelled`].
+pub(super) fn searched(
+    source: &Gguf,
+    info: &TensorInfo,
+    to: Format,
+    importance: Option<&[f32]>,
+    (pool, cpu): (&mut Pool, Cpu),
+    interrupt: &dyn Interrupt,
+) -> Result<Replacement> {
+    let (from, k) = layout(info)?;
+    let (from_bytes, to_bytes) = (bytes_of_row(info, from, k)?, bytes_of_row(info, to, k)?);
+    let refused = |_| Error::Memory(format!("tensor {:?} does not fit the memory", info.name));
+    let rows = usize::try_from(info.rows()).map_err(refused)?;
+    let mut out = buffer(bytes_of(rows, to_bytes)?, 0u8)?;
+    let batch = (BATCH_WEIGHTS / k).max(ROWS).next_multiple_of(ROWS).min(rows);
+    let mut bytes = buffer(bytes_of(batch, from_bytes)?, 0u8)?;
+    let mut reader = source.reader();
+    for (index, out) in out.chunks_mut(batch * to_bytes).enumerate() {
+        let count = out.len() / to_bytes;
+        let bytes = &mut bytes[..count * from_bytes];
+        reader.read(info, (index * batch * from_bytes) as u64, bytes)?;
+        let (bytes, shared) = (&*bytes, Disjoint::new(out));
+        pool.run(count.div_ceil(ROWS), interrupt, |piece, _| {
+            let range = piece * ROWS..count.min((piece + 1) * ROWS);
+            // SAFETY: every piece has rows of its own.
+            let out = unsafe { shared.slice(range.start * to_bytes..range.end * to_bytes) };
+            let mut values = vec![0.0; range.len() * k];
+            from.dequantize(&bytes[range.start * from_bytes..range.end * from_bytes], &mut values);
+            search(cpu, to, k, importance, &values, out);
+        })?;
+    }
+    Ok(Replacement { ty: to.into(), data: out.into() })
+}
+
+fn bytes_of_row(info: &TensorInfo, format: Format, k: usize) -> Result<usize> {
+    format
+        .row_bytes(k)
+        .ok_or_else(|| Error::Internal(format!("tensor {:?}: rows of {k} in {}", info.name, format.name())))
 }

@@ -9,7 +9,7 @@ use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::Method;
 use super::calibration::{CHUNK, Calibration, Pieces};
-use super::encode::{Done, Encoder, Job, Rows, Search, buffer, may_be_too_large};
+use super::encode::{Done, Encoder, Job, Rows, Search, buffer, may_be_too_large, searched};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
 use crate::calibrate::{Gram, Grams};
@@ -296,14 +296,15 @@ impl Encoder for Layered {
 fn bytes_of_layer(layer: usize, layers: usize, job: &mut Job<'_>) -> Result<HashMap<String, Replacement>> {
     let mut all = HashMap::new();
     let format = Format::Q8_0;
-    let plan = job.plan();
+    let (plan, cpu, interrupt) = (job.plan(), job.cpu(), job.interrupt());
     let of_layer = |tensor: &&PlannedTensor| {
         let floats = tensor.is_encoded() && tensor.info.ty.block() == 1 && tensor.info.shape.len() > 1;
-        floats && layer_of(&tensor.info.name).unwrap_or(layers) == layer
+        let divides = tensor.info.k().is_multiple_of(format.info().block as u64);
+        floats && divides && layer_of(&tensor.info.name).unwrap_or(layers) == layer
     };
     for tensor in plan.tensors().iter().filter(of_layer) {
-        let Some(data) = job.encoded_rows(&tensor.info, format)? else { continue };
-        all.insert(tensor.info.name.clone(), Replacement { ty: format.into(), data: data.into() });
+        let data = searched(plan.source(), &tensor.info, format, None, (job.pool(), cpu), interrupt)?;
+        all.insert(tensor.info.name.clone(), data);
     }
     Ok(all)
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use fastq_kernels::quantize::{loss, search};
 
-use super::encode::Job;
+use super::encode::{Job, sample};
 use super::layered::importance;
 use super::plan::PlannedTensor;
 use crate::Result;
@@ -18,7 +18,7 @@ use crate::gguf::TensorType;
 /// The powers that are tried.
 const POWERS: [f32; 5] = [0.0, 0.15, 0.3, 0.45, 0.6];
 /// Rows of each matrix that they are tried on.
-const SAMPLE: usize = 128;
+const SAMPLE: u64 = 128;
 /// Factors are within this and its inverse.
 const MOST: f32 = 16.0;
 /// What is gained at least, as a share of the loss, where something is scaled.
@@ -109,7 +109,8 @@ fn cost(job: &mut Job<'_>, tensors: &[String], train: &Gram, test: &Gram, scales
     let importance: Vec<f32> = importance(train).iter().zip(scales).map(|(value, s)| value / (s * s)).collect();
     let mut sum = 0.0;
     for name in tensors {
-        let w = job.sample(name, SAMPLE)?;
+        let Some(info) = job.plan().source().tensor(name) else { continue };
+        let w = sample(job.plan().source(), info, SAMPLE)?;
         let Some(format) =
             job.plan().tensors().iter().find(|tensor| tensor.info.name == *name).and_then(|t| t.ty.kernel())
         else {
