@@ -441,7 +441,7 @@ impl Probe {
             let picked = pick(choices, high);
             let measured = self.together(plan, choices, &picked, interrupt)?;
             let (sum, found) = (expected(&picked), measured <= aim);
-            if found || best.is_none() {
+            if found || best.as_ref().is_none_or(|(_, least)| *least > aim && measured < *least) {
                 best = Some((picked, measured));
             }
             if found && measured > 0.95 * aim || measured <= 0.0 {

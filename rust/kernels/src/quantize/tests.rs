@@ -60,12 +60,12 @@ fn parts_come_back_from_blocks() {
         let scalar = format.scalar().expect("scalar");
         let Grid { block, sub, levels, scales, minima, precision } = scalar.grid;
         for _ in 0..50 {
-            let mut parts = Parts::default();
-            parts.d = match precision {
+            let d = match precision {
                 Precision::Half => (rng.below(1000) as f32 - 500.0) / 1024.0,
                 Precision::Exponent => 1.0 / (1 << rng.below(20)) as f32,
             };
-            parts.dmin = (rng.below(1000) as f32 - 500.0) / 1024.0;
+            let dmin = (rng.below(1000) as f32 - 500.0) / 1024.0;
+            let mut parts = Parts { d, dmin, ..Parts::default() };
             for j in 0..block / sub {
                 parts.scales[j] = scales.map_or(1, |(low, high)| low + rng.below((high - low + 1) as usize) as i32);
                 parts.minima[j] = match minima {
