@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn edges() {
         assert_eq!(one(&[0.0; 4], SIGNED), (1.0, -128, vec![-128; 4]));
-        let (_, zero, q) = one(&[5.0, 10.0], SIGNED);
-        assert_eq!((zero, q), (-128, vec![0, 127]));
+        let (_, zero, q) = one(&[4.0, 10.0], SIGNED);
+        assert_eq!((zero, q), (-128, vec![-26, 127]));
         let half = Grid { half_scales: true, symmetric: true, ..SIGNED };
         assert_eq!(one(&[1e-12, -1e-12], half).2, [0, 0]);
         let mut rest = ([0.0], [0], [0u8; 2]);
