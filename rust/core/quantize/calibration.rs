@@ -20,7 +20,7 @@ pub struct Calibration {
     pub label: String,
     /// The text: of the kind that the model will meet, and not what it is measured with.
     pub text: String,
-    /// The most pieces of [`CHUNK`] tokens that are used.
+    /// The most pieces of 512 tokens that are used.
     pub chunks: usize,
 }
 

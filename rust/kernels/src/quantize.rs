@@ -1,6 +1,6 @@
 //! Better integers on the grids of scalar formats: search for scales, and compensation of errors along the row.
 //!
-//! Sixteen rows are quantized at once; a lane is a row ([`Lanes`]). All sums run in column order within a lane, without fused
+//! Sixteen rows are quantized at once; a lane is a row (`lanes.rs`). All sums run in column order within a lane, without fused
 //! multiplication and addition, so the bytes are the same on every level and for any split of the rows over threads.
 
 mod cholesky;

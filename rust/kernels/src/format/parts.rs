@@ -2,7 +2,7 @@
 //!
 //! A weight of these formats is `d * scale * value - dmin * min`, where `value` comes from a list that all blocks share, and `scale` and
 //! `min` are small integers of its sub-block (1 where the format has none). [`Grid`] says which values and integers there are,
-//! [`ScalarGrid::assemble`] packs what was chosen.
+//! `ScalarGrid::assemble` packs what was chosen.
 
 use super::BlockFormat;
 
@@ -105,7 +105,7 @@ pub(crate) trait ScalarGrid: BlockFormat {
     fn assemble(parts: &Parts, block: &mut [u8]);
 }
 
-/// A [`ScalarGrid`] as a value.
+/// What a `ScalarGrid` is, as a value.
 #[derive(Clone, Copy, Debug)]
 pub struct ScalarFormat {
     /// The grid.
