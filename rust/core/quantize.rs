@@ -4,7 +4,8 @@
 //! ```no_run
 //! # use fastq_core::{Never, Silent, gguf::{Gguf, OpenOptions}, quantize::{self, Options, Target}};
 //! let source = Gguf::open("model-f16.gguf".as_ref(), &OpenOptions::default())?;
-//! let plan = quantize::plan(&source, &Options { target: Target::from_name("Q4_K_M", false)?, ..Options::default() })?;
+//! let options = Options { target: Target::from_name("Q4_K_M", false)?, ..Options::default() };
+//! let plan = quantize::plan(&source, &options)?;
 //! println!("{} bytes", plan.file_bytes()?);
 //! let report = quantize::run(&plan, "model-q4.gguf".as_ref(), &Never, &Silent)?;
 //! println!("{:.2} bits per weight", report.bits_per_weight);
