@@ -82,6 +82,8 @@ class StopError(Exception):
 
 def stop_at(share: float, how: Callable[[], None]) -> Callable[[str, int, int], None]:
     def progress(stage: str, done: int, total: int) -> None:
+        # Longer than reports are apart at least, so that none is left out however quick the machine is.
+        time.sleep(0.06)
         if stage == "quantizing" and done >= share * total:
             how()
 
@@ -108,6 +110,17 @@ def test_interrupted_runs_go_on(source: Path, whole: bytes, tmp_path: Path) -> N
     # Errors of tensors that were done before are known.
     again = quantize(source, out)
     assert (result.tensors, result.error) == (again.tensors, again.error)
+
+
+def test_what_the_last_report_raises_is_raised(source: Path, whole: bytes, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        quantize(source, tmp_path / "out.gguf", progress=stop_at(1.0, fail))
+    assert names(tmp_path) == {"out.gguf"} or names(tmp_path) == PARTIAL
+    quantize(source, tmp_path / "out.gguf")
+    assert (tmp_path / "out.gguf").read_bytes() == whole
 
 
 def test_other_options_start_anew(source: Path, whole: bytes, tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ where
         (result, progress.state.into_inner().raised)
     });
     match (result, raised) {
-        (Err(Error::Cancelled), Some(raised)) => Err(raised),
+        // Also what the last report raised, when nothing was left to stop: an exception does not vanish.
+        (Ok(_) | Err(Error::Cancelled), Some(raised)) => Err(raised),
         (result, _) => result.map_err(|error| interrupt.error(py, error)),
     }
 }
