@@ -1,28 +1,29 @@
 //! Generation: prompts in, pieces of text out.
 //!
-//! A [`Generation`] owns the sequences of its prompts. Each [`step`](Generation::step) either computes the prompts that are
-//! let in (all of them in one forward call, if the KV cache has room) or one more token of every prompt that is under way.
-//! When the cache is too small for all prompts at once they run in waves; by the numeric contract (DESIGN §3) and because a
+//! A [`Generation`] is what one caller asked for. Its prompts go to the queue of the model, where those of all callers are computed
+//! together ([`scheduler`](crate::scheduler)). When the KV cache is too small for all of them they run in waves. By the numeric contract and because a
 //! draw depends only on (seed, position), the texts are the same as if each had run alone.
 
 mod chat;
+mod overflow;
 mod request;
+pub mod speculate;
 pub mod stop;
 
-use std::time::Instant;
+use std::sync::Arc;
 
 pub use chat::chat_tokens;
+pub use overflow::Overflow;
 pub use request::Kept;
-use request::{Request, State};
+pub(crate) use request::{Request, State, common};
+pub use speculate::Speculation;
 
 use crate::sampler::SamplerOptions;
-use crate::{BatchItem, Error, Interrupt, Logits, Model, Result};
+use crate::scheduler::Ticket;
+use crate::{Interrupt, Model, Result};
 
 /// Tokens that `generate` and `fastq run` answer with at most, unless told otherwise.
 pub const DEFAULT_MAX_TOKENS: usize = 256;
-
-/// Prompts under way at once; more wait. Bounds the memory for logits, of which each has a row.
-const MAX_BATCH: usize = 64;
 
 /// What to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,12 @@ pub struct GenerationOptions {
     pub special: bool,
     /// How tokens are chosen.
     pub sampler: SamplerOptions,
+    /// What happens when prompt and answer exceed the context.
+    pub overflow: Overflow,
+    /// Guess tokens ahead; the answer is the same.
+    pub speculate: Option<Speculation>,
+    /// Go on from the beginning of an earlier text, where a prompt begins alike, and keep this one for others; the answer is the same.
+    pub reuse: bool,
 }
 
 impl Default for GenerationOptions {
@@ -68,6 +75,9 @@ impl Default for GenerationOptions {
             ignore_eos: false,
             special: false,
             sampler: SamplerOptions::default(),
+            overflow: Overflow::Error,
+            speculate: None,
+            reuse: true,
         }
     }
 }
@@ -113,10 +123,10 @@ pub struct Piece {
     pub finish: Option<FinishReason>,
 }
 
-/// Where the time went. In a batch the seconds are those of the steps that the prompt took part in.
+/// Where the time went. The seconds are those of the steps that the prompt took part in, with whatever else was computed in them.
 #[derive(Clone, Copy, Default, Debug, PartialEq)]
 pub struct Timings {
-    /// Prompt tokens that were computed; those found in a kept sequence are not.
+    /// Prompt tokens that were computed; those that were computed before are not.
     pub prefill_tokens: usize,
     /// Seconds until the first token was chosen.
     pub prefill_seconds: f64,
@@ -137,29 +147,33 @@ pub struct Completion {
     pub finish_reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens of the prompt that a kept sequence already held.
+    /// Tokens of the prompt that were already computed: for this conversation, or for another text that begins alike.
     pub cached_tokens: usize,
+    /// Tokens of prompt and answer that were dropped because the context was full.
+    pub dropped_tokens: usize,
     /// Where the time went.
     pub timings: Timings,
+    /// Tokens that were guessed ahead.
+    pub drafted: usize,
+    /// How many of them came true.
+    pub accepted: usize,
 }
 
-/// Several prompts under way, as one batch.
+/// What one caller asked for: several prompts under way. Dropping it cancels them.
 pub struct Generation {
     model: Model,
-    requests: Vec<Request>,
-    /// Pieces of answers that were finished before any step.
-    ready: Vec<Piece>,
-    /// Cleared when the KV cache had no room for another prompt, set when one of those under way ends.
-    admit: bool,
+    tickets: Vec<Arc<Ticket>>,
+    /// How many of them have not given their last piece.
+    open: usize,
 }
 
 impl Generation {
     /// Prepares prompts that share options; computes nothing yet.
     ///
     /// # Errors
-    /// [`Error::Argument`] for options out of range, an empty stop string, a token outside the vocabulary or an empty prompt
-    /// of a model without a beginning token; [`Error::ContextOverflow`] when a prompt is longer than the context;
-    /// [`Error::Tokenizer`], [`Error::Cancelled`].
+    /// [`Error::Argument`](crate::Error::Argument) for options out of range, an empty stop string, a token outside the vocabulary or an empty
+    /// prompt of a model without a beginning token; [`Error::ContextOverflow`](crate::Error::ContextOverflow) when a prompt is longer than the
+    /// context; [`Error::Tokenizer`](crate::Error::Tokenizer), [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn new(
         model: &Model,
         prompts: Vec<Prompt>,
@@ -180,7 +194,7 @@ impl Generation {
     ) -> Result<Generation> {
         let requests =
             prompts.into_iter().map(|(prompt, options)| Request::new(model, prompt, options, None, interrupt));
-        Generation::start(model, requests.collect::<Result<_>>()?)
+        Ok(Generation::start(model, requests.collect::<Result<_>>()?))
     }
 
     /// Prepares one prompt that may begin like the text of a kept sequence: the part in common is not computed again. After
@@ -197,162 +211,81 @@ impl Generation {
     ) -> Result<Generation> {
         let kept = kept.unwrap_or_else(|| Kept::new(model));
         let request = Request::new(model, prompt, options, Some(kept), interrupt)?;
-        Generation::start(model, vec![request])
+        Ok(Generation::start(model, vec![request]))
     }
 
-    fn start(model: &Model, mut requests: Vec<Request>) -> Result<Generation> {
-        let at_once = requests.iter_mut().enumerate().filter_map(|(index, request)| request.finish_at_once(index));
-        let ready = at_once.collect();
-        Ok(Generation { model: model.clone(), requests, ready, admit: true })
+    fn start(model: &Model, requests: Vec<Request>) -> Generation {
+        let tickets: Vec<Arc<Ticket>> =
+            requests.into_iter().enumerate().map(|(index, request)| Ticket::new(index, request)).collect();
+        let mut waiting = Vec::with_capacity(tickets.len());
+        for ticket in &tickets {
+            match ticket.request().finish_at_once(ticket.index) {
+                Some(piece) => ticket.give(piece),
+                None => waiting.push(Arc::clone(ticket)),
+            }
+        }
+        model.scheduler().submit(waiting);
+        Generation { model: model.clone(), open: tickets.len(), tickets }
     }
 
-    /// Computes the prompts that are let in, or one more token of all that are under way. One piece for each prompt that took
-    /// part; empty when all are finished.
+    /// Waits for the next pieces, computing them, and those of other callers, if nobody else does. Empty when all prompts are finished.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when `interrupt` stops it: nothing was lost, and further steps go on from there.
-    /// [`Error::Memory`] when the KV cache cannot hold even one prompt; [`Error::NotFinite`] when the model gives numbers
-    /// that are none, which also cancels all prompts.
+    /// [`Error::Cancelled`](crate::Error::Cancelled) when `interrupt` stops it: nothing was lost, and further steps go on from there.
+    /// [`Error::Memory`](crate::Error::Memory) when the KV cache cannot hold even one prompt; [`Error::NotFinite`](crate::Error::NotFinite) when the
+    /// model gives numbers that are none. What is wrong with one prompt cancels all.
     pub fn step(&mut self, interrupt: &dyn Interrupt) -> Result<Vec<Piece>> {
-        if !self.ready.is_empty() {
-            return Ok(std::mem::take(&mut self.ready));
-        }
-        let start = Instant::now();
-        let prefill = self.prefill(interrupt)?;
-        if !prefill {
-            self.decode(interrupt)?;
-        }
-        let pieces = self.sample(start, prefill).inspect_err(|_| self.cancel())?;
-        self.admit |= pieces.iter().any(|piece| piece.finish.is_some());
-        Ok(pieces)
-    }
-
-    /// Lets waiting prompts in and computes them; whether there were any.
-    fn prefill(&mut self, interrupt: &dyn Interrupt) -> Result<bool> {
-        let others = self.with(State::Running).count();
-        let waiting: Vec<usize> = self.with(State::Waiting).take(MAX_BATCH.saturating_sub(others)).collect();
-        if waiting.is_empty() || !self.admit {
-            return Ok(false);
-        }
-        let mut count = waiting.len();
         loop {
-            let result = self.forward(&waiting[..count], interrupt);
-            match result {
-                Ok(()) => return Ok(true),
-                // The cache is full: half as many, and none while others still run that will free their pages.
-                Err(Error::Memory(_)) if count > 1 || others > 0 => {
-                    self.admit = false;
-                    count /= 2;
-                    waiting[count..].iter().for_each(|&index| self.requests[index].release());
-                    if count == 0 {
-                        return Ok(false);
+            if self.open == 0 {
+                return Ok(Vec::new());
+            }
+            let mut pieces = Vec::new();
+            for ticket in &self.tickets {
+                match ticket.take() {
+                    Ok(more) => pieces.extend(more),
+                    Err(error) => {
+                        self.cancel();
+                        return Err(error);
                     }
                 }
-                Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Computes the last token of all that are under way.
-    fn decode(&mut self, interrupt: &dyn Interrupt) -> Result<()> {
-        loop {
-            let running: Vec<usize> = self.with(State::Running).collect();
-            match self.forward(&running, interrupt) {
-                // The cache is full: the last one gives its pages to the others and is computed again later.
-                Err(Error::Memory(_)) if running.len() > 1 => {
-                    self.admit = false;
-                    running.last().into_iter().for_each(|&index| self.requests[index].release());
-                }
-                result => return result,
+            if !pieces.is_empty() {
+                self.open -= pieces.iter().filter(|piece| piece.finish.is_some()).count();
+                return Ok(pieces);
             }
+            self.model.scheduler().wait(&self.model, &self.tickets, interrupt)?;
         }
-    }
-
-    /// Indices of the requests in a state.
-    fn with(&self, state: State) -> impl Iterator<Item = usize> {
-        self.requests.iter().enumerate().filter(move |(_, request)| request.state == state).map(|(index, _)| index)
-    }
-
-    /// Computes what the sequences of `indices` (ascending) lack, and the logits after it.
-    fn forward(&mut self, indices: &[usize], interrupt: &dyn Interrupt) -> Result<()> {
-        if interrupt.stop() {
-            return Err(Error::Cancelled);
-        }
-        let model = &self.model;
-        for &index in indices {
-            self.requests[index].compute_history(model, interrupt)?;
-        }
-        let mut batch = Vec::with_capacity(indices.len());
-        let chosen = self.requests.iter_mut().enumerate().filter(|(index, _)| indices.binary_search(index).is_ok());
-        for (_, request) in chosen {
-            let sequence = request.sequence.get_or_insert_with(|| model.new_sequence());
-            let tokens = &request.tokens[sequence.len()..];
-            batch.push(BatchItem { sequence, tokens, logits: Logits::Last, out: &mut request.logits });
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let computed: Vec<usize> = batch.iter().map(|item| item.tokens.len()).collect();
-        model.forward(&mut batch, interrupt)?;
-        for (&index, computed) in indices.iter().zip(computed) {
-            let request = &mut self.requests[index];
-            if request.state == State::Waiting {
-                request.timings.prefill_tokens += computed;
-            }
-            request.state = State::Computed;
-        }
-        Ok(())
-    }
-
-    /// Chooses a token for every request that has new logits.
-    fn sample(&mut self, start: Instant, prefill: bool) -> Result<Vec<Piece>> {
-        let indices: Vec<usize> = self.with(State::Computed).collect();
-        let mut chosen = Vec::with_capacity(indices.len());
-        for &index in &indices {
-            let request = &mut self.requests[index];
-            let position = request.tokens.len();
-            chosen.push(request.sampler.sample(&mut request.logits, position)?);
-        }
-        let model = &self.model;
-        let pieces =
-            indices.iter().zip(chosen).map(|(&index, token)| self.requests[index].advance(model, index, token));
-        let pieces: Vec<Piece> = pieces.collect::<Result<_>>()?;
-        let seconds = start.elapsed().as_secs_f64();
-        for index in indices {
-            let timings = &mut self.requests[index].timings;
-            if prefill {
-                timings.prefill_seconds += seconds;
-            } else {
-                timings.decode_seconds += seconds;
-                timings.decode_tokens += 1;
-            }
-        }
-        Ok(pieces)
     }
 
     /// Whether all prompts are finished and all pieces were given out.
     pub fn finished(&self) -> bool {
-        self.ready.is_empty() && self.requests.iter().all(|request| matches!(request.state, State::Finished(_)))
+        self.open == 0
     }
 
     /// Ends all prompts that are not finished, with what they have.
     pub fn cancel(&mut self) {
-        for request in &mut self.requests {
-            if !matches!(request.state, State::Finished(_)) {
+        self.model.scheduler().leave(&self.tickets);
+        for ticket in &self.tickets {
+            let mut request = ticket.request();
+            if !request.finished() {
                 request.finish(FinishReason::Cancelled);
+                if !request.kept {
+                    request.sequence = None;
+                }
             }
         }
+        self.open = 0;
     }
 
     /// The answers so far in input order; `None` for those that are not finished.
     pub fn completions(&self) -> Vec<Option<Completion>> {
-        self.requests.iter().map(Request::completion).collect()
+        self.tickets.iter().map(|ticket| ticket.request().completion()).collect()
     }
 
     /// The answers in input order; what is not finished is cancelled.
     pub fn into_completions(mut self) -> Vec<Completion> {
         self.cancel();
-        self.requests.iter().filter_map(Request::completion).collect()
+        self.tickets.iter().filter_map(|ticket| ticket.request().completion()).collect()
     }
 
     /// Steps until all are finished.
@@ -368,6 +301,15 @@ impl Generation {
 
     /// The sequence of a finished [`resume`](Generation::resume), for the next one.
     pub fn take_kept(&mut self) -> Option<Kept> {
-        self.requests.first_mut().and_then(Request::take_kept)
+        self.tickets.first().and_then(|ticket| ticket.request().take_kept())
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // Without waiting for a step that is under way: who drops it may hold what the leader waits for.
+        if self.open > 0 {
+            self.model.scheduler().leave(&self.tickets);
+        }
     }
 }

@@ -17,6 +17,7 @@ pub mod pool;
 pub mod progress;
 pub mod quantize;
 pub mod sampler;
+pub(crate) mod scheduler;
 pub mod template;
 pub mod tokenizer;
 

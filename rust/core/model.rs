@@ -39,6 +39,7 @@ use crate::kv_cache::{GroupLayout, KvCache, LayerKv, state_bytes_per_sequence};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::{Pool, check_threads};
+use crate::scheduler::Scheduler;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
@@ -142,6 +143,7 @@ struct Inner {
     /// Where the threads run; anywhere when it is empty.
     processors: BTreeSet<usize>,
     turns: Turns,
+    scheduler: Scheduler,
     /// Locked by whoever has the turn.
     engine: Mutex<Engine>,
 }
@@ -293,6 +295,7 @@ impl Model {
                 chunk: buffers.chunk,
                 processors,
                 turns: Turns::default(),
+                scheduler: Scheduler::new(),
                 engine: Mutex::new(Engine { pool, buffers }),
             }),
         })
@@ -370,6 +373,30 @@ impl Model {
     /// [`Error::ModelFile`] when it was changed, replaced or truncated.
     pub fn check_unchanged(&self) -> Result<()> {
         self.inner.file.check_unchanged()
+    }
+
+    /// Whether it is the same loaded model, not only the same file.
+    pub fn same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Tokens of a prompt that are computed at once.
+    pub fn chunk(&self) -> usize {
+        self.inner.chunk
+    }
+
+    /// Whether sequences can go back to any earlier length: no layer has a sliding window or a recurrent state.
+    pub fn remembers(&self) -> bool {
+        self.inner.spec.state_len == 0 && self.inner.spec.groups.iter().all(Option::is_none)
+    }
+
+    /// Number of prompts of all callers that are under way or wait.
+    pub fn requests(&self) -> usize {
+        self.inner.scheduler.len()
+    }
+
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        &self.inner.scheduler
     }
 
     /// An empty sequence.

@@ -235,6 +235,12 @@ impl Tokenizer {
         Detokenizer::new(self, special, false)
     }
 
+    /// Whether every id is the same token in both.
+    pub fn same_vocabulary(&self, other: &Tokenizer) -> bool {
+        self.vocab_size() == other.vocab_size()
+            && (0..self.vocab_size() as u32).all(|id| self.token_text(id) == other.token_text(id))
+    }
+
     /// Number of tokens; ids are below it.
     pub fn vocab_size(&self) -> usize {
         self.vocabulary.len()

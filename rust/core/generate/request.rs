@@ -1,12 +1,14 @@
 //! One prompt and its answer.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
+use super::overflow::{Overflow, drop_middle, shifted};
+use super::speculate::Drafter;
 use super::stop::StopMatcher;
 use super::{Completion, FinishReason, GenerationOptions, Piece, Prompt, Timings};
 use crate::sampler::Sampler;
 use crate::tokenizer::{Detokenizer, Tokenizer};
-use crate::{BatchItem, Error, Interrupt, Logits, Model, Result, Sequence};
+use crate::{Error, Interrupt, Model, Result, Sequence};
 
 /// The tokenizer of a model, for a detokenizer that outlives the borrow of it.
 struct TokenizerOf(Model);
@@ -21,13 +23,11 @@ impl Deref for TokenizerOf {
 
 /// Where a request stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    /// Its sequence lacks the prompt, or, after it had to give up its pages, prompt and answer.
+pub(crate) enum State {
+    /// Its sequence lacks more than the last token: the prompt, or, after it had to give up its pages, prompt and answer.
     Waiting,
     /// Its sequence lacks the last token.
     Running,
-    /// Its sequence lacks nothing, and its logits wait to be sampled.
-    Computed,
     /// It is over.
     Finished(FinishReason),
 }
@@ -41,8 +41,18 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// An empty sequence.
     pub(super) fn new(model: &Model) -> Kept {
         Kept { sequence: model.new_sequence(), tokens: Vec::new() }
+    }
+
+    /// A sequence and the tokens that were computed for it.
+    ///
+    /// # Panics
+    /// When there are fewer tokens than positions.
+    pub(crate) fn from_parts(sequence: Sequence, tokens: Vec<u32>) -> Kept {
+        assert!(tokens.len() >= sequence.len(), "{} tokens for {} positions", tokens.len(), sequence.len());
+        Kept { sequence, tokens }
     }
 
     /// The tokens whose keys and values are kept.
@@ -50,11 +60,20 @@ impl Kept {
         &self.tokens[..self.sequence.len()]
     }
 
+    /// Their keys and values.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// A second one with the same content; memory is shared until one of them goes on.
+    pub fn fork(&self) -> Kept {
+        Kept { sequence: self.sequence.fork(), tokens: self.tokens.clone() }
+    }
+
     /// Cuts the sequence to what it has in common with `prompt`. The last token of the prompt stays out: computing it gives
     /// the logits.
-    fn cut(mut self, model: &Model, prompt: &[u32]) -> Sequence {
-        let limit = prompt.len().saturating_sub(1);
-        let common = self.tokens().iter().zip(&prompt[..limit]).take_while(|(a, b)| a == b).count();
+    pub(crate) fn cut(mut self, model: &Model, prompt: &[u32]) -> Sequence {
+        let common = common(self.tokens(), prompt);
         // Layers with a state may have to go back further. Those with a sliding window may no longer have what lies before `common`; then
         // all is computed again.
         match self.sequence.truncate(common) {
@@ -64,27 +83,49 @@ impl Kept {
     }
 }
 
+/// How many first tokens of `prompt` an older sequence can give it: never the last one, whose logits are wanted.
+pub(crate) fn common(tokens: &[u32], prompt: &[u32]) -> usize {
+    let limit = prompt.len().saturating_sub(1);
+    tokens.iter().zip(&prompt[..limit]).take_while(|(a, b)| a == b).count()
+}
+
 /// One prompt and its answer.
-pub(super) struct Request {
-    pub(super) state: State,
-    /// Prompt and answer so far.
-    pub(super) tokens: Vec<u32>,
+pub(crate) struct Request {
+    pub(crate) state: State,
+    /// What the sequence holds when all is computed: prompt and answer so far, without what an overflow dropped.
+    pub(crate) tokens: Vec<u32>,
+    /// The answer so far.
+    answer: Vec<u32>,
     prompt_tokens: usize,
     cached_tokens: usize,
-    /// The most tokens that prompt and answer may have.
-    limit: usize,
-    pub(super) sequence: Option<Sequence>,
-    keep: bool,
-    pub(super) logits: Vec<f32>,
-    pub(super) sampler: Sampler,
+    dropped_tokens: usize,
+    /// How many tokens at the beginning an overflow leaves alone.
+    head: usize,
+    overflow: Overflow,
+    /// The most tokens of the answer, and of all that is in the sequence.
+    max_tokens: usize,
+    context: usize,
+    pub(crate) sequence: Option<Sequence>,
+    /// The sequence belongs to a conversation of the caller, who takes it back.
+    pub(crate) kept: bool,
+    /// Whether the beginning may come from the answers to others, and go to them.
+    pub(crate) reuse: bool,
+    /// Length of the prompt up to the end of its last message: what the next prompt of a conversation is likely to begin with.
+    pub(crate) history: usize,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) sampler: Sampler,
+    pub(crate) drafter: Option<Drafter>,
+    /// Tokens that were guessed ahead, and how many of them came true.
+    pub(crate) drafted: usize,
+    pub(crate) accepted: usize,
     detokenizer: Detokenizer<TokenizerOf>,
     stop: StopMatcher,
     text: String,
-    pub(super) timings: Timings,
+    pub(crate) timings: Timings,
 }
 
 impl Request {
-    pub(super) fn new(
+    pub(crate) fn new(
         model: &Model,
         prompt: Prompt,
         options: &GenerationOptions,
@@ -109,11 +150,20 @@ impl Request {
             )));
         }
         let context = model.info().context;
-        if tokens.len() > context {
-            return Err(Error::ContextOverflow(format!(
-                "the prompt has {} tokens, but the context has room for {context}; shorten the prompt or load the model with a larger context",
-                tokens.len()
-            )));
+        let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
+        let ends = |token: &u32| tokenizer.is_end_of_generation(*token);
+        let head = tokens.iter().position(ends).map_or(1, |end| end + 1);
+        let prompt_tokens = tokens.len();
+        if tokens.len() > context || (tokens.len() == context && options.overflow != Overflow::Error) {
+            match options.overflow {
+                Overflow::Error => {
+                    return Err(Error::ContextOverflow(format!(
+                        "the prompt has {prompt_tokens} tokens, but the context has room for {context}; shorten the prompt, load the model with a larger context, or choose another overflow"
+                    )));
+                }
+                Overflow::Shift => tokens = shifted(&tokens, head, context),
+                Overflow::TruncateMiddle => tokens = drop_middle(&tokens, context, max_tokens),
+            }
         }
         let mut sampler_options = options.sampler.clone();
         if options.ignore_eos {
@@ -124,17 +174,35 @@ impl Request {
         tokens.iter().for_each(|&token| sampler.accept(token));
         // The answer continues the prompt: its first token is not at the start of a text, where SPM drops a space.
         let detokenizer = Detokenizer::new(TokenizerOf(model.clone()), options.special, false);
+        let is_kept = kept.is_some();
         let sequence = kept.map(|kept| kept.cut(model, &tokens));
+        // The last token gives the logits: a prompt that comes again needs a state before it.
+        let last = tokens.len() - 1;
+        let history = tokens[..last].iter().rposition(ends).map_or(last, |at| at + 1);
+        let drafter = match &options.speculate {
+            Some(speculation) => Some(Drafter::new(speculation, model, &sampler_options)?),
+            None => None,
+        };
         Ok(Request {
             state: State::Waiting,
-            prompt_tokens: tokens.len(),
+            answer: Vec::new(),
+            prompt_tokens,
             cached_tokens: sequence.as_ref().map_or(0, Sequence::len),
-            limit: options.max_tokens.map_or(context, |max| context.min(tokens.len().saturating_add(max))),
-            keep: sequence.is_some(),
+            dropped_tokens: prompt_tokens - tokens.len(),
+            head,
+            overflow: options.overflow,
+            max_tokens,
+            context,
+            kept: is_kept,
+            reuse: options.reuse,
+            history,
             tokens,
             sequence,
             logits: Vec::new(),
             sampler,
+            drafter,
+            drafted: 0,
+            accepted: 0,
             detokenizer,
             stop: StopMatcher::new(&options.stop)?,
             text: String::new(),
@@ -142,31 +210,44 @@ impl Request {
         })
     }
 
-    /// Computes a kept prompt up to the end of its last message, and a snapshot there: what a template puts behind it to begin the answer
-    /// is often another thing in the next prompt, and a recurrent state cannot go back without one. Other models compute all at once.
-    pub(super) fn compute_history(&mut self, model: &Model, interrupt: &dyn Interrupt) -> Result<()> {
-        let Some(sequence) = self.sequence.as_mut().filter(|_| self.keep && model.spec().state_len > 0) else {
-            return Ok(());
-        };
-        let prompt = &self.tokens[..self.prompt_tokens];
-        let ends = |token: &u32| model.tokenizer().is_end_of_generation(*token);
-        // The last token gives the logits: a prompt that comes again needs a state before it.
-        let history = prompt[..prompt.len() - 1].iter().rposition(ends).map_or(prompt.len() - 1, |last| last + 1);
-        if sequence.len() >= history {
-            return Ok(());
+    /// Number of tokens before the next one of the answer, dropped ones counted: what a draw depends on.
+    pub(crate) fn position(&self) -> usize {
+        self.prompt_tokens + self.answer.len()
+    }
+
+    /// How many tokens may still come in one step.
+    pub(crate) fn room(&self) -> usize {
+        (self.max_tokens - self.answer.len()).min(self.context - self.tokens.len())
+    }
+
+    /// What the sequence lacks of the first `end` tokens.
+    pub(crate) fn missing_until(&self, end: usize) -> Range<usize> {
+        self.sequence.as_ref().map_or(0, Sequence::len)..end
+    }
+
+    /// Goes on from the beginning of a text that was computed for another one.
+    pub(crate) fn begin(&mut self, sequence: Sequence) {
+        if self.answer.is_empty() {
+            self.cached_tokens = sequence.len();
         }
-        let tokens = &prompt[sequence.len()..history];
-        let computed = tokens.len();
-        let item = BatchItem { sequence, tokens, logits: Logits::None, out: &mut self.logits };
-        model.forward(&mut [item], interrupt)?;
-        sequence.snapshot();
-        self.timings.prefill_tokens += computed;
-        Ok(())
+        self.sequence = Some(sequence);
+    }
+
+    /// Forgets what was computed behind the first `len` tokens: guesses that did not come true.
+    pub(crate) fn cut(&mut self, len: usize) {
+        if let Some(sequence) = self.sequence.as_mut().filter(|sequence| sequence.len() > len)
+            && sequence.truncate(len).is_err()
+        {
+            self.sequence = None;
+            if !self.finished() {
+                self.state = State::Waiting;
+            }
+        }
     }
 
     /// The only piece of a request that has no room for an answer.
-    pub(super) fn finish_at_once(&mut self, index: usize) -> Option<Piece> {
-        let none = self.tokens.len() >= self.limit;
+    pub(crate) fn finish_at_once(&mut self, index: usize) -> Option<Piece> {
+        let none = self.room() == 0;
         none.then(|| Piece {
             index,
             token: None,
@@ -179,64 +260,89 @@ impl Request {
     ///
     /// # Errors
     /// [`Error::Argument`] when the output matrix has more rows than the vocabulary has tokens and one of those was chosen.
-    pub(super) fn advance(&mut self, model: &Model, index: usize, token: u32) -> Result<Piece> {
+    pub(crate) fn advance(&mut self, model: &Model, index: usize, token: u32) -> Result<Piece> {
         if model.tokenizer().is_end_of_generation(token) {
             let text = self.finish(FinishReason::Stop);
             return Ok(Piece { index, token: None, text, finish: Some(FinishReason::Stop) });
         }
         let decoded = self.detokenizer.push(token)?;
         self.tokens.push(token);
+        self.answer.push(token);
         self.sampler.accept(token);
         let mut text = self.stop.push(&decoded);
         self.text.push_str(&text);
+        let full = self.tokens.len() >= self.context;
         let finish = if self.stop.stopped() {
             Some(FinishReason::Stop)
-        } else if self.tokens.len() >= self.limit {
+        } else if self.answer.len() >= self.max_tokens || (full && self.overflow != Overflow::Shift) {
             Some(FinishReason::Length)
         } else {
             None
         };
         match finish {
             Some(reason) => text.push_str(&self.finish(reason)),
+            None if full => self.shift(model),
             None => self.state = State::Running,
         }
         Ok(Piece { index, token: Some(token), text, finish })
     }
 
+    /// Drops the oldest tokens behind the head. The rest is computed again at its new positions: keys hold their positions, and turning them
+    /// would give other bits than a prompt of these tokens.
+    fn shift(&mut self, model: &Model) {
+        let tokens = shifted(&self.tokens, self.head, self.context);
+        let same = common(&self.tokens, &tokens).min(self.sequence.as_ref().map_or(0, Sequence::len));
+        self.dropped_tokens += self.tokens.len() - tokens.len();
+        self.tokens = tokens;
+        match self.sequence.as_mut().map(|sequence| sequence.truncate(same)) {
+            Some(Ok(_)) => {}
+            _ => self.sequence = self.kept.then(|| model.new_sequence()),
+        }
+        if let Some(drafter) = &mut self.drafter {
+            drafter.forget();
+        }
+        self.state = State::Waiting;
+    }
+
     /// Ends the answer; gives the text that was held back.
-    pub(super) fn finish(&mut self, reason: FinishReason) -> String {
+    pub(crate) fn finish(&mut self, reason: FinishReason) -> String {
         // After a stop string the rest of a character is not part of the answer, which `push` knows.
         let mut text = self.stop.push(&self.detokenizer.finish());
         text.push_str(&self.stop.finish());
         self.text.push_str(&text);
         self.state = State::Finished(reason);
         self.logits = Vec::new();
-        if !self.keep {
-            self.sequence = None;
-        }
+        self.drafter = None;
         text
     }
 
     /// Gives up the pages of the KV cache and waits to be computed again.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.sequence = None;
         self.state = State::Waiting;
     }
 
-    pub(super) fn completion(&self) -> Option<Completion> {
+    pub(crate) fn finished(&self) -> bool {
+        matches!(self.state, State::Finished(_))
+    }
+
+    pub(crate) fn completion(&self) -> Option<Completion> {
         let State::Finished(finish_reason) = self.state else { return None };
         Some(Completion {
             text: self.text.clone(),
-            tokens: self.tokens[self.prompt_tokens..].to_vec(),
+            tokens: self.answer.clone(),
             finish_reason,
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
+            dropped_tokens: self.dropped_tokens,
             timings: self.timings,
+            drafted: self.drafted,
+            accepted: self.accepted,
         })
     }
 
-    pub(super) fn take_kept(&mut self) -> Option<Kept> {
-        matches!(self.state, State::Finished(_)).then_some(())?;
+    pub(crate) fn take_kept(&mut self) -> Option<Kept> {
+        (self.finished() && self.kept).then_some(())?;
         let sequence = self.sequence.take()?;
         Some(Kept { sequence, tokens: self.tokens.clone() })
     }

@@ -11,6 +11,7 @@ use super::{Engine, Inner, Model};
 use crate::gguf::{Gguf, Quoted, TensorInfo, TensorType};
 use crate::kv_cache::KvCache;
 use crate::pool::Pool;
+use crate::scheduler::Scheduler;
 use crate::{Error, Result};
 
 /// Data in place of those of a tensor of the file, of the same shape.
@@ -89,6 +90,7 @@ impl Model {
                 chunk: base.chunk,
                 processors: base.processors.clone(),
                 turns: Turns::default(),
+                scheduler: Scheduler::new(),
                 engine,
             }),
         })
