@@ -213,6 +213,7 @@ impl fastq_request {
                 logit_bias: logit_bias.iter().map(|entry| (entry.token, entry.bias)).collect(),
                 seed: if self.seed == FASTQ_RANDOM_SEED { random_seed() } else { self.seed },
             },
+            ..GenerationOptions::default()
         })
     }
 }
