@@ -209,3 +209,49 @@ fn no_chain_is_quadratic() {
         }
     }
 }
+
+/// A row of `vocab` logits with a bell-like spread, ties included, that depends on nothing but `row`.
+fn row(vocab: usize, row: u64) -> Vec<f32> {
+    let value = |token: u64| (0..4u64).map(|part| uniform(row, token * 4 + part)).sum::<f64>() * 4.0;
+    // Steps of 1/64 make equal logits.
+    (0..vocab as u64).map(|token| (value(token) * 64.0).round() as f32 / 64.0).collect()
+}
+
+/// The answers of chains that were there before a stage was added stay, to the token.
+#[test]
+fn golden_chains() {
+    let d = SamplerOptions::default;
+    let cases: Vec<(&str, SamplerOptions, [u32; 8])> = vec![
+        ("default", d(), [165, 896, 233, 373, 2027, 2041, 2221, 254]),
+        ("greedy", SamplerOptions::greedy(), [2737, 2027, 2104, 2737, 2027, 2104, 2737, 2027]),
+        (
+            "all",
+            SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..d() },
+            [2717, 1302, 1777, 2251, 458, 2055, 352, 1950],
+        ),
+        ("typical", SamplerOptions { top_k: 0, typical_p: 0.7, ..d() }, [2544, 1122, 1384, 1991, 395, 1705, 242, 1918]),
+        (
+            "penalties",
+            SamplerOptions {
+                repeat_penalty: 1.3,
+                presence_penalty: 0.5,
+                frequency_penalty: 0.25,
+                temperature: 1.7,
+                logit_bias: vec![(7, 2.0), (8, f32::NEG_INFINITY)],
+                ..d()
+            },
+            [134, 254, 763, 1507, 1576, 1384, 1866, 2182],
+        ),
+    ];
+    for (name, options, expected) in cases {
+        let mut sampler = Sampler::new(&SamplerOptions { seed: 11, ..options }, 3000).unwrap();
+        let tokens: Vec<u32> = (0..8)
+            .map(|position| {
+                let token = sampler.sample(&mut row(3000, position % 3), position as usize).unwrap();
+                sampler.accept(token);
+                token
+            })
+            .collect();
+        assert_eq!(tokens, expected, "{name}");
+    }
+}
