@@ -17,6 +17,7 @@ pub mod pool;
 pub mod progress;
 pub mod quantize;
 pub mod sampler;
+pub mod session;
 pub mod template;
 pub mod tokenizer;
 
@@ -25,3 +26,4 @@ pub use generate::{Completion, FinishReason, Generation, GenerationOptions, Piec
 pub use interrupt::{Interrupt, Never};
 pub use model::{BatchItem, KvFormat, LoadOptions, Logits, Model, Sequence};
 pub use progress::{Progress, Silent};
+pub use session::{PromptCache, Session};

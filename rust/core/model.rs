@@ -10,6 +10,7 @@ mod buffers;
 mod damage;
 pub mod embed;
 mod experts;
+mod fingerprint;
 mod forward;
 mod info;
 mod keys;
@@ -28,7 +29,7 @@ pub mod weights;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 pub use fastq_kernels::attention::KvFormat;
@@ -54,6 +55,7 @@ use weights::Weights;
 
 pub use crate::kv_cache::Sequence;
 pub use batch::{BatchItem, Logits};
+pub use fingerprint::Fingerprint;
 pub use info::ModelInfo;
 pub use layerwise::LayerStates;
 pub use observe::{Input, Observer};
@@ -142,6 +144,8 @@ struct Inner {
     /// Where the threads run; anywhere when it is empty.
     processors: BTreeSet<usize>,
     turns: Turns,
+    /// Computed when it is first asked for.
+    fingerprint: OnceLock<Fingerprint>,
     /// Locked by whoever has the turn.
     engine: Mutex<Engine>,
 }
@@ -293,6 +297,7 @@ impl Model {
                 chunk: buffers.chunk,
                 processors,
                 turns: Turns::default(),
+                fingerprint: OnceLock::new(),
                 engine: Mutex::new(Engine { pool, buffers }),
             }),
         })
@@ -370,6 +375,11 @@ impl Model {
     /// [`Error::ModelFile`] when it was changed, replaced or truncated.
     pub fn check_unchanged(&self) -> Result<()> {
         self.inner.file.check_unchanged()
+    }
+
+    /// The memory of all sequences.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.inner.cache
     }
 
     /// An empty sequence.

@@ -45,6 +45,16 @@ impl Kept {
         Kept { sequence: model.new_sequence(), tokens: Vec::new() }
     }
 
+    /// A sequence and the tokens that it was computed from, at least as many as it has positions.
+    pub(crate) fn from_parts(sequence: Sequence, tokens: Vec<u32>) -> Kept {
+        Kept { sequence, tokens }
+    }
+
+    /// The sequence.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
     /// The tokens whose keys and values are kept.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens[..self.sequence.len()]

@@ -1,7 +1,7 @@
 //! Models with other data in place of some tensors: what a quantization does to the answers, without a file for each try.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::buffers::{BufferSizes, Buffers};
 use super::info::ModelInfo;
@@ -89,6 +89,7 @@ impl Model {
                 chunk: base.chunk,
                 processors: base.processors.clone(),
                 turns: Turns::default(),
+                fingerprint: OnceLock::new(),
                 engine,
             }),
         })
