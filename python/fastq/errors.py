@@ -12,6 +12,7 @@ __all__ = [
     "ContextOverflowError",
     "FastqError",
     "ModelFileError",
+    "SessionError",
     "TemplateError",
     "TokenizerError",
     "UnsupportedModelError",
@@ -45,6 +46,10 @@ class ModelFileError(FastqError):
 
     def __reduce__(self) -> tuple[type[ModelFileError], tuple[str, str | None, int | None, str]]:
         return type(self), (str(self), self.path, self.offset, self.what)
+
+
+class SessionError(FastqError, ValueError):
+    """A session file is malformed, truncated, or one of another model or version; the message names file and place."""
 
 
 class UnsupportedModelError(FastqError):

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod quantize;
 pub mod sampler;
 pub(crate) mod scheduler;
+pub mod session;
 pub mod template;
 pub mod tokenizer;
 
@@ -26,3 +27,4 @@ pub use generate::{Completion, FinishReason, Generation, GenerationOptions, Piec
 pub use interrupt::{Interrupt, Never};
 pub use model::{BatchItem, KvFormat, LoadOptions, Logits, Model, Sequence};
 pub use progress::{Progress, Silent};
+pub use session::{PromptCache, Session};

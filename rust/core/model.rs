@@ -10,6 +10,7 @@ mod buffers;
 mod damage;
 pub mod embed;
 mod experts;
+mod fingerprint;
 mod forward;
 mod info;
 mod keys;
@@ -28,7 +29,7 @@ pub mod weights;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 pub use fastq_kernels::attention::KvFormat;
@@ -55,6 +56,7 @@ use weights::Weights;
 
 pub use crate::kv_cache::Sequence;
 pub use batch::{BatchItem, Logits};
+pub use fingerprint::Fingerprint;
 pub use info::ModelInfo;
 pub use layerwise::LayerStates;
 pub use observe::{Input, Observer};
@@ -144,6 +146,8 @@ struct Inner {
     processors: BTreeSet<usize>,
     turns: Turns,
     scheduler: Scheduler,
+    /// Computed when it is first asked for.
+    fingerprint: OnceLock<Fingerprint>,
     /// Locked by whoever has the turn.
     engine: Mutex<Engine>,
 }
@@ -296,6 +300,7 @@ impl Model {
                 processors,
                 turns: Turns::default(),
                 scheduler: Scheduler::new(),
+                fingerprint: OnceLock::new(),
                 engine: Mutex::new(Engine { pool, buffers }),
             }),
         })
@@ -397,6 +402,11 @@ impl Model {
 
     pub(crate) fn scheduler(&self) -> &Scheduler {
         &self.inner.scheduler
+    }
+
+    /// The memory of all sequences.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.inner.cache
     }
 
     /// An empty sequence.

@@ -20,6 +20,7 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::ModelFile { path, offset, what } => {
             own(py, "ModelFileError", (message, path.display().to_string(), offset, what))
         }
+        Error::Session { .. } => own(py, "SessionError", (message,)),
         Error::NotFinite(_) => own(py, "ModelFileError", (message,)),
         Error::UnsupportedModel(_) => own(py, "UnsupportedModelError", (message,)),
         Error::Tokenizer(_) => own(py, "TokenizerError", (message,)),
