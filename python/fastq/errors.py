@@ -11,6 +11,7 @@ __all__ = [
     "Cancelled",
     "ContextOverflowError",
     "FastqError",
+    "GrammarError",
     "ModelFileError",
     "SessionError",
     "TemplateError",
@@ -62,6 +63,10 @@ class TokenizerError(FastqError):
 
 class TemplateError(FastqError):
     """The chat template is missing, invalid, raised an exception or exceeded a limit."""
+
+
+class GrammarError(FastqError, ValueError):
+    """A schema, regular expression or grammar is invalid, not supported or too complex; the message names the place."""
 
 
 class ContextOverflowError(FastqError):

@@ -50,6 +50,9 @@ pub enum Error {
     /// The chat template is invalid, raised an exception or exceeded a limit.
     #[error("{0}")]
     Template(String),
+    /// A grammar is invalid, not supported, too complex, or was left by a token.
+    #[error("{0}")]
+    Grammar(String),
     /// Prompt and answer do not fit the context.
     #[error("{0}")]
     ContextOverflow(String),

@@ -7,6 +7,7 @@ pub mod error;
 pub mod evaluate;
 pub mod generate;
 pub mod gguf;
+pub mod grammar;
 pub mod imatrix;
 pub mod interrupt;
 pub mod kv_cache;
@@ -24,6 +25,7 @@ pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use generate::{Completion, FinishReason, Generation, GenerationOptions, Piece, Prompt};
+pub use grammar::{Grammar, GrammarSource, Matcher};
 pub use interrupt::{Interrupt, Never};
 pub use model::{BatchItem, KvFormat, LoadOptions, Logits, Model, Sequence};
 pub use progress::{Progress, Silent};

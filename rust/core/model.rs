@@ -36,6 +36,7 @@ pub use fastq_kernels::attention::KvFormat;
 use fastq_kernels::{Cpu, Level};
 
 use crate::gguf::{Gguf, OpenOptions};
+use crate::grammar::GrammarVocabulary;
 use crate::kv_cache::{GroupLayout, KvCache, LayerKv, state_bytes_per_sequence};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
@@ -135,6 +136,8 @@ struct Inner {
     /// Data in place of those of the file.
     replaced: Replacements,
     tokenizer: Arc<Tokenizer>,
+    /// Built when the first grammar is made.
+    grammar: OnceLock<Result<Arc<GrammarVocabulary>, String>>,
     template: Option<Arc<ChatTemplate>>,
     cache: KvCache,
     plan: MemoryPlan,
@@ -291,6 +294,7 @@ impl Model {
                 weights,
                 replaced: Replacements::new(),
                 tokenizer: Arc::new(tokenizer),
+                grammar: OnceLock::new(),
                 template: template.map(Arc::new),
                 cache,
                 plan,
@@ -319,6 +323,18 @@ impl Model {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.inner.tokenizer
+    }
+
+    /// The vocabulary as grammars need it; built by the first call.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when it is too large for them.
+    pub fn grammar_vocabulary(&self) -> Result<&Arc<GrammarVocabulary>> {
+        let build = || {
+            let built = GrammarVocabulary::new(Arc::clone(&self.inner.tokenizer));
+            built.map(Arc::new).map_err(|error| error.to_string())
+        };
+        self.inner.grammar.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))
     }
 
     /// The chat template, when the file has one.

@@ -82,6 +82,7 @@ impl Model {
                 weights,
                 replaced: all,
                 tokenizer: Arc::clone(&base.tokenizer),
+                grammar: base.grammar.clone(),
                 template: base.template.clone(),
                 cache,
                 plan,
