@@ -11,7 +11,7 @@ pub mod stop;
 
 use std::time::Instant;
 
-pub use chat::chat_tokens;
+pub use chat::{chat_tokens, prompt_tokens};
 pub use request::Kept;
 use request::{Request, State};
 
