@@ -1,6 +1,7 @@
 //! The engine: GGUF files, tokenizers, the forward pass, sampling and generation. No Python, HTTP or terminals.
 
 pub mod calibrate;
+pub mod chat;
 pub mod convert;
 pub mod doctor;
 pub mod error;
