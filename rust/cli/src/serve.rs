@@ -42,7 +42,7 @@ use state::Server;
 const POLL: Duration = Duration::from_millis(50);
 
 /// How long after the last answer was ended the sockets have to send what they hold.
-const FLUSH: Duration = Duration::from_secs(2);
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// The most requests that may be computed at once.
 pub const MAX_PARALLEL: usize = 256;
@@ -151,7 +151,8 @@ pub fn serve(
     interrupt: &dyn Interrupt,
 ) -> Result<()> {
     options.validate()?;
-    let at = |source: io::Error| Error::Io { path: PathBuf::from(format!("{}:{}", options.host, options.port)), source };
+    let at =
+        |source: io::Error| Error::Io { path: PathBuf::from(format!("{}:{}", options.host, options.port)), source };
     // Beside the threads that compute: those that read a long request.
     let threads = Builder::new_multi_thread()
         .worker_threads(2)
@@ -172,7 +173,8 @@ async fn run(
     ready: impl FnOnce(SocketAddr),
     interrupt: &dyn Interrupt,
 ) -> Result<()> {
-    let at = |source: io::Error| Error::Io { path: PathBuf::from(format!("{}:{}", options.host, options.port)), source };
+    let at =
+        |source: io::Error| Error::Io { path: PathBuf::from(format!("{}:{}", options.host, options.port)), source };
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((options.host.as_str(), options.port)).await.map_err(at)?.collect();
     if options.api_key.is_none()

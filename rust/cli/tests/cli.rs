@@ -72,7 +72,7 @@ fn help_is_as_recorded() {
     let place = Place::new();
     let mut all = place.ok(&["--help"]);
     for command in
-        ["run", "chat", "embed", "inspect", "plan", "convert", "calibrate", "quantize", "eval", "bench", "doctor"]
+        ["run", "chat", "serve", "embed", "inspect", "plan", "convert", "calibrate", "quantize", "eval", "bench", "doctor"]
     {
         all += &format!("\n$ fastq {command} --help\n{}", place.ok(&[command, "--help"]));
     }

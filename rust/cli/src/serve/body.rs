@@ -17,6 +17,9 @@ const MAX_DEPTH: usize = 64;
 /// How long what is too much is read and thrown away, so that a client that writes before it reads sees why it is refused.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// How much of it, in bytes.
+const DRAIN_BYTES: usize = 32 << 20;
+
 /// The JSON document of a request.
 ///
 /// # Errors
@@ -72,7 +75,13 @@ async fn read(headers: &HeaderMap, mut body: Body, limits: &Limits) -> ApiResult
 
 async fn drain(body: &mut Body) {
     let end = Instant::now() + DRAIN;
-    while let Ok(Some(Ok(_))) = tokio::time::timeout_at(end.into(), body.frame()).await {}
+    let mut left = DRAIN_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(end.into(), body.frame()).await {
+        match left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Parses a document.

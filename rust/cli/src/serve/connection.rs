@@ -54,9 +54,15 @@ fn router(server: &Arc<Server>) -> Router {
         .route("/health", get(endpoint::health::show))
         .merge(page::router())
         .merge(guarded)
-        .fallback(async || ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_url", "there is nothing at this path"))
+        .fallback(async || {
+            ApiError::new(axum::http::StatusCode::NOT_FOUND, "unknown_url", "there is nothing at this path")
+        })
         .method_not_allowed_fallback(async || {
-            ApiError::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path has another method")
+            ApiError::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path has another method",
+            )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(server), guard::site))
         .layer(middleware::from_fn_with_state(Arc::clone(server), log::requests))

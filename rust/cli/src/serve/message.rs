@@ -85,9 +85,10 @@ pub(super) fn text(content: &Value, path: &str) -> ApiResult<String> {
             for (at, part) in parts.iter().enumerate() {
                 let fields = Fields::of(part, &format!("{path}[{at}]"))?;
                 let kind = fields.text("type")?.ok_or_else(|| fields.wrong("type", "a string"))?;
-                let (_, field) = TEXT_PARTS.iter().find(|(known, _)| *known == kind).ok_or_else(|| {
-                    fields.wrong("type", "text: this model reads nothing else")
-                })?;
+                let (_, field) = TEXT_PARTS
+                    .iter()
+                    .find(|(known, _)| *known == kind)
+                    .ok_or_else(|| fields.wrong("type", "text: this model reads nothing else"))?;
                 whole += fields.text(field)?.ok_or_else(|| fields.wrong(field, "a string"))?;
             }
             Ok(whole)

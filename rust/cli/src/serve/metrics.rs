@@ -76,7 +76,10 @@ fn line(text: &mut String, name: &str, kind: &str, help: &str, value: impl std::
 pub(super) async fn show(State(server): State<Arc<Server>>) -> Response {
     let mut text = String::new();
     let metrics = &server.metrics;
-    let _ = writeln!(text, "# HELP fastq_requests_total Requests by class of their status.\n# TYPE fastq_requests_total counter");
+    let _ = writeln!(
+        text,
+        "# HELP fastq_requests_total Requests by class of their status.\n# TYPE fastq_requests_total counter"
+    );
     for (class, count) in metrics.requests.iter().enumerate() {
         let status = if class == 0 { "none".into() } else { format!("{class}xx") };
         let _ = writeln!(text, "fastq_requests_total{{status=\"{status}\"}} {}", count.load(Ordering::Relaxed));
@@ -91,7 +94,11 @@ pub(super) async fn show(State(server): State<Arc<Server>>) -> Response {
     let mut seconds = |name: &str, help: &str, counter: &AtomicU64| {
         line(&mut text, name, "counter", help, counter.load(Ordering::Relaxed) as f64 / 1e6);
     };
-    seconds("request_seconds_total", "Time of requests from their headers to the end of their answers.", &metrics.request_micros);
+    seconds(
+        "request_seconds_total",
+        "Time of requests from their headers to the end of their answers.",
+        &metrics.request_micros,
+    );
     seconds("prefill_seconds_total", "Time of steps that computed prompts.", &metrics.prefill_micros);
     seconds("decode_seconds_total", "Time of steps that computed answers.", &metrics.decode_micros);
     let mut gauge = |name: &str, help: &str, value: u64| line(&mut text, name, "gauge", help, value);

@@ -26,7 +26,8 @@ pub(super) fn ids(values: &[Value], path: &str, vocabulary: usize) -> ApiResult<
 /// # Errors
 /// 400 naming the field.
 pub(super) fn prompts(fields: &Fields<'_>, name: &str, vocabulary: usize) -> ApiResult<Vec<Prompt>> {
-    let expected = format!("a string, a list of 1 to {MAX_TEXTS} strings, a list of token ids, or a list of such lists");
+    let expected =
+        format!("a string, a list of 1 to {MAX_TEXTS} strings, a list of token ids, or a list of such lists");
     let path = fields.path(name);
     let list = match fields.get(name) {
         Some(Value::String(text)) => return Ok(vec![Prompt::Text(text.clone())]),

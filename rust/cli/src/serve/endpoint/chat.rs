@@ -56,7 +56,9 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
 /// Further variables of the template (`enable_thinking`), named as in vLLM and llama.cpp.
 fn template(fields: &Fields<'_>) -> ApiResult<Map<String, Value>> {
     let variables = fields.object("chat_template_kwargs")?;
-    Ok(variables.map(|variables| variables.entries().map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap_or_default())
+    Ok(variables
+        .map(|variables| variables.entries().map(|(k, v)| (k.clone(), v.clone())).collect())
+        .unwrap_or_default())
 }
 
 /// Answers the request.

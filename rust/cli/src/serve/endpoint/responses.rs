@@ -46,7 +46,8 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
     let previous = fields.text("previous_response_id")?;
     let mut messages = match previous {
         Some(id) => {
-            let unknown = "a response that this server keeps: they are few, in memory, and those of store=false not at all";
+            let unknown =
+                "a response that this server keeps: they are few, in memory, and those of store=false not at all";
             server.store.get(id).ok_or_else(|| fields.wrong("previous_response_id", unknown))?
         }
         None => Vec::new(),

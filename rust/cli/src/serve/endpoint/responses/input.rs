@@ -51,10 +51,9 @@ fn add(messages: &mut Vec<Value>, item: &Fields<'_>) -> ApiResult<()> {
         "reasoning" => {}
         _ => {
             let expected = "one of \"message\", \"function_call\", \"function_call_output\", \"reasoning\"";
-            return Err(item.get("type").map_or_else(
-                || item.wrong("type", expected),
-                |found| wrong(&item.path("type"), expected, found),
-            ));
+            return Err(item
+                .get("type")
+                .map_or_else(|| item.wrong("type", expected), |found| wrong(&item.path("type"), expected, found)));
         }
     }
     Ok(())
