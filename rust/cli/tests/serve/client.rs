@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -177,7 +177,11 @@ pub(crate) fn narrow(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Begins an answer that is longer (64 times 250 tokens, 3.5 MB) than the sockets and the server hold: it goes on until it is read.
+/// A name of the model that makes events long.
+pub(crate) static LONG_NAME: LazyLock<String> = LazyLock::new(|| "m".repeat(1000));
+
+/// Begins an answer of a server with a [`LONG_NAME`] that is longer (64 times 250 tokens, 19 MB) than the sockets and the server hold: it goes on
+/// until it is read.
 pub(crate) fn begin(address: SocketAddr) -> BufReader<TcpStream> {
     let body = json!({ "prompt": "abc", "n": 64, "max_tokens": 250, "ignore_eos": true, "stream": true });
     let mut stream = narrow(address);

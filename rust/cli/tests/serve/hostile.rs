@@ -9,11 +9,16 @@ use fastq_cli::serve::{Limits, ServeOptions};
 use fastq_core::sampler::philox::uniform;
 use serde_json::{Value, json};
 
-use crate::client::{Response, Server, begin, request};
+use crate::client::{LONG_NAME, Response, Server, begin, request};
 
 /// A completion of `n` answers that are as long as the context has room for.
 fn long(n: usize, stream: bool) -> Value {
     json!({ "prompt": "abc", "n": n, "max_tokens": 250, "ignore_eos": true, "stream": stream, "seed": 5 })
+}
+
+/// With events so long that an answer does not fit what sockets hold.
+fn named() -> ServeOptions {
+    ServeOptions { alias: Some(LONG_NAME.clone()), ..ServeOptions::default() }
 }
 
 fn quick() -> ServeOptions {
@@ -23,7 +28,7 @@ fn quick() -> ServeOptions {
         stall_time: Duration::from_millis(600),
         ..Limits::default()
     };
-    ServeOptions { limits, ..ServeOptions::default() }
+    ServeOptions { limits, ..named() }
 }
 
 #[test]
@@ -277,7 +282,7 @@ fn five_hundred_disconnects_harm_nobody() {
 
 #[test]
 fn a_full_queue_says_so() {
-    let server = Server::new(ServeOptions { parallel: 2, queue: 16, ..ServeOptions::default() });
+    let server = Server::new(ServeOptions { parallel: 2, queue: 16, ..named() });
     // Both places are taken until the streams are let go.
     let holders: Vec<_> = (0..2).map(|_| begin(server.address)).collect();
     let (refused, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -309,7 +314,7 @@ fn a_full_queue_says_so() {
 #[test]
 fn at_the_end_streams_go_on_and_then_are_told() {
     for (grace, ends) in [(Duration::from_secs(60), false), (Duration::ZERO, true)] {
-        let server = Server::new(ServeOptions { grace, parallel: 1, ..ServeOptions::default() });
+        let server = Server::new(ServeOptions { grace, parallel: 1, ..named() });
         let mut reader = begin(server.address);
         let mut waiting = server.connect();
         waiting.write_all(&request("POST", "/v1/completions", &[], long(1, false).to_string().as_bytes())).unwrap();

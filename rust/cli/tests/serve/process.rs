@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tempfile::TempDir;
 
-use crate::client::{Response, begin, request};
+use crate::client::{LONG_NAME, Response, begin, request};
 use crate::tiny_model::{self, Tiny};
 
 /// A server that runs.
@@ -74,7 +74,7 @@ impl Drop for Process {
 #[test]
 fn signals_end_it_with_a_last_event() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let process = Process::new(&["--grace", "0"]);
+        let process = Process::new(&["--grace", "0", "--alias", &LONG_NAME]);
         let readers: Vec<_> = (0..4).map(|_| begin(process.address.parse().unwrap())).collect();
         process.signal(signal);
         // What is read before it has noticed makes room for more of the answer.
@@ -101,7 +101,7 @@ fn signals_end_it_with_a_last_event() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (signal, code) in [(libc::SIGTERM, 0), (libc::SIGINT, 130)] {
-        let process = Process::new(&["--grace", "60"]);
+        let process = Process::new(&["--grace", "60", "--alias", &LONG_NAME]);
         // A client that does not read keeps its stream open.
         let _reader = begin(process.address.parse().unwrap());
         process.signal(signal);
