@@ -19,10 +19,15 @@ class Server:
 
     def __init__(self, model: Path, *arguments: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "FASTQ_API_KEY"}
-        command = [sys.executable, "-m", "fastq", "serve", str(model), "--port", "0", *arguments]
+        # FASTQ: another program than the one of the Python package.
+        program = [os.environ["FASTQ"]] if os.environ.get("FASTQ") else [sys.executable, "-m", "fastq"]
+        command = [*program, "serve", str(model), "--port", "0", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        self.process.stdout.close()
+        if not line:
+            raise RuntimeError(f"fastq serve ended with code {self.process.wait()}")
         assert line.startswith("listening on http://"), line
         self.url = line.split()[-1]
         self.host, self.port = self.url.removeprefix("http://").rsplit(":", 1)

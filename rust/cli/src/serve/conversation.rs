@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, ApiResult};
 use super::job::{self, Event};
+use super::logprobs;
 use super::sampling;
 use super::state::Server;
 use super::stream::{Events, Gone};
@@ -44,11 +45,8 @@ impl Conversation {
         if self.schema.is_some() {
             return unsupported("response_format");
         }
-        if self.logprobs.is_some() {
-            return unsupported("logprobs");
-        }
         let tokens = chat_tokens(model, &self.messages, None, &self.template, interrupt)?;
-        Ok((Prompt::Tokens(tokens), options.clone()))
+        Ok((Prompt::Tokens(tokens), GenerationOptions { logprobs: self.logprobs, ..options.clone() }))
     }
 }
 
@@ -56,6 +54,8 @@ impl Conversation {
 #[derive(Default)]
 pub(super) struct Answer {
     content: String,
+    /// Of its tokens, when they were asked for.
+    logprobs: Option<Vec<Value>>,
 }
 
 impl Answer {
@@ -74,7 +74,11 @@ impl Answer {
 
     /// As items of a response; `id` is that of the message.
     pub(super) fn items(&self, id: &str, status: &str) -> Vec<Value> {
-        let content = json!([{ "type": "output_text", "text": self.content, "annotations": [] }]);
+        let mut part = json!({ "type": "output_text", "text": self.content, "annotations": [] });
+        if let Some(logprobs) = &self.logprobs {
+            part["logprobs"] = logprobs.as_slice().into();
+        }
+        let content = [part];
         vec![json!({ "id": id, "type": "message", "role": "assistant", "status": status, "content": content })]
     }
 
@@ -85,13 +89,15 @@ impl Answer {
 
     /// Log-probabilities of all tokens, when they were asked for.
     pub(super) fn logprobs(&self) -> Value {
-        Value::Null
+        self.logprobs.as_ref().map(|tokens| json!({ "content": tokens, "refusal": null })).unwrap_or_default()
     }
 }
 
 /// Answers under way; dropped, they stop.
 pub(super) struct Running {
     job: job::Running,
+    /// For the texts of tokens.
+    model: Model,
     answers: Vec<Answer>,
 }
 
@@ -105,13 +111,14 @@ pub(super) async fn start(
     options: &GenerationOptions,
     answers: usize,
 ) -> ApiResult<Running> {
-    let options = options.clone();
+    let (options, logprobs) = (options.clone(), conversation.logprobs.map(|_| Vec::new()));
     let prepare = move |model: &Model, interrupt: &dyn Interrupt| {
         let (prompt, options) = conversation.prepare(model, &options, interrupt)?;
         Ok(sampling::each(&options, answers).into_iter().map(|options| (prompt.clone(), options)).collect())
     };
     let job = job::start(server, prepare).await?;
-    Ok(Running { job, answers: (0..answers).map(|_| Answer::default()).collect() })
+    let answer = |_| Answer { logprobs: logprobs.clone(), ..Answer::default() };
+    Ok(Running { job, model: server.model.clone(), answers: (0..answers).map(answer).collect() })
 }
 
 impl Running {
@@ -134,8 +141,13 @@ impl Running {
     }
 
     /// Takes a piece: what came of it, and the log-probabilities that belong to it.
-    pub(super) fn push(&mut self, piece: &Piece) -> (Vec<Delta>, Value) {
-        (self.answers[piece.index].push(&piece.text), Value::Null)
+    pub(super) fn push(&mut self, piece: &Piece) -> (Vec<Delta>, Option<Value>) {
+        let answer = &mut self.answers[piece.index];
+        let logprobs = piece.logprobs.as_ref().map(|logprobs| logprobs::token(self.model.tokenizer(), logprobs));
+        if let (Some(tokens), Some(token)) = (&mut answer.logprobs, &logprobs) {
+            tokens.push(token.clone());
+        }
+        (answer.push(&piece.text), logprobs)
     }
 
     /// What an answer held back, when it is over.

@@ -146,7 +146,9 @@ impl Head {
                 Event::Started => {}
                 Event::Piece(piece) => {
                     let index = piece.index;
-                    let (deltas, mut logprobs) = running.push(&piece);
+                    let (deltas, logprobs) = running.push(&piece);
+                    let mut logprobs =
+                        logprobs.map(|token| json!({ "content": [token], "refusal": null })).unwrap_or_default();
                     for delta in &deltas {
                         let chunk = self.chunk(index, &delta_json(delta), std::mem::take(&mut logprobs), None, usage);
                         events.data(&chunk).await?;

@@ -6,18 +6,20 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use fastq_core::{GenerationOptions, Prompt};
+use fastq_core::tokenizer::Tokenizer;
+use fastq_core::{Completion, GenerationOptions, Model, Prompt};
 use serde_json::{Value, json};
 
 use super::{FINGERPRINT, Usage, finish_reason, timings};
 use crate::serve::body::read_json;
-use crate::serve::error::{ApiError, ApiResult, ok};
+use crate::serve::error::{ApiResult, ok};
 use crate::serve::fields::Fields;
 use crate::serve::job::{self, Event, Running};
+use crate::serve::logprobs::{self, TextLogprobs};
 use crate::serve::sampling::{self, MAX_ANSWERS, MAX_TOKENS};
 use crate::serve::state::{Server, now};
 use crate::serve::stream::{self, Events, Gone};
-use crate::serve::{logprobs, tokens};
+use crate::serve::tokens;
 
 /// OpenAI's default.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -51,9 +53,8 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
     if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
         return Err(fields.wrong("suffix", "left out: fastq does not fill in"));
     }
-    if logprobs::of_text(&fields)?.is_some() {
-        return Err(ApiError::field("logprobs", "logprobs is not supported by this version of fastq serve"));
-    }
+    options.logprobs = logprobs::of_text(&fields)?;
+    let stream = sampling::stream(&fields)?;
     let text = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => Ok(text.clone()),
         Prompt::Tokens(tokens) => Ok(server.model.tokenizer().decode(tokens, true)?),
@@ -62,7 +63,13 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
         Some(true) => prompts.iter().map(text).collect::<ApiResult<_>>()?,
         _ => vec![String::new(); prompts.len()],
     };
-    Ok(Call { prompts, echo, options, answers, stream: sampling::stream(&fields)? })
+    if fields.boolean("echo")? == Some(true) {
+        options.prompt_logprobs = options.logprobs;
+        if options.logprobs.is_some() && stream.is_some() {
+            return Err(fields.wrong("echo", "false for a stream with logprobs"));
+        }
+    }
+    Ok(Call { prompts, echo, options, answers, stream })
 }
 
 /// Answers the request.
@@ -77,7 +84,14 @@ pub(in crate::serve) async fn create(
     let body = read_json(&headers, body, server.limits()).await?;
     let Call { prompts, echo, options, answers, stream } = call(&server, &body)?;
     drop(body);
-    let head = Head { id: server.id("cmpl-"), created: now(), model: server.name.clone(), echo, answers };
+    let head = Head {
+        id: server.id("cmpl-"),
+        created: now(),
+        model: server.name.clone(),
+        engine: server.model.clone(),
+        echo,
+        answers,
+    };
     let mut running = job::start(&server, move |_, _| {
         let each = |prompt: Prompt| sampling::each(&options, answers).into_iter().map(move |o| (prompt.clone(), o));
         Ok(prompts.into_iter().flat_map(each).collect())
@@ -92,8 +106,9 @@ pub(in crate::serve) async fn create(
     }
     let completions = running.finish().await?;
     let choices = completions.iter().enumerate().map(|(index, completion)| {
-        let text = format!("{}{}", head.echo[index / answers], completion.text);
-        choice(index, &text, Some(finish_reason(completion.finish_reason)))
+        let prompt = &head.echo[index / answers];
+        let logprobs = logprobs_of(server.model.tokenizer(), prompt, completion);
+        choice(index, &format!("{prompt}{}", completion.text), logprobs, Some(finish_reason(completion.finish_reason)))
     });
     let mut response = head.json(choices.collect());
     response["usage"] = Usage::of(&completions, answers).json();
@@ -101,8 +116,23 @@ pub(in crate::serve) async fn create(
     Ok(ok(&response))
 }
 
-fn choice(index: usize, text: &str, finish: Option<&str>) -> Value {
-    json!({ "index": index, "text": text, "logprobs": null, "finish_reason": finish })
+fn choice(index: usize, text: &str, logprobs: Value, finish: Option<&str>) -> Value {
+    json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish })
+}
+
+/// Of a whole answer, and of its prompt where that is part of the text. A beginning token is no part of it.
+fn logprobs_of(tokenizer: &Tokenizer, prompt: &str, completion: &Completion) -> Value {
+    let Some(tokens) = &completion.logprobs else { return Value::Null };
+    let mut lists = TextLogprobs::default();
+    let known = completion.prompt_logprobs.as_deref().unwrap_or_default();
+    if !known.is_empty() {
+        let first = logprobs::first_text(tokenizer, prompt, known);
+        if !first.is_empty() {
+            lists.push_text(first);
+        }
+    }
+    known.iter().flatten().chain(tokens).for_each(|token| lists.push(tokenizer, token));
+    lists.take()
 }
 
 /// What all parts of an answer begin with.
@@ -110,6 +140,8 @@ struct Head {
     id: String,
     created: u64,
     model: String,
+    /// For the texts of tokens.
+    engine: Model,
     echo: Vec<String>,
     answers: usize,
 }
@@ -137,16 +169,24 @@ impl Head {
         for index in 0..self.echo.len() * self.answers {
             let text = &self.echo[index / self.answers];
             if !text.is_empty() {
-                events.data(&part(choice(index, text, None))).await?;
+                events.data(&part(choice(index, text, Value::Null, None))).await?;
             }
         }
+        let begin = |index: usize| TextLogprobs::after(self.echo[index / self.answers].chars().count());
+        let mut lists: Vec<TextLogprobs> = (0..self.echo.len() * self.answers).map(begin).collect();
         loop {
             match events.next(running).await? {
                 Event::Started => {}
                 Event::Piece(piece) => {
-                    if !piece.text.is_empty() || piece.finish.is_some() {
+                    let logprobs = piece.logprobs.as_ref().map(|logprobs| {
+                        let list = &mut lists[piece.index];
+                        list.push(self.engine.tokenizer(), logprobs);
+                        list.take()
+                    });
+                    if !piece.text.is_empty() || piece.finish.is_some() || logprobs.is_some() {
                         let finish = piece.finish.map(finish_reason);
-                        events.data(&part(choice(piece.index, &piece.text, finish))).await?;
+                        let choice = choice(piece.index, &piece.text, logprobs.unwrap_or_default(), finish);
+                        events.data(&part(choice)).await?;
                     }
                 }
                 Event::Done(completions) => {

@@ -45,10 +45,10 @@ impl Message<'_> {
         to.send("response.content_part.added", self.part("part", part)).await
     }
 
-    async fn write(&mut self, text: &str, to: &mut Writer<'_>) -> Result<(), Gone> {
+    async fn write(&mut self, text: &str, logprobs: Vec<Value>, to: &mut Writer<'_>) -> Result<(), Gone> {
         self.text += text;
         let mut delta = self.part("delta", text.into());
-        delta["logprobs"] = json!([]);
+        delta["logprobs"] = logprobs.into();
         to.send("response.output_text.delta", delta).await
     }
 
@@ -81,13 +81,15 @@ pub(super) async fn write(
         match running.next(events).await? {
             Event::Started => {}
             Event::Piece(piece) => {
-                for Delta::Content(text) in running.push(&piece).0 {
-                    message.write(&text, &mut to).await?;
+                let (deltas, logprobs) = running.push(&piece);
+                let mut logprobs: Vec<Value> = logprobs.into_iter().collect();
+                for Delta::Content(text) in deltas {
+                    message.write(&text, std::mem::take(&mut logprobs), &mut to).await?;
                 }
             }
             Event::Done(completions) => {
                 for Delta::Content(text) in running.end(0) {
-                    message.write(&text, &mut to).await?;
+                    message.write(&text, Vec::new(), &mut to).await?;
                 }
                 let Some(completion) = completions.first() else { return Ok(()) };
                 message.end(status(completion), &mut to).await?;
