@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use fastq_core::generate::chat_tokens;
+use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser};
+use fastq_core::generate::prompt_tokens;
 use fastq_core::{Completion, GenerationOptions, Interrupt, Model, Piece, Prompt};
 use serde_json::{Map, Value, json};
 
-use super::error::{ApiError, ApiResult};
-use super::job::{self, Event};
-use super::logprobs;
-use super::sampling;
+use super::error::ApiResult;
+use super::job::{self, Event, Requests};
 use super::state::Server;
 use super::stream::{Events, Gone};
-use super::tools::{Delta, Tools};
+use super::tools::Tools;
+use super::{logprobs, sampling, structured};
 
 /// What is to be answered, and what the answer must be.
 pub(super) struct Conversation {
-    /// As templates read them.
+    /// In OpenAI's shape.
     pub(super) messages: Vec<Value>,
     /// The functions that may be called.
-    pub(super) tools: Option<Tools>,
+    pub(super) tools: Tools,
     /// What the answer must match.
     pub(super) schema: Option<Value>,
     /// How many alternatives of each token to tell.
@@ -29,62 +29,50 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// The prompt, and the options of all answers.
+    /// The requests of `answers` answers, and what takes each of them apart.
     fn prepare(
         &self,
         model: &Model,
+        format: &ChatFormat,
         options: &GenerationOptions,
+        answers: usize,
         interrupt: &dyn Interrupt,
-    ) -> ApiResult<(Prompt, GenerationOptions)> {
-        let unsupported = |param: &str| {
-            Err(ApiError::field(param, format!("{param} is not supported by this version of fastq serve")))
+    ) -> ApiResult<(Requests, Vec<Answer>)> {
+        let tools = &self.tools.list;
+        let tokens = prompt_tokens(model, format, &self.messages, tools, &self.template, interrupt)?;
+        let prompt = model.tokenizer().decode(&tokens, true)?;
+        let mut options = GenerationOptions {
+            logprobs: self.logprobs,
+            special: format.special(!tools.is_empty()),
+            ..options.clone()
         };
-        if self.tools.is_some() {
-            return unsupported("tools");
-        }
-        if self.schema.is_some() {
-            return unsupported("response_format");
-        }
-        let tokens = chat_tokens(model, &self.messages, None, &self.template, interrupt)?;
-        Ok((Prompt::Tokens(tokens), GenerationOptions { logprobs: self.logprobs, ..options.clone() }))
+        structured::constrain(&mut options, model, format, &prompt, self.schema.as_ref(), &self.tools)?;
+        let requests = sampling::each(&options, answers).into_iter();
+        let requests = requests.map(|options| (Prompt::Tokens(tokens.clone()), options)).collect();
+        let logprobs = self.logprobs.map(|_| Vec::new());
+        let answer = |_| Answer { parser: format.parser_for(&prompt, tools), logprobs: logprobs.clone() };
+        Ok((requests, (0..answers).map(answer).collect()))
     }
 }
 
 /// An answer as far as it came.
-#[derive(Default)]
 pub(super) struct Answer {
-    content: String,
+    parser: ChatParser,
     /// Of its tokens, when they were asked for.
     logprobs: Option<Vec<Value>>,
 }
 
 impl Answer {
-    fn push(&mut self, text: &str) -> Vec<Delta> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        self.content += text;
-        vec![Delta::Content(text.to_owned())]
-    }
-
     /// As a message of the assistant.
     pub(super) fn message(&self) -> Value {
-        json!({ "role": "assistant", "content": self.content, "refusal": null })
-    }
-
-    /// As items of a response; `id` is that of the message.
-    pub(super) fn items(&self, id: &str, status: &str) -> Vec<Value> {
-        let mut part = json!({ "type": "output_text", "text": self.content, "annotations": [] });
-        if let Some(logprobs) = &self.logprobs {
-            part["logprobs"] = logprobs.as_slice().into();
-        }
-        let content = [part];
-        vec![json!({ "id": id, "type": "message", "role": "assistant", "status": status, "content": content })]
+        let mut message = self.parser.message();
+        message["refusal"] = Value::Null;
+        message
     }
 
     /// Whether it calls tools.
     pub(super) fn calls_tools(&self) -> bool {
-        false
+        self.parser.has_calls()
     }
 
     /// Log-probabilities of all tokens, when they were asked for.
@@ -111,14 +99,12 @@ pub(super) async fn start(
     options: &GenerationOptions,
     answers: usize,
 ) -> ApiResult<Running> {
-    let (options, logprobs) = (options.clone(), conversation.logprobs.map(|_| Vec::new()));
+    let (options, format) = (options.clone(), server.format.clone());
     let prepare = move |model: &Model, interrupt: &dyn Interrupt| {
-        let (prompt, options) = conversation.prepare(model, &options, interrupt)?;
-        Ok(sampling::each(&options, answers).into_iter().map(|options| (prompt.clone(), options)).collect())
+        conversation.prepare(model, &format, &options, answers, interrupt)
     };
-    let job = job::start(server, prepare).await?;
-    let answer = |_| Answer { logprobs: logprobs.clone(), ..Answer::default() };
-    Ok(Running { job, model: server.model.clone(), answers: (0..answers).map(answer).collect() })
+    let (job, answers) = job::start(server, prepare).await?;
+    Ok(Running { job, model: server.model.clone(), answers })
 }
 
 impl Running {
@@ -141,32 +127,39 @@ impl Running {
     }
 
     /// Takes a piece: what came of it, and the log-probabilities that belong to it.
-    pub(super) fn push(&mut self, piece: &Piece) -> (Vec<Delta>, Option<Value>) {
+    pub(super) fn push(&mut self, piece: &Piece) -> (Vec<ChatDelta>, Option<Value>) {
         let answer = &mut self.answers[piece.index];
         let logprobs = piece.logprobs.as_ref().map(|logprobs| logprobs::token(self.model.tokenizer(), logprobs));
         if let (Some(tokens), Some(token)) = (&mut answer.logprobs, &logprobs) {
             tokens.push(token.clone());
         }
-        (answer.push(&piece.text), logprobs)
+        (answer.parser.push(&piece.text), logprobs)
     }
 
     /// What an answer held back, when it is over.
-    pub(super) fn end(&mut self, _index: usize) -> Vec<Delta> {
-        Vec::new()
+    pub(super) fn end(&mut self, index: usize) -> Vec<ChatDelta> {
+        self.answers[index].parser.finish()
     }
 
-    /// Waits for the end.
+    /// Waits for the end; what came of each piece goes to `take`, with the number of its answer and the log-probabilities that belong to it.
     ///
     /// # Errors
     /// What ended it early.
-    pub(super) async fn finish(mut self) -> ApiResult<(Vec<Answer>, Vec<Completion>)> {
+    pub(super) async fn finish(
+        mut self,
+        mut take: impl FnMut(usize, Vec<ChatDelta>, Option<Value>),
+    ) -> ApiResult<(Vec<Answer>, Vec<Completion>)> {
         loop {
             match self.job.next().await {
                 Event::Started => {}
-                Event::Piece(piece) => drop(self.push(&piece)),
+                Event::Piece(piece) => {
+                    let (deltas, logprobs) = self.push(&piece);
+                    take(piece.index, deltas, logprobs);
+                }
                 Event::Done(completions) => {
                     for index in 0..self.answers.len() {
-                        self.end(index);
+                        let deltas = self.end(index);
+                        take(index, deltas, None);
                     }
                     return Ok((self.answers, completions));
                 }

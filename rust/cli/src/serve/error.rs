@@ -78,6 +78,7 @@ impl From<Error> for ApiError {
         let (status, code) = match error {
             Error::ContextOverflow(_) => (StatusCode::BAD_REQUEST, "context_length_exceeded"),
             Error::Template(_) => (StatusCode::BAD_REQUEST, "invalid_messages"),
+            Error::Grammar(_) => (StatusCode::BAD_REQUEST, "invalid_grammar"),
             Error::Argument(_) | Error::Tokenizer(_) => (StatusCode::BAD_REQUEST, "invalid_value"),
             Error::Memory(_) => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
             Error::Cancelled => return ApiError::stopping(),

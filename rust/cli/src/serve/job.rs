@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fastq_core::{Completion, Error, Generation, GenerationOptions, Interrupt, Model, Piece, Prompt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::error::{ApiError, ApiResult};
 use super::log::{self, Counted};
@@ -147,20 +147,28 @@ impl Running {
     }
 }
 
-/// Waits for a place and starts a generation in it: `prepare`, which may take long (templates, tokens, grammars), then the steps.
+/// Waits for a place and starts a generation in it: `prepare`, which may take long (templates, tokens, grammars), then the steps. What `prepare`
+/// gives beside the requests is for the caller.
 ///
 /// # Errors
 /// 429 when the queue is full, 503 when the server ends, and what is wrong with the request: after this, the answer can begin.
-pub(super) async fn start(
+pub(super) async fn start<T: Send + 'static>(
     server: &Arc<Server>,
-    prepare: impl FnOnce(&Model, &dyn Interrupt) -> ApiResult<Requests> + Send + 'static,
-) -> ApiResult<Running> {
+    prepare: impl FnOnce(&Model, &dyn Interrupt) -> ApiResult<(Requests, T)> + Send + 'static,
+) -> ApiResult<(Running, T)> {
     let place = place(server).await?;
     let cancelled = Arc::new(AtomicBool::new(false));
     let interrupt = interrupt(server, &cancelled);
     let (sender, events) = mpsc::channel(PIECES_AHEAD);
+    let (more_sender, mut more) = oneshot::channel();
     let mut running = Running { events, _guard: CancelOnDrop(cancelled) };
     let (task_server, counted) = (Arc::clone(server), log::counted());
+    let prepare = move |model: &Model, interrupt: &dyn Interrupt| {
+        let (requests, more) = prepare(model, interrupt)?;
+        // Nobody waits for it when the client has gone.
+        let _ = more_sender.send(more);
+        Ok(requests)
+    };
     tokio::task::spawn_blocking(move || {
         let _place = place;
         let last = match generate(&task_server, prepare, &sender, &counted, &interrupt) {
@@ -172,7 +180,10 @@ pub(super) async fn start(
     });
     match running.next().await {
         Event::Failed(error) => Err(error),
-        _ => Ok(running),
+        _ => more
+            .try_recv()
+            .map(|more| (running, more))
+            .map_err(|_| ApiError::internal("a generation without its parts")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::error::{ApiError, ApiResult};
+use super::error::ApiResult;
 use super::fields::{Fields, wrong};
 
 /// The most messages of a request.
@@ -55,21 +55,24 @@ pub(super) fn message(fields: &Fields<'_>) -> ApiResult<Value> {
     Ok(message.into())
 }
 
-/// A call of a tool that the assistant made before. Arguments come as the text of a JSON object; templates write the object.
+/// A call of a tool that the assistant made before.
 fn call(fields: &Fields<'_>) -> ApiResult<Value> {
     let function = fields.object("function")?.ok_or_else(|| fields.wrong("function", "an object"))?;
     let name = function.text("name")?.ok_or_else(|| function.wrong("name", "a string"))?;
-    let arguments = arguments(function.text("arguments")?.unwrap_or("{}"), &function.path("arguments"))?;
+    let arguments = arguments(&function)?;
     let id = fields.text("id")?.unwrap_or_default();
     Ok(json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } }))
 }
 
-/// The object that the text of arguments is.
-pub(super) fn arguments(text: &str, path: &str) -> ApiResult<Value> {
-    let text = if text.trim().is_empty() { "{}" } else { text };
-    match serde_json::from_str(text) {
-        Ok(object @ Value::Object(_)) => Ok(object),
-        _ => Err(ApiError::field(path, format!("{path} must be the text of a JSON object"))),
+/// Arguments of a call: the text of a JSON object.
+///
+/// # Errors
+/// 400 for anything else.
+pub(super) fn arguments<'a>(fields: &Fields<'a>) -> ApiResult<&'a str> {
+    let text = fields.text("arguments")?.filter(|text| !text.trim().is_empty()).unwrap_or("{}");
+    match serde_json::from_str::<Map<String, Value>>(text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(fields.wrong("arguments", "the text of a JSON object")),
     }
 }
 

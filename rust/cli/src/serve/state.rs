@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastq_core::Model;
+use fastq_core::chat::ChatFormat;
 use fastq_core::sampler::random_seed;
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ use super::{Limits, ServeOptions};
 /// The server.
 pub(super) struct Server {
     pub(super) model: Model,
+    /// How the model writes calls and reasoning.
+    pub(super) format: ChatFormat,
     pub(super) options: ServeOptions,
     /// Where it listens.
     pub(super) address: SocketAddr,
@@ -41,6 +44,7 @@ impl Server {
         let stem = || model.info().path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Server {
             name: options.alias.clone().unwrap_or_else(stem),
+            format: ChatFormat::of(&model),
             address,
             created: now(),
             places: Places::new(options.parallel, options.queue),

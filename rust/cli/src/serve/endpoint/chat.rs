@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use fastq_core::chat::ChatDelta;
 use fastq_core::{Completion, GenerationOptions};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +20,6 @@ use crate::serve::message::messages;
 use crate::serve::sampling::{self, MAX_ANSWERS, MAX_TOKENS};
 use crate::serve::state::{Server, now};
 use crate::serve::stream::{self, Events, Gone};
-use crate::serve::tools::Delta;
 use crate::serve::{logprobs, structured, tools};
 
 /// A request that was understood.
@@ -82,8 +82,8 @@ pub(in crate::serve) async fn create(
             result
         }));
     }
-    let (mut answers, completions) = running.finish().await?;
-    let choices = answers.iter_mut().zip(&completions).enumerate().map(|(index, (answer, completion))| {
+    let (answers, completions) = running.finish(|_, _, _| ()).await?;
+    let choices = answers.iter().zip(&completions).enumerate().map(|(index, (answer, completion))| {
         json!({
             "index": index,
             "message": answer.message(),
@@ -184,8 +184,17 @@ impl Head {
     }
 }
 
-fn delta_json(delta: &Delta) -> Value {
+/// What is new, as a part of the message.
+fn delta_json(delta: &ChatDelta) -> Value {
     match delta {
-        Delta::Content(text) => json!({ "content": text }),
+        ChatDelta::Content(text) => json!({ "content": text }),
+        ChatDelta::Reasoning(text) => json!({ "reasoning_content": text }),
+        ChatDelta::ToolCall { index, id, name } => {
+            let function = json!({ "name": name, "arguments": "" });
+            json!({ "tool_calls": [{ "index": index, "id": id, "type": "function", "function": function }] })
+        }
+        ChatDelta::Arguments { index, text } => {
+            json!({ "tool_calls": [{ "index": index, "function": { "arguments": text } }] })
+        }
     }
 }

@@ -92,9 +92,9 @@ pub(in crate::serve) async fn create(
         echo,
         answers,
     };
-    let mut running = job::start(&server, move |_, _| {
+    let (mut running, ()) = job::start(&server, move |_, _| {
         let each = |prompt: Prompt| sampling::each(&options, answers).into_iter().map(move |o| (prompt.clone(), o));
-        Ok(prompts.into_iter().flat_map(each).collect())
+        Ok((prompts.into_iter().flat_map(each).collect(), ()))
     })
     .await?;
     if let Some(usage) = stream {

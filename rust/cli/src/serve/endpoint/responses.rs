@@ -2,6 +2,7 @@
 
 mod events;
 mod input;
+mod items;
 mod output;
 mod store;
 
@@ -12,11 +13,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use fastq_core::GenerationOptions;
+use fastq_core::chat::ChatDelta;
 use serde_json::{Map, Value, json};
 
 use crate::serve::body::read_json;
 use crate::serve::conversation::{self, Conversation};
-use crate::serve::error::{ApiResult, ok};
+use crate::serve::error::{ApiError, ApiResult, ok};
 use crate::serve::fields::Fields;
 use crate::serve::sampling::{self, MAX_TOKENS};
 use crate::serve::state::{Server, now};
@@ -62,19 +64,19 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
     }
     let tools = tools::read(&fields, true)?;
     let format = fields.object("text")?.map(|text| text.object("format")).transpose()?.flatten();
-    let head = Head {
-        id: server.id("resp_"),
-        item: server.id("msg_"),
-        created: now(),
-        model: server.name.clone(),
-        echo: output::echo(&fields, &options),
-        messages,
-    };
     let logprobs = match fields.list("include")? {
         Some(list) if list.iter().any(|item| item == "message.output_text.logprobs") => {
             Some(logprobs::top(&fields)?.unwrap_or(0))
         }
         _ => logprobs::top(&fields)?,
+    };
+    let head = Head {
+        id: server.id("resp_"),
+        logprobs: logprobs.is_some(),
+        created: now(),
+        model: server.name.clone(),
+        echo: output::echo(&fields, &options),
+        messages,
     };
     Ok(Call {
         conversation: Conversation {
@@ -111,12 +113,20 @@ pub(in crate::serve) async fn create(
             result
         }));
     }
-    let (answers, completions) = running.finish().await?;
-    let (Some(answer), Some(completion)) = (answers.first(), completions.first()) else {
-        return Err(crate::serve::error::ApiError::internal("an answer without a completion"));
+    let mut items = head.items();
+    let take = |_, deltas: Vec<ChatDelta>, logprobs: Option<Value>| {
+        let mut logprobs: Vec<Value> = logprobs.into_iter().collect();
+        for delta in deltas {
+            items.take(delta, std::mem::take(&mut logprobs));
+        }
     };
+    let (answers, completions) = running.finish(take).await?;
+    let (Some(answer), Some(completion)) = (answers.first(), completions.first()) else {
+        return Err(ApiError::internal("an answer without a completion"));
+    };
+    items.end(output::status(completion));
     if store {
         server.store.put(&head, answer);
     }
-    Ok(ok(&head.complete(answer, completion)))
+    Ok(ok(&head.complete(items, completion)))
 }

@@ -30,7 +30,7 @@ fn add(messages: &mut Vec<Value>, item: &Fields<'_>) -> ApiResult<()> {
     match item.text("type")?.unwrap_or("message") {
         "message" => messages.push(message::message(item)?),
         "function_call" => {
-            let arguments = message::arguments(text("arguments")?, &item.path("arguments"))?;
+            let arguments = message::arguments(item)?;
             let function = json!({ "name": text("name")?, "arguments": arguments });
             let call = json!({ "id": text("call_id")?, "type": "function", "function": function });
             // Calls of one turn are one message of the assistant.

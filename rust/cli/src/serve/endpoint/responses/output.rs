@@ -3,7 +3,7 @@
 use fastq_core::{Completion, FinishReason, GenerationOptions};
 use serde_json::{Map, Value, json};
 
-use crate::serve::conversation::Answer;
+use super::items::Items;
 use crate::serve::endpoint::Usage;
 use crate::serve::error::ApiError;
 use crate::serve::fields::Fields;
@@ -11,8 +11,8 @@ use crate::serve::fields::Fields;
 /// What is known of a response before there is any answer.
 pub(super) struct Head {
     pub(super) id: String,
-    /// Identifier of the message in it.
-    pub(super) item: String,
+    /// Whether log-probabilities are told.
+    pub(super) logprobs: bool,
     pub(super) created: u64,
     pub(super) model: String,
     /// Fields of the request that a response repeats.
@@ -70,8 +70,13 @@ impl Head {
         self.json("in_progress", Vec::new(), json!({}))
     }
 
-    /// With the answer.
-    pub(super) fn complete(&self, answer: &Answer, completion: &Completion) -> Value {
+    /// The items of the answer, of which there are none yet.
+    pub(super) fn items(&self) -> Items {
+        Items::new(self.id.trim_start_matches("resp_"), self.logprobs)
+    }
+
+    /// With the answer, whose items are at their end.
+    pub(super) fn complete(&self, items: Items, completion: &Completion) -> Value {
         let usage = Usage::of(std::slice::from_ref(completion), 1);
         let usage = json!({
             "input_tokens": usage.prompt,
@@ -82,19 +87,13 @@ impl Head {
         });
         let status = status(completion);
         let details = (status == "incomplete").then(|| json!({ "reason": "max_output_tokens" }));
-        let output = self.items(answer, status);
-        self.json(status, output, json!({ "usage": usage, "incomplete_details": details }))
+        self.json(status, items.into_list(), json!({ "usage": usage, "incomplete_details": details }))
     }
 
     /// When an error ended it.
     pub(super) fn failed(&self, error: &ApiError) -> Value {
         let error = json!({ "code": "server_error", "message": error.message });
         self.json("failed", Vec::new(), json!({ "error": error }))
-    }
-
-    /// The items of an answer.
-    fn items(&self, answer: &Answer, status: &str) -> Vec<Value> {
-        answer.items(&self.item, status)
     }
 }
 
