@@ -183,6 +183,150 @@ fn responses_go_on_from_earlier_ones() {
 }
 
 #[test]
+fn tokens_have_their_probabilities() {
+    let server = Server::new(ServeOptions::default());
+    let whole = server.post("/v1/chat/completions", &chat(json!({ "logprobs": true, "top_logprobs": 3 }))).json();
+    let tokens = whole["choices"][0]["logprobs"]["content"].as_array().unwrap().clone();
+    assert_eq!(tokens.len(), 12);
+    for token in &tokens {
+        let top = token["top_logprobs"].as_array().unwrap();
+        let logprobs: Vec<f64> = top.iter().map(|top| top["logprob"].as_f64().unwrap()).collect();
+        assert!(logprobs.len() == 3 && logprobs.is_sorted_by(|a, b| a >= b) && logprobs[0] <= 0.0, "{token}");
+        assert!(token["logprob"].as_f64().unwrap() <= logprobs[0]);
+    }
+    let bytes: Vec<u8> =
+        tokens.iter().flat_map(|token| serde_json::from_value::<Vec<u8>>(token["bytes"].clone()).unwrap()).collect();
+    let text = whole["choices"][0]["message"]["content"].as_str().unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes).trim(), text.trim());
+    let stream = chat(json!({ "logprobs": true, "top_logprobs": 3, "stream": true }));
+    let events = server.post("/v1/chat/completions", &stream).events();
+    let streamed: Vec<Value> = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array().cloned())
+        .flatten()
+        .collect();
+    assert_eq!(streamed, tokens);
+
+    let body =
+        json!({ "prompt": "abc", "max_tokens": 2, "temperature": 0, "logprobs": 2, "echo": true, "ignore_eos": true });
+    let lists = server.post("/v1/completions", &body).json()["choices"][0]["logprobs"].clone();
+    // The beginning token is no part of the text, so all that is has a probability.
+    assert_eq!(lists["tokens"].as_array().unwrap()[..3], ["a", "b", "c"]);
+    for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(lists[list].as_array().unwrap().len(), 5, "{list}");
+    }
+    assert_eq!(lists["text_offset"].as_array().unwrap()[..4], [0, 1, 2, 3]);
+    assert!(lists["token_logprobs"].as_array().unwrap().iter().all(|logprob| logprob.as_f64().unwrap() < 0.0));
+    // Without its beginning token, nothing is before the first.
+    let body = json!({ "prompt": [260, 261], "max_tokens": 1, "temperature": 0, "logprobs": 2, "echo": true });
+    let lists = server.post("/v1/completions", &body).json()["choices"][0]["logprobs"].clone();
+    assert_eq!(
+        (&lists["tokens"][0], &lists["token_logprobs"][0], &lists["tokens"][1]),
+        (&json!("a"), &Value::Null, &json!("b"))
+    );
+}
+
+#[test]
+fn answers_have_the_form_that_was_asked_for() {
+    let server = Server::new(ServeOptions::default());
+    let schema = json!({ "type": "object", "properties": { "a": { "enum": ["x", "yy"] } }, "required": ["a"], "additionalProperties": false });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "s", "schema": schema } });
+    let more = json!({ "response_format": format, "max_tokens": 100, "ignore_eos": false, "n": 4 });
+    let whole = server.post("/v1/chat/completions", &chat(more)).json();
+    for choice in whole["choices"].as_array().unwrap() {
+        assert_eq!(choice["finish_reason"], "stop", "{whole}");
+        let answer: Value = serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+        assert!(answer == json!({ "a": "x" }) || answer == json!({ "a": "yy" }), "{answer}");
+    }
+    let text = json!({ "input": "hi", "text": { "format": { "type": "json_schema", "name": "s", "schema": schema } } });
+    let response = server.post("/v1/responses", &text).json();
+    let answer = response["output"][0]["content"][0]["text"].as_str().unwrap();
+    assert!(serde_json::from_str::<Value>(answer).unwrap()["a"].is_string(), "{response}");
+    let gbnf = json!({ "prompt": "abc", "grammar": "root ::= \"ab\" | \"xyz\"", "max_tokens": 50 });
+    let text = server.post("/v1/completions", &gbnf).json()["choices"][0]["text"].clone();
+    assert!(text == "ab" || text == "xyz", "{text}");
+
+    let nested = (0..60).fold(json!({ "type": "string" }), |inner, _| json!({ "allOf": [inner] }));
+    let bad = [
+        (json!({ "type": "nonsense" }), "response_format"),
+        (json!({ "type": "string", "pattern": "(a{1000}){1000}" }), "response_format"),
+        (json!({ "type": "string", "pattern": "(((" }), "response_format"),
+        (json!({ "$ref": "#/nowhere" }), "response_format"),
+        (json!(false), "response_format"),
+        (nested, ""),
+    ];
+    for (schema, param) in bad {
+        let format = json!({ "type": "json_schema", "json_schema": { "name": "s", "schema": schema } });
+        let response = server.post("/v1/chat/completions", &chat(json!({ "response_format": format })));
+        assert_eq!(response.status, 400, "{schema}: {response:?}");
+        assert_eq!(response.error().1.unwrap_or_default(), param, "{schema}: {response:?}");
+    }
+    let grammar = server.post("/v1/completions", &json!({ "prompt": "a", "grammar": "root ::= (" }));
+    assert_eq!((grammar.status, grammar.error().1.as_deref()), (400, Some("grammar")));
+}
+
+#[test]
+fn functions_are_called() {
+    let server = Server::new(ServeOptions::default());
+    let parameters =
+        json!({ "type": "object", "properties": { "city": { "enum": ["Rome", "Oslo"] } }, "required": ["city"] });
+    let function = json!({ "name": "weather", "description": "tells it", "parameters": parameters });
+    let other = json!({ "name": "other", "parameters": { "type": "object", "properties": {} } });
+    let tools = json!([{ "type": "function", "function": other }, { "type": "function", "function": function }]);
+    let choice = json!({ "type": "function", "function": { "name": "weather" } });
+    let more = json!({ "tools": tools, "tool_choice": choice, "max_tokens": 120, "ignore_eos": false });
+    let whole = server.post("/v1/chat/completions", &chat(more.clone())).json();
+    let choice = &whole["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &Value::Null),
+        "{whole}"
+    );
+    let call = &choice["message"]["tool_calls"][0];
+    assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("weather")));
+    let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+    assert!(["Rome", "Oslo"].contains(&arguments["city"].as_str().unwrap()), "{arguments}");
+
+    let mut stream = more;
+    stream["stream"] = true.into();
+    let events = server.post("/v1/chat/completions", &chat(stream)).events();
+    let deltas: Vec<&Value> =
+        events.iter().map(|event| &event["choices"][0]["delta"]["tool_calls"][0]).filter(|d| d.is_object()).collect();
+    assert_eq!((&deltas[0]["function"]["name"], &deltas[0]["id"]), (&json!("weather"), &call["id"]));
+    let joined: String = deltas.iter().filter_map(|delta| delta["function"]["arguments"].as_str()).collect();
+    assert_eq!(joined, call["function"]["arguments"].as_str().unwrap());
+
+    // The result goes on; what was called is in the conversation in the shape in which it came.
+    let messages = json!([
+        { "role": "user", "content": "hi" },
+        choice["message"],
+        { "role": "tool", "tool_call_id": call["id"], "content": "sunny" },
+    ]);
+    let next = server.post(
+        "/v1/chat/completions",
+        &chat(json!({ "messages": messages, "tools": tools, "tool_choice": "none", "max_tokens": 2 })),
+    );
+    assert_eq!(next.status, 200, "{next:?}");
+
+    let flat = json!([{ "type": "function", "name": "weather", "parameters": parameters }]);
+    let body = json!({ "input": "hi", "tools": flat, "tool_choice": "required", "max_output_tokens": 120, "stream": true, "seed": 1 });
+    let events = server.post("/v1/responses", &body).events();
+    let last = &events.last().unwrap()["response"];
+    assert_eq!(
+        (&last["output"][0]["type"], &last["output"][0]["name"]),
+        (&json!("function_call"), &json!("weather")),
+        "{last}"
+    );
+    let output =
+        json!([{ "type": "function_call_output", "call_id": last["output"][0]["call_id"], "output": "sunny" }]);
+    let next = json!({ "input": output, "previous_response_id": last["id"], "max_output_tokens": 2 });
+    assert_eq!(server.post("/v1/responses", &next).status, 200);
+
+    let both = chat(json!({ "tools": tools, "response_format": { "type": "json_object" } }));
+    assert_eq!(server.post("/v1/chat/completions", &both).error().1.as_deref(), Some("tools"));
+}
+
+#[test]
 fn vectors_come_in_both_encodings() {
     let server = Server::new(ServeOptions::default());
     let floats = server.post("/v1/embeddings", &json!({ "input": ["abc", "x"], "dimensions": 32 })).json();

@@ -11,6 +11,7 @@ use super::error::ApiResult;
 use super::job::{self, Event, Requests};
 use super::state::Server;
 use super::stream::{Events, Gone};
+use super::structured::Format;
 use super::tools::Tools;
 use super::{logprobs, sampling, structured};
 
@@ -21,7 +22,7 @@ pub(super) struct Conversation {
     /// The functions that may be called.
     pub(super) tools: Tools,
     /// What the answer must match.
-    pub(super) schema: Option<Value>,
+    pub(super) format: Option<Format>,
     /// How many alternatives of each token to tell.
     pub(super) logprobs: Option<usize>,
     /// Further variables of the template.
@@ -46,7 +47,7 @@ impl Conversation {
             special: format.special(!tools.is_empty()),
             ..options.clone()
         };
-        structured::constrain(&mut options, model, format, &prompt, self.schema.as_ref(), &self.tools)?;
+        structured::constrain(&mut options, model, format, &prompt, self.format.as_ref(), &self.tools)?;
         let requests = sampling::each(&options, answers).into_iter();
         let requests = requests.map(|options| (Prompt::Tokens(tokens.clone()), options)).collect();
         let logprobs = self.logprobs.map(|_| Vec::new());

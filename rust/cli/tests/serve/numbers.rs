@@ -34,7 +34,7 @@ fn endpoints() -> Vec<(&'static str, Value, Vec<Field>)> {
     let sampling = |more: &[Field]| [&SAMPLING[..], &[PENALTY], more].concat();
     let chat = sampling(&[("max_tokens", &[]), ("max_completion_tokens", &[]), ("n", &[]), ("top_logprobs", &[])]);
     // Nothing to write: the usage tells the length of the prompt.
-    let text = sampling(&[("max_tokens", &["0"]), ("n", &[]), ("best_of", &[])]);
+    let text = sampling(&[("max_tokens", &["0"]), ("n", &[]), ("best_of", &[]), ("logprobs", &["0"])]);
     let responses = sampling(&[("max_output_tokens", &[])]);
     vec![
         ("/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "a" }] }), chat),
@@ -78,7 +78,7 @@ fn every_number_is_checked_and_named() {
             }
         }
     }
-    assert_eq!(checked, (14 + 13 + 11 + 1) * VALUES.len());
+    assert_eq!(checked, (14 + 14 + 11 + 1) * VALUES.len());
 }
 
 #[test]

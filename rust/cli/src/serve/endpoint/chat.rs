@@ -38,12 +38,11 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
     let most = fields.count("max_completion_tokens", 1..=MAX_TOKENS)?;
     options.max_tokens = most.or(fields.count("max_tokens", 1..=MAX_TOKENS)?);
     fields.text("model")?;
-    let format = fields.object("response_format")?;
     Ok(Call {
         conversation: Conversation {
             messages: messages(&fields)?,
             tools: tools::read(&fields, false)?,
-            schema: format.map(|format| structured::schema(&format, false)).transpose()?.flatten(),
+            format: structured::format(&fields)?,
             logprobs: logprobs::of_chat(&fields)?,
             template: template(&fields)?,
         },

@@ -19,6 +19,7 @@ use crate::serve::logprobs::{self, TextLogprobs};
 use crate::serve::sampling::{self, MAX_ANSWERS, MAX_TOKENS};
 use crate::serve::state::{Server, now};
 use crate::serve::stream::{self, Events, Gone};
+use crate::serve::structured::{self, Format};
 use crate::serve::tokens;
 
 /// OpenAI's default.
@@ -30,6 +31,7 @@ struct Call {
     /// Texts that the answers begin with.
     echo: Vec<String>,
     options: GenerationOptions,
+    format: Option<Format>,
     /// Number of answers of each prompt.
     answers: usize,
     /// `Some(usage wanted)` for a stream.
@@ -69,7 +71,7 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
             return Err(fields.wrong("echo", "false for a stream with logprobs"));
         }
     }
-    Ok(Call { prompts, echo, options, answers, stream })
+    Ok(Call { prompts, echo, options, format: structured::format(&fields)?, answers, stream })
 }
 
 /// Answers the request.
@@ -82,7 +84,7 @@ pub(in crate::serve) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let body = read_json(&headers, body, server.limits()).await?;
-    let Call { prompts, echo, options, answers, stream } = call(&server, &body)?;
+    let Call { prompts, echo, mut options, format, answers, stream } = call(&server, &body)?;
     drop(body);
     let head = Head {
         id: server.id("cmpl-"),
@@ -92,7 +94,8 @@ pub(in crate::serve) async fn create(
         echo,
         answers,
     };
-    let (mut running, ()) = job::start(&server, move |_, _| {
+    let (mut running, ()) = job::start(&server, move |model, _| {
+        options.grammar = format.as_ref().map(|format| structured::grammar(model, format)).transpose()?;
         let each = |prompt: Prompt| sampling::each(&options, answers).into_iter().map(move |o| (prompt.clone(), o));
         Ok((prompts.into_iter().flat_map(each).collect(), ()))
     })

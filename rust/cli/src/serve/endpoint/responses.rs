@@ -63,7 +63,6 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
         all.insert(0, json!({ "role": "system", "content": text }));
     }
     let tools = tools::read(&fields, true)?;
-    let format = fields.object("text")?.map(|text| text.object("format")).transpose()?.flatten();
     let logprobs = match fields.list("include")? {
         Some(list) if list.iter().any(|item| item == "message.output_text.logprobs") => {
             Some(logprobs::top(&fields)?.unwrap_or(0))
@@ -82,7 +81,7 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
         conversation: Conversation {
             messages: all,
             tools,
-            schema: format.map(|format| structured::schema(&format, true)).transpose()?.flatten(),
+            format: structured::flat_format(&fields)?,
             logprobs,
             template: Map::new(),
         },

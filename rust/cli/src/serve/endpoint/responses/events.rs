@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::items::{Items, Told};
+use super::items::Told;
 use super::output::{Head, status};
 use super::store::Store;
 use crate::serve::conversation::Running;
