@@ -71,9 +71,20 @@ fn result(output: Output) -> (i32, String, String) {
 fn help_is_as_recorded() {
     let place = Place::new();
     let mut all = place.ok(&["--help"]);
-    for command in
-        ["run", "chat", "embed", "inspect", "plan", "convert", "calibrate", "quantize", "eval", "bench", "doctor"]
-    {
+    for command in [
+        "run",
+        "chat",
+        "serve",
+        "embed",
+        "inspect",
+        "plan",
+        "convert",
+        "calibrate",
+        "quantize",
+        "eval",
+        "bench",
+        "doctor",
+    ] {
         all += &format!("\n$ fastq {command} --help\n{}", place.ok(&[command, "--help"]));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
