@@ -90,6 +90,9 @@ class Vocabulary:
         """The token of a line feed, or -1."""
         if self.kind == "bert":
             return NO_TOKEN
+        # llama.cpp gives the byte's token where there is one, though texts are written with another.
+        if self.kind == "llama" and "<0x0A>" in self._tokens:
+            return self._tokens.index("<0x0A>")
         ids = self._model.tokenize("\n", bos=False, special=False)
         return ids[-1] if ids else NO_TOKEN
 
