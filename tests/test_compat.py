@@ -146,15 +146,16 @@ EXPECTED: dict[str, Check] = {
     "readme_function_calling": lambda names, out: True,
     "readme_json": lambda names, out: True,
     "readme_json_schema": lambda names, out: True,
-    "readme_speculative": lambda names, out: names["llama"]("1 2 3 1 2 3", max_tokens=4)["usage"]["completion_tokens"] == 4,
+    "readme_speculative": lambda names, out: names["llama"]("1 2 3 1 2 3", max_tokens=4)["usage"]["completion_tokens"]
+    == 4,
     "similarity": lambda names, out: out == "Stocks fell sharply on Monday.\n",
     "state": lambda names, out: out == "[' Paris', ' Rome']\n",
     "stopping_criteria": lambda names, out: out == "5 stop\n",
     "stream": lambda names, out: "Paris" in out,
     "tools": lambda names, out: isinstance(names["arguments"]["city"], str),
 }
-"""What a program must have printed, or left in its variables. Those of the README that leave nothing are looked at by the calls
-they made (`test_programs_of_the_readme_that_print_nothing`).
+"""What a program must have printed, or left in its variables. Those of the README that leave nothing are looked at by
+the answers they got.
 """
 
 LISTINGS = sorted(path.stem.removeprefix("listing_") for path in (HERE / "compat").glob("listing_*.py"))
@@ -229,7 +230,8 @@ def test_programs_run_with_nothing_changed_but_the_import(
         said = json.loads(answers[0]["choices"][0]["message"]["content"])
         assert "schema" not in name or isinstance(said["team_name"], str)
     if name == "readme_chat":
-        assert answers[0]["choices"][0]["message"]["content"]
+        # A model that was not made for the format may end at once.
+        assert isinstance(answers[0]["choices"][0]["message"]["content"], str)
     if name == "readme_function_calling":
         call = answers[0]["choices"][0]["message"]["tool_calls"][0]["function"]
         assert call["name"] == "UserDetail"
@@ -242,7 +244,7 @@ def test_programs_run_with_nothing_changed_but_the_import(
 
 
 def test_errors_are_those_that_programs_catch(smollm2: Path, tmp_path: Path, llm: Llama) -> None:
-    with pytest.raises(ValueError, match="Model path does not exist: nowhere.gguf"):
+    with pytest.raises(ValueError, match=r"Model path does not exist: nowhere\.gguf"):
         Llama(model_path="nowhere.gguf")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF nonsense")
@@ -420,7 +422,9 @@ def test_logprobs_are_those_of_the_logits(llm: Llama) -> None:
     assert told["tokens"] == [" Paris", "."]
     assert told["token_logprobs"][0] == pytest.approx(float(expected.max()), abs=1e-4)
     assert sorted(told["top_logprobs"][0].values()) == pytest.approx(sorted(map(float, expected))[-3:], abs=1e-4)
-    whole = llm("The capital of France is", max_tokens=1, temperature=0, logprobs=1, echo=True)["choices"][0]["logprobs"]
+    whole = llm("The capital of France is", max_tokens=1, temperature=0, logprobs=1, echo=True)["choices"][0][
+        "logprobs"
+    ]
     assert whole["tokens"] == ["The", " capital", " of", " France", " is", " Paris"]
     assert whole["token_logprobs"][0] is None
     assert whole["text_offset"] == [0, 3, 11, 14, 21, 24]
@@ -440,7 +444,7 @@ def test_tools_of_the_template_are_called(llm: Llama) -> None:
 
 def test_function_calling_decides_for_itself(smollm2: Path) -> None:
     with Llama(model_path=str(smollm2), n_ctx=1024, chat_format="chatml-function-calling", verbose=False) as model:
-        arguments = {"tools": [cases.TOOL], "tool_choice": "auto", "max_tokens": 24, "temperature": 0}
+        arguments: dict[str, Any] = {"tools": [cases.TOOL], "tool_choice": "auto", "max_tokens": 24, "temperature": 0}
         message = model.create_chat_completion(cases.ASKED, **arguments)["choices"][0]["message"]
         assert isinstance(message["content"], str) or message["tool_calls"]
         demanded = model.create_chat_completion(cases.ASKED, **{**arguments, "tool_choice": "required"})
@@ -460,7 +464,10 @@ def test_own_handlers_and_formats(smollm2: Path, monkeypatch: pytest.MonkeyPatch
         model.create_chat_completion([{"role": "user", "content": "the capital of france is"}], max_tokens=3)
         assert model.detokenize(list(model.eval_tokens)).startswith(b"THE CAPITAL OF FRANCE IS")
     formatter = llama_chat_format.Jinja2ChatFormatter(
-        template="{% for m in messages %}{{ m.content }}{% endfor %}", eos_token="</s>", bos_token="<s>", stop_token_ids=[2]
+        template="{% for m in messages %}{{ m.content }}{% endfor %}",
+        eos_token="</s>",
+        bos_token="<s>",
+        stop_token_ids=[2],
     )
     with Llama(model_path=str(smollm2), n_ctx=64, chat_handler=formatter.to_chat_handler(), verbose=False) as model:
         answer = model.create_chat_completion([{"role": "user", "content": "The capital of France is"}], max_tokens=2)
@@ -478,7 +485,7 @@ def test_grammars_from_files_and_damaged_ones(llm: Llama, tmp_path: Path) -> Non
         LlamaGrammar.from_file(file)
     with pytest.raises(ValueError, match="root"):
         llm("x", grammar=LlamaGrammar.from_string("root ::= ("))
-    with pytest.raises(ValueError, match="JSON|Expecting"):
+    with pytest.raises(ValueError, match="Expecting"):
         LlamaGrammar.from_json_schema("{")
     with pytest.raises(TypeError, match="LlamaGrammar"):
         llm("x", grammar="root ::= x")  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Calls whose answers are compared with those of llama-cpp-python: by shape, or exactly where they do not depend on rounding.
+"""Calls whose answers are compared with those of llama-cpp-python: by shape, or exactly where rounding plays no part.
 
-Each takes the module (`llama_cpp`, or what stands in for it) and the path of a model. Only the standard library is imported, so
-that the peer's interpreter can run this file.
+Each takes the module (`llama_cpp`, or what stands in for it) and the path of a model. Only the standard library is
+imported, so that the peer's interpreter can run this file.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ SHAPES: dict[str, Case] = {
     "chat function stream": chat(
         ASKED, "chatml-function-calling", tools=[TOOL], tool_choice=CHOICE, max_tokens=48, stream=True
     ),
-    "chat function old": chat(
-        ASKED, functions=[TOOL["function"]], function_call={"name": "UserDetail"}, max_tokens=48
-    ),
+    "chat function old": chat(ASKED, functions=[TOOL["function"]], function_call={"name": "UserDetail"}, max_tokens=48),
 }
 """Of a model that generates."""
 
@@ -235,7 +233,9 @@ def without_words(value: Any) -> Any:
     if isinstance(value, dict):
         words = {key: without_words(item) for key, item in value.items() if key != "top_logprobs"}
         if isinstance(top := value.get("top_logprobs"), list):
-            kinds = [sorted(set(item.values())) if isinstance(item, dict) and "token" not in item else item for item in top]
+            kinds = [
+                sorted(set(item.values())) if isinstance(item, dict) and "token" not in item else item for item in top
+            ]
             words["top_logprobs"] = [kind for at, kind in enumerate(kinds) if kind not in kinds[:at]]
         return words
     return [without_words(item) for item in value] if isinstance(value, list) else value

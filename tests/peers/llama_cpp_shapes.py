@@ -39,9 +39,7 @@ def main(models: Path) -> None:
         "arguments": constructor,
         "signatures": {name: cases.signature(getattr(llama_cpp.Llama, name)) for name in cases.METHODS},
         "types": sorted(
-            name
-            for name in dir(llama_types)
-            if name.startswith(("Chat", "Completion", "Create", "Embedding", "Json"))
+            name for name in dir(llama_types) if name.startswith(("Chat", "Completion", "Create", "Embedding", "Json"))
         ),
     }
     out = HERE.parent / "reference" / "llama_cpp.json"

@@ -1,11 +1,12 @@
 """The interface of llama-cpp-python, computed by fastq.
 
-A program changes one line, ``from llama_cpp import Llama`` to ``from fastq.compat.llama_cpp import Llama``; one that says
-``llama_cpp.Llama`` imports ``fastq.compat.llama_cpp as llama_cpp``. The modules below have the names that they have there.
+A program changes one line, ``from llama_cpp import Llama`` to ``from fastq.compat.llama_cpp import Llama``; one that
+says ``llama_cpp.Llama`` imports ``fastq.compat.llama_cpp as llama_cpp``. The modules have the names that they have
+there.
 
-What is asked for a GPU is accepted and told once to ``logging.getLogger("fastq")``. What would change answers and cannot be
-done raises ``NotImplementedError`` and says so. The low-level functions of llama.cpp (``llama_decode`` and its kin) are not
-here.
+What is asked for a GPU is accepted and told once to ``logging.getLogger("fastq")``. What would change answers and
+cannot be done raises ``NotImplementedError`` and says so. The low-level functions of llama.cpp (``llama_decode`` and
+its kin) are not here.
 
 Example:
     >>> from fastq import default_model
@@ -42,7 +43,7 @@ from fastq.compat.llama_cpp.llama_types import *  # noqa: F403 - as the original
 __version__ = "0.3.36"
 """The version of llama-cpp-python whose interface this is; that of fastq is ``fastq.__version__``."""
 
-__all__ = [  # noqa: F405, RUF022 - what the stars bring comes last
+__all__ = [
     "BaseLlamaCache",
     "BaseLlamaTokenizer",
     "Llama",

@@ -230,7 +230,7 @@ def logprobs_of(llama: Llama, request: Request, done: Any, most: int | None = No
         result["tokens"].append(shown)
         result["text_offset"].append(offset)
         result["token_logprobs"].append(None if row is None else row.logprob)
-        top = None if row is None else {text(other): value for other, value in row.top} | {shown: row.logprob}
+        top = None if row is None else {text(of.token): of.logprob for of in row.top} | {shown: row.logprob}
         result["top_logprobs"].append(top)
         offset += len(shown)
     return result

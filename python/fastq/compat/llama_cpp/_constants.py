@@ -1,5 +1,6 @@
-"""Numbers that programs name in arguments, with the values of llama.h and ggml.h, and the few functions that high-level
-programs call.
+"""Numbers that programs name in arguments, and the few functions that high-level programs call.
+
+The values are those of llama.h and ggml.h.
 """
 
 from __future__ import annotations

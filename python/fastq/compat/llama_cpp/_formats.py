@@ -1,6 +1,7 @@
 """How models that came before templates in files want conversations to be written: the formats by their names.
 
-A format is a row of a table. The prompts are those of llama-cpp-python, blanks included, because models were used with them.
+A format is a row of a table. The prompts are those of llama-cpp-python, blanks included, because models were used with
+them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "
-    "polite answers to the user's questions."
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 SNOOZY = (
-    "The prompt below is a question to answer, a task to complete, or a conversation to respond to; decide which and write "
-    "an appropriate response."
+    "The prompt below is a question to answer, a task to complete, or a conversation to respond to; "
+    "decide which and write an appropriate response."
 )
 
 
@@ -60,7 +61,9 @@ class Format:
         turns = [(prefixes[message["role"]], text_of(message)) for message in messages if message["role"] in prefixes]
         for at, (prefix, text) in enumerate(turns):
             # A message without text is one that is to be written.
-            parts.append(prefix + self.between + text + self.ends[at % 2] if text else prefix + self.between.rstrip(" "))
+            parts.append(
+                prefix + self.between + text + self.ends[at % 2] if text else prefix + self.between.rstrip(" ")
+            )
         if self.opens:
             parts.append(self.assistant + self.between.rstrip(" "))
         return "".join(parts)
@@ -115,7 +118,9 @@ FORMATS: dict[str, Format | Callable[[Sequence[Any]], tuple[str, str | None]]] =
         system=None,
         stop="<end_of_turn>\n",
     ),
-    "intel": _colon("### User:", "### Assistant:", "\n", default="{system_message}", fixed=True, system="### System:\n{}"),
+    "intel": _colon(
+        "### User:", "### Assistant:", "\n", default="{system_message}", fixed=True, system="### System:\n{}"
+    ),
     "llama-3": Format(
         "<|start_header_id|>user<|end_header_id|>\n\n",
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
@@ -125,9 +130,7 @@ FORMATS: dict[str, Format | Callable[[Sequence[Any]], tuple[str, str | None]]] =
         always=False,
         stop="<|eot_id|>",
     ),
-    "mistrallite": Format(
-        "<|prompter|>", "</s>\n<|assistant|>", ends=_both(" "), system="<|system|>{}</s>"
-    ),
+    "mistrallite": Format("<|prompter|>", "</s>\n<|assistant|>", ends=_both(" "), system="<|system|>{}</s>"),
     "oasst_llama": Format(
         "<|prompter|>", "<|assistant|>", ends=_both("</s>"), system="[INST] <<SYS>>\n{}\n<</SYS>>\n\n"
     ),

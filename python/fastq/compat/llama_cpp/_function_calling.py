@@ -1,7 +1,7 @@
 """Calls of tools by any model: the format ``chatml-function-calling``.
 
-The model is told to begin an answer with ``message:`` or ``functions.NAME:``. A grammar makes it choose one, and another one
-makes the arguments fit their schema.
+The model is told to begin an answer with ``message:`` or ``functions.NAME:``. A grammar makes it choose one, and
+another one makes the arguments fit their schema.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ To respond with a message begin the message with 'message:', use the following f
 message:
 <message>
 
-To respond with one or more function calls begin the message with 'functions.<function_name>:', use the following format:
+To respond with one or more function calls begin the message with 'functions.<function_name>:', \
+use the following format:
 
 functions.<function_name>:
 { "arg1": "value1", "arg2": "value2" }
@@ -43,10 +44,8 @@ def prompt_of(messages: list[Any], tools: list[Any] | None) -> str:
     """The conversation, with the tools in the message of the system; one is added where there is none."""
     told = ""
     if tools:
-        listed = [
-            f"\nfunctions.{tool['function']['name']}:\n{json.dumps(tool['function'].get('parameters', {}), sort_keys=True)}\n"
-            for tool in tools
-        ]
+        described = [(tool["function"]["name"], tool["function"].get("parameters", {})) for tool in tools]
+        listed = [f"\nfunctions.{name}:\n{json.dumps(schema, sort_keys=True)}\n" for name, schema in described]
         told = "\n\nYou have access to the following functions:\n" + "".join(listed) + HOW
         if not any(message["role"] == "system" for message in messages):
             messages = [{"role": "system", "content": ""}, *messages]

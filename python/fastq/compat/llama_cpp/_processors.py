@@ -108,7 +108,7 @@ class Hook:
             return logits
         tokens = np.array(ids, dtype=np.intc)
         # Each is asked: they may count their calls.
-        if any([criterion(tokens, logits) for criterion in self.criteria]):
+        if any([criterion(tokens, logits) for criterion in self.criteria]):  # noqa: C419
             self.stopped = [int(token) for token in ids[self.prompt :]]
             self.cancel()
             return logits

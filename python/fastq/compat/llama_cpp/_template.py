@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def handler(*, llama: Llama, messages: list[Any], **arguments: Any) -> Any:
     """Answers a conversation; see :meth:`Llama.create_chat_completion`.
 
-    Calls of tools are read from the answer in the way that the model writes them, and a call that is demanded is enforced.
-    Where the answer is to be JSON or to follow a grammar, tools are only told to the model, as in the original.
+    Calls of tools are read from the answer in the way that the model writes them, and a call that is demanded is
+    enforced. Where the answer is to be JSON or to follow a grammar, tools are only told to the model, as in the
+    original.
 
     Raises:
         ValueError: The template refuses the messages, or the prompt does not fit the context.

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from fastq.compat.llama_cpp import _arguments, _completion, _embedding, _hub
 from fastq.compat.llama_cpp import llama_chat_format as chat
-from fastq.compat.llama_cpp._arguments import DEFAULTS
 from fastq.compat.llama_cpp._constants import LLAMA_DEFAULT_SEED
 from fastq.compat.llama_cpp._log import once
-from fastq.compat.llama_cpp._processors import Hook, functions
+from fastq.compat.llama_cpp._processors import Hook, StoppingCriteriaList, functions
 from fastq.compat.llama_cpp._vocabulary import Vocabulary
 from fastq.compat.llama_cpp.llama_speculative import LlamaDraftModel, LlamaPromptLookupDecoding
 from fastq.compat.llama_cpp.llama_tokenizer import BaseLlamaTokenizer, LlamaTokenizer
@@ -36,20 +35,21 @@ MAX_SEED = 0xFFFFFFFF
 class Llama:
     """A model, with the interface that llama-cpp-python has.
 
-    It can be used as a context manager. Unlike the original, it prints nothing, and several threads may call it at once;
-    only what the low-level methods (:meth:`eval`, :meth:`sample`, :meth:`generate`) leave behind is not shared well.
+    It can be used as a context manager. Unlike the original, it prints nothing, and several threads may call it at
+    once; only what the low-level methods (:meth:`eval`, :meth:`sample`, :meth:`generate`) leave behind is not shared
+    well.
 
     Args:
         model_path: The GGUF file; of a split model, the first shard.
-        arguments: Those of the original, with its defaults (``n_ctx=512``, ``seed`` random). ``n_ctx=0`` is what the model
-            was trained for, or what fits the memory. ``n_threads=None`` is what the machine grants. ``type_k`` and
-            ``type_v`` must be the same, F32, F16 or Q8_0. Log-probabilities do not need ``logits_all``. What is asked for a
-            GPU is accepted and told once to ``logging.getLogger("fastq")``.
+        arguments: Those of the original, with its defaults (``n_ctx=512``, ``seed`` random). ``n_ctx=0`` is what the
+            model was trained for, or what fits the memory. ``n_threads=None`` is what the machine grants. ``type_k``
+            and ``type_v`` must be the same, F32, F16 or Q8_0. Log-probabilities do not need ``logits_all``. What is
+            asked for a GPU is accepted and told once to ``logging.getLogger("fastq")``.
 
     Raises:
         ValueError: There is no such file, it cannot be loaded, or a value is out of range.
-        NotImplementedError: An argument would change answers and is not supported: ``lora_path``, ``kv_overrides``, scales
-            of positions that differ from the file's, ``spm_infill``, other formats of the cache.
+        NotImplementedError: An argument would change answers and is not supported: ``lora_path``, ``kv_overrides``,
+            scales of positions that differ from the file's, ``spm_infill``, other formats of the cache.
         MemoryError: The model does not fit; the message names a context that would.
 
     Example:
@@ -188,7 +188,9 @@ class Llama:
             ValueError: The prompt does not fit the context, or an argument is out of range. With ``stream=True``, when
                 the first chunk is asked for.
         """
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "prompt", "suffix", "stream")}
+        arguments = {
+            name: value for name, value in locals().items() if name not in ("self", "prompt", "suffix", "stream")
+        }
         if stream:
             return self._chunks(prompt, suffix, arguments)
         return _completion.completion(self, _completion.request_of(self, prompt, suffix, arguments))
@@ -234,8 +236,8 @@ class Llama:
     ) -> Any:
         """Answer a conversation.
 
-        The prompt is written by ``chat_handler``, else by ``chat_format``, else by the template of the file, else in the
-        format ``llama-2``.
+        The prompt is written by ``chat_handler``, else by ``chat_format``, else by the template of the file, else in
+        the format ``llama-2``.
 
         Args:
             messages: The conversation, oldest message first.
@@ -323,8 +325,8 @@ class Llama:
             return_count: Give the number of tokens, too.
 
         Returns:
-            A list of floats for one text, a list of them for several; with ``return_count`` a pair. Unlike the original,
-            models that were not made for vectors give one per text, too: the mean of those of its tokens.
+            A list of floats for one text, a list of them for several; with ``return_count`` a pair. Unlike in the
+            original, models that were not made for vectors give one per text, too: the mean of those of its tokens.
 
         Raises:
             RuntimeError: The model was made without ``embedding=True``.
@@ -433,7 +435,7 @@ class Llama:
             self.eval(more)
             token = self._choose(self._tokens, arguments)
             seen = np.array(self._tokens, dtype=np.intc)
-            if any([criterion(seen, self._scores[-1]) for criterion in criteria]):
+            if criteria and StoppingCriteriaList(criteria)(seen, self._scores[-1]):
                 return
             given = yield token
             more = [token, *(given or ())]
@@ -659,5 +661,3 @@ class LlamaState:
         self.llama_state = llama_state
         self.llama_state_size = llama_state_size
         self.seed = seed
-
-

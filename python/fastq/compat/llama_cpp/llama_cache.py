@@ -1,7 +1,7 @@
 """Caches of prompts, which fastq does not need.
 
-A model keeps what it computed for earlier texts and reuses the longest beginning that they have in common with the next one.
-The classes are here so that programs that call ``set_cache`` run; nothing is stored in them.
+A model keeps what it computed for earlier texts and reuses the longest beginning that they have in common with the next
+one. The classes are here so that programs that call ``set_cache`` run; nothing is stored in them.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ def check(name: str) -> None:
     """
     if name.startswith("functionary"):
         raise NotImplementedError(
-            f"chat_format={name!r} is not supported; use the template of the file with tools=, or chatml-function-calling"
+            f"chat_format={name!r} is not supported; use the template of the file, or chatml-function-calling"
         )
     if name not in _handlers:
         known = ", ".join(sorted(_handlers))

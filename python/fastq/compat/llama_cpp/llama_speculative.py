@@ -13,8 +13,8 @@ __all__ = ["LlamaDraftModel", "LlamaPromptLookupDecoding"]
 class LlamaDraftModel:
     """Something that guesses the tokens that come next.
 
-    Subclasses of the user are accepted by :class:`Llama` but not asked: fastq guesses from the text itself, with the same
-    answers.
+    Subclasses of the user are accepted by :class:`Llama` but not asked: fastq guesses from the text itself, with the
+    same answers.
     """
 
     def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:

@@ -15,6 +15,71 @@ else:
     except ImportError:
         NotRequired = type("NotRequired", (), {"__class_getitem__": classmethod(lambda cls, item: item)})
 
+__all__ = [
+    "ChatCompletion",
+    "ChatCompletionChoice",
+    "ChatCompletionChunk",
+    "ChatCompletionChunkChoice",
+    "ChatCompletionChunkDelta",
+    "ChatCompletionChunkDeltaEmpty",
+    "ChatCompletionFunction",
+    "ChatCompletionFunctionCall",
+    "ChatCompletionFunctionCallOption",
+    "ChatCompletionFunctionParameters",
+    "ChatCompletionFunctions",
+    "ChatCompletionLogprobToken",
+    "ChatCompletionLogprobs",
+    "ChatCompletionMessage",
+    "ChatCompletionMessageToolCall",
+    "ChatCompletionMessageToolCallChunk",
+    "ChatCompletionMessageToolCallChunkFunction",
+    "ChatCompletionMessageToolCallFunction",
+    "ChatCompletionMessageToolCalls",
+    "ChatCompletionNamedToolChoice",
+    "ChatCompletionNamedToolChoiceFunction",
+    "ChatCompletionRequestAssistantMessage",
+    "ChatCompletionRequestAssistantMessageFunctionCall",
+    "ChatCompletionRequestFunctionCall",
+    "ChatCompletionRequestFunctionCallOption",
+    "ChatCompletionRequestFunctionMessage",
+    "ChatCompletionRequestMessage",
+    "ChatCompletionRequestMessageContentPart",
+    "ChatCompletionRequestMessageContentPartImage",
+    "ChatCompletionRequestMessageContentPartImageImageUrl",
+    "ChatCompletionRequestMessageContentPartText",
+    "ChatCompletionRequestResponseFormat",
+    "ChatCompletionRequestSystemMessage",
+    "ChatCompletionRequestToolMessage",
+    "ChatCompletionRequestUserMessage",
+    "ChatCompletionResponseChoice",
+    "ChatCompletionResponseFunction",
+    "ChatCompletionResponseFunctionCall",
+    "ChatCompletionResponseMessage",
+    "ChatCompletionStreamResponse",
+    "ChatCompletionStreamResponseChoice",
+    "ChatCompletionStreamResponseDelta",
+    "ChatCompletionStreamResponseDeltaEmpty",
+    "ChatCompletionStreamResponseDeltaFunctionCall",
+    "ChatCompletionTool",
+    "ChatCompletionToolChoiceOption",
+    "ChatCompletionToolFunction",
+    "ChatCompletionTopLogprobToken",
+    "Completion",
+    "CompletionChoice",
+    "CompletionChunk",
+    "CompletionLogprobs",
+    "CompletionUsage",
+    "CreateChatCompletionResponse",
+    "CreateChatCompletionStreamResponse",
+    "CreateCompletionResponse",
+    "CreateCompletionStreamResponse",
+    "CreateEmbeddingResponse",
+    "Embedding",
+    "EmbeddingData",
+    "EmbeddingUsage",
+    "JsonType",
+]
+
 JsonType = Union[None, int, str, bool, list[Any], dict[str, Any]]  # noqa: UP007 - evaluated on Python 3.10
 
 
@@ -374,5 +439,3 @@ ChatCompletionChunk = CreateChatCompletionStreamResponse
 ChatCompletionStreamResponse = CreateChatCompletionStreamResponse
 ChatCompletionResponseFunction = ChatCompletionFunction
 ChatCompletionFunctionCall = ChatCompletionResponseFunctionCall
-
-__all__ = [name for name in dir() if name[0].isupper() and name not in ("TYPE_CHECKING", "Any", "Literal", "TypedDict", "Union", "NotRequired")]  # fmt: skip
