@@ -393,6 +393,43 @@ def test_end_tokens_come_from_generate(llm: Llama) -> None:
     assert tokens[-1] == llm.token_eos()
 
 
+def test_shares_that_the_original_takes_and_seeds(llm: Llama) -> None:
+    likeliest = llm("Once upon a time", max_tokens=4, temperature=0)["choices"]
+    for argument in ({"top_p": 0.0}, {"top_p": -1.0}, {"top_k": 1}):
+        assert llm("Once upon a time", max_tokens=4, temperature=1.5, seed=2, **argument)["choices"] == likeliest
+    free = {"max_tokens": 6, "temperature": 2.0, "top_k": -1, "min_p": 0.0}
+    assert llm("Once", seed=0, **free)["choices"] == llm("Once", seed=0, **free)["choices"]
+    assert len({llm("Once", seed=-1, **free)["choices"][0]["text"] for _ in range(4)}) > 1
+    raw = [llm("Once", seed=3, max_tokens=6, temperature=temperature, top_k=1) for temperature in (0.5, -1.0)]
+    assert raw[0]["choices"] != raw[1]["choices"]
+    with pytest.raises(ValueError, match="mirostat_mode"):
+        llm("Once", mirostat_mode=3)
+    miro = {"max_tokens": 6, "mirostat_tau": 9.0, "seed": 4}
+    assert llm("Once", mirostat_mode=2, **miro)["choices"] != llm("Once", mirostat_mode=0, **miro)["choices"]
+
+
+def test_a_context_beyond_learned_positions_is_cut(minilm: Path, log: pytest.LogCaptureFixture) -> None:
+    with Llama(model_path=str(minilm), n_ctx=2048, embedding=True, verbose=False) as model:
+        assert model.n_ctx() == 512
+        vector, count = model.embed("word " * 2000, return_count=True)
+        assert (len(vector), count) == (384, 512)
+        with pytest.raises(ValueError, match="exceed batch size"):
+            model.embed("word " * 2000, truncate=False)
+        short = np.array(model.embed("A short text.", normalize=True))
+        assert np.linalg.norm(short) == pytest.approx(1, abs=1e-5)
+        assert not np.allclose(model.embed("A short text."), short)
+    assert "the model has 512 positions" in log.text
+
+
+def test_messages_in_parts(llm: Llama) -> None:
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "2+2?"}]
+    answers = [
+        llm.create_chat_completion([{"role": "user", "content": content}], max_tokens=4, temperature=0)
+        for content in (parts, "What is 2+2?")
+    ]
+    assert answers[0]["choices"] == answers[1]["choices"]
+
+
 def test_max_tokens_that_is_not_above_zero_fills_the_context(smollm2: Path) -> None:
     with Llama(model_path=str(smollm2), n_ctx=24, verbose=False) as model:
         for unlimited in (None, 0, -1):
@@ -438,6 +475,13 @@ def test_tools_of_the_template_are_called(llm: Llama) -> None:
     )["choices"][0]
     assert answer["finish_reason"] == "tool_calls"
     assert json.loads(answer["message"]["tool_calls"][0]["function"]["arguments"]).keys() == {"name", "age"}
+    chunks = llm.create_chat_completion(
+        cases.ASKED, tools=[cases.TOOL], tool_choice=cases.CHOICE, max_tokens=64, temperature=0, stream=True
+    )
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    written = "".join(d["tool_calls"][0]["function"]["arguments"] for d in deltas if d.get("tool_calls"))
+    assert written == answer["message"]["tool_calls"][0]["function"]["arguments"]
+    assert {d["function_call"]["name"] for d in deltas if d.get("function_call")} == {"UserDetail"}
     plain = llm.create_chat_completion(cases.ASKED, tools=[cases.TOOL], tool_choice="none", max_tokens=4)
     assert isinstance(plain["choices"][0]["message"]["content"], str)
 

@@ -167,17 +167,34 @@ def load(path: str, arguments: Mapping[str, Any]) -> fastq.Model:
     """
     if not os.path.exists(path):
         raise ValueError(f"Model path does not exist: {path}")
-    context = arguments["n_ctx"]
+    context = arguments["n_ctx"] or None
     chunk = max(MIN_PREFILL_CHUNK, arguments["n_batch"] or 0)
     kv: Any = kv_format(arguments["type_k"], arguments["type_v"])
-    try:
+
+    def model(context: int | None) -> fastq.Model:
         return fastq.Model(
             path,
-            context=context or None,
+            context=context,
             threads=arguments["n_threads"] or None,
             mmap=bool(arguments["use_mmap"]),
             prefill_chunk=min(chunk, context) if context else chunk,
             kv=kv,
         )
+
+    try:
+        try:
+            return model(context)
+        except ValueError:
+            # Positions that were learned cannot be extended. llama.cpp lets a longer context be, and texts stay shorter.
+            trained = _trained(path)
+            if context is None or context <= trained:
+                raise
+            once("n_ctx", f"n_ctx={context}: the model has {trained} positions, which is used", logging.WARNING)
+            return model(trained)
     except (fastq.FastqError, OSError) as error:
         raise ValueError(f"Failed to load model from file: {path}: {error}") from error
+
+
+def _trained(path: str) -> int:
+    metadata = fastq.inspect(path).metadata
+    return int(metadata.get(f"{metadata.get('general.architecture')}.context_length", 0))

@@ -55,6 +55,8 @@ def sampling(llama: Llama, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     options = {name: arguments[name] for name in PASSED_ON}
     options["top_k"] = max(options["top_k"], 0)
+    for share in ("top_p", "typical_p"):
+        options[share] = min(max(options[share], SMALLEST_SHARE), 1.0)
     options["repeat_last_n"] = llama.last_n_tokens_size
     options.update(llama_grammar.option(arguments["grammar"]))
     temperature, mirostat = arguments["temperature"], arguments["mirostat_mode"]
@@ -69,6 +71,9 @@ def sampling(llama: Llama, arguments: Mapping[str, Any]) -> dict[str, Any]:
         options["speculate"] = "ngram"
     return options
 
+
+SMALLEST_SHARE = 1e-6
+"""llama.cpp takes shares of 0 and less, too, and keeps one token."""
 
 PASSED_ON = (
     "temperature",

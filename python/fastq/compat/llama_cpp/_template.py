@@ -33,8 +33,11 @@ def handler(*, llama: Llama, messages: list[Any], **arguments: Any) -> Any:
     tool = chat.chosen(tools, choice)
     wanted = chat.grammar_of_format(arguments.pop("response_format", None)) or arguments.get("grammar")
     stream = arguments.pop("stream", False)
-    for message in messages:
-        text_of(message)
+    # Parts that are text become one: few templates know them.
+    messages = [
+        {**message, "content": text_of(message)} if isinstance(message.get("content"), list) else message
+        for message in messages
+    ]
     with _as_value_error():
         written = llama.fastq_model.apply_template(messages, tools=tools or None)
     prompt = llama.tokenize(written.encode("utf-8"), add_bos=False, special=True)
@@ -72,16 +75,21 @@ def _whole(llama: Llama, request: _completion.Request, done: fastq.ChatCompletio
 
 
 def _chunks(llama: Llama, request: _completion.Request, messages: list[Any], options: Any) -> Iterator[Any]:
-    """What is said comes as it is written; a call comes when it is complete."""
+    """What is said, and the arguments of calls, as they are written."""
     head = _completion.record(request, "", None, None)
     yield _messages.part(head, {"role": "assistant"}, None, None)
+    calls: dict[int, tuple[str, str]] = {}
     with _as_value_error(), closing(llama.fastq_model.stream_chat(messages, **options)) as stream:
-        for piece in stream:
-            yield _messages.part(head, {"content": piece}, None, None)
-        done = stream.result
-    for at, call in enumerate(done.tool_calls):
-        yield _messages.part(head, _messages.call_delta(at, call.id, call.name, call.arguments_json), None, None)
-    yield _messages.part(head, {}, None, done.finish_reason)
+        for delta in stream.events():
+            if delta.kind == "content":
+                yield _messages.part(head, {"content": delta.text}, None, None)
+            elif delta.kind == "tool_call":
+                calls[delta.index] = (delta.id, delta.name)
+            elif delta.kind == "arguments":
+                call = _messages.call_delta(delta.index, *calls[delta.index], delta.text)
+                yield _messages.part(head, call, None, None)
+        reason = stream.result.finish_reason
+    yield _messages.part(head, {}, None, reason)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Llama:
         if self.draft_model is not None and not isinstance(self.draft_model, LlamaPromptLookupDecoding):
             once("draft_model", "draft_model is not asked: tokens are guessed from the text, with the same answers")
         self.cache: BaseLlamaCache | None = None
-        self.set_seed(given["seed"])
+        self.set_seed(given["seed"] or LLAMA_DEFAULT_SEED)
         self.chat_handler: Any = given["chat_handler"]
         self.chat_format: str | None = given["chat_format"]
         if self.chat_format is None and self.chat_handler is None:
@@ -537,8 +537,8 @@ class Llama:
         self.cache = cache
 
     def set_seed(self, seed: int | None) -> None:
-        """The seed of what comes next; -1 and 0xFFFFFFFF are random."""
-        is_random = seed in (None, -1, 0, LLAMA_DEFAULT_SEED)
+        """The seed of what comes next; -1 and 0xFFFFFFFF are random (in the constructor, 0 is, too)."""
+        is_random = seed in (None, -1, LLAMA_DEFAULT_SEED)
         self._seed = random.SystemRandom().randrange(MAX_SEED) if is_random else int(seed or 0) & MAX_SEED
         self._seeds = random.Random(self._seed)
 
