@@ -397,14 +397,14 @@ def test_shares_that_the_original_takes_and_seeds(llm: Llama) -> None:
     likeliest = llm("Once upon a time", max_tokens=4, temperature=0)["choices"]
     for argument in ({"top_p": 0.0}, {"top_p": -1.0}, {"top_k": 1}):
         assert llm("Once upon a time", max_tokens=4, temperature=1.5, seed=2, **argument)["choices"] == likeliest
-    free = {"max_tokens": 6, "temperature": 2.0, "top_k": -1, "min_p": 0.0}
+    free: dict[str, Any] = {"max_tokens": 6, "temperature": 2.0, "top_k": -1, "min_p": 0.0}
     assert llm("Once", seed=0, **free)["choices"] == llm("Once", seed=0, **free)["choices"]
     assert len({llm("Once", seed=-1, **free)["choices"][0]["text"] for _ in range(4)}) > 1
     raw = [llm("Once", seed=3, max_tokens=6, temperature=temperature, top_k=1) for temperature in (0.5, -1.0)]
     assert raw[0]["choices"] != raw[1]["choices"]
     with pytest.raises(ValueError, match="mirostat_mode"):
         llm("Once", mirostat_mode=3)
-    miro = {"max_tokens": 6, "mirostat_tau": 9.0, "seed": 4}
+    miro: dict[str, Any] = {"max_tokens": 6, "mirostat_tau": 9.0, "seed": 4}
     assert llm("Once", mirostat_mode=2, **miro)["choices"] != llm("Once", mirostat_mode=0, **miro)["choices"]
 
 

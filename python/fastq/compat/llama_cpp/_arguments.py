@@ -185,7 +185,7 @@ def load(path: str, arguments: Mapping[str, Any]) -> fastq.Model:
         try:
             return model(context)
         except ValueError:
-            # Positions that were learned cannot be extended. llama.cpp lets a longer context be, and texts stay shorter.
+            # Positions that were learned cannot be extended. llama.cpp accepts a longer context nevertheless.
             trained = _trained(path)
             if context is None or context <= trained:
                 raise
