@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ class Visit:
         self.page.goto(server.url)
         self.server = server
 
+    def wait(self, condition: str, seconds: float = 60) -> None:
+        """Waits until an expression is true. Not with wait_for_function, which the page's policy forbids."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < end, condition
+            self.page.wait_for_timeout(30)
+
     def check(self) -> None:
         """Nothing was asked of anybody else, and nothing went wrong."""
         local = (f"{self.server.url}/", "data:")
@@ -78,7 +86,7 @@ class Visit:
 def test_an_answer_is_streamed(browser: Any, server: Server, size: str, scheme: str) -> None:
     visit = Visit(browser, server, size, scheme)
     page = visit.page
-    page.wait_for_function("document.title.startsWith('smollm2')")
+    visit.wait("document.title.startsWith('smollm2')")
     assert page.evaluate("document.activeElement.id") == "text"
     if page.locator("#side").is_hidden():
         page.keyboard.press("Alt+s")
@@ -89,7 +97,7 @@ def test_an_answer_is_streamed(browser: Any, server: Server, size: str, scheme: 
     if size == "phone":
         page.keyboard.press("Escape")
     page.focus("#text")
-    page.keyboard.type("What is the capital of France?")
+    page.keyboard.type("Where is the Eiffel Tower?")
     # How the text grows while it comes.
     page.evaluate(
         "window.seen = []; new MutationObserver(() => seen.push(document.querySelector('#messages').textContent.length))"
@@ -101,7 +109,7 @@ def test_an_answer_is_streamed(browser: Any, server: Server, size: str, scheme: 
     seen = page.evaluate("seen")
     assert len(set(seen)) > 5, "the answer came in pieces"
     assert re.fullmatch(r"[\d.]+ tokens/s, \d+ tokens", page.locator("#speed").inner_text())
-    page.keyboard.type("And of Italy?")
+    page.keyboard.type("And the Colosseum?")
     page.keyboard.press("Enter")
     visit.answered()
     assert page.locator("#messages li").count() == 4
@@ -125,7 +133,7 @@ def test_stop_works(browser: Any, server: Server, how: str) -> None:
     page.fill("#max_tokens", "4000")
     page.fill("#text", "Write a very long story about a fox.")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#messages li.assistant')?.textContent.length > 40", timeout=60_000)
+    visit.wait("document.querySelector('#messages li.assistant')?.textContent.length > 40")
     if how == "button":
         page.click("#stop")
     else:
@@ -134,7 +142,12 @@ def test_stop_works(browser: Any, server: Server, how: str) -> None:
     assert 40 < len(text) < 8000
     page.wait_for_timeout(300)
     assert visit.page.locator("#messages li.assistant").last.text_content() == text
-    assert server.metrics()["fastq_requests_running"] == 0
+    for _ in range(100):
+        if server.metrics()["fastq_requests_running"] == 0:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the answer is computed although nobody wants it")
     # The conversation goes on from what there is.
     page.fill("#max_tokens", "5")
     page.fill("#text", "Thanks")
@@ -152,12 +165,13 @@ def test_what_is_wrong_is_said(browser: Any, server: Server) -> None:
     page.fill("#temperature", "5")
     page.fill("#text", "Hello")
     page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
     assert page.locator("#messages li").count() == 0, "the form says that 5 is too much"
     page.fill("#temperature", "0")
     page.fill("#text", "word " * 20_000)
     page.click("#send")
     page.wait_for_selector("#messages li.error")
-    assert "exceed" in page.locator("#messages li.error").inner_text()
+    assert "20030 tokens" in page.locator("#messages li.error").inner_text()
     # What the model or the user writes is text, never markup.
     page.keyboard.press("Alt+n")
     page.fill("#max_tokens", "1")
@@ -173,10 +187,10 @@ def test_a_key_is_asked_for(browser: Any, smollm2: Path) -> None:
     with serving(smollm2, "--api-key", "k1") as server:
         visit = Visit(browser, server)
         page = visit.page
-        page.wait_for_function("document.querySelector('#model').textContent.includes('key')")
+        visit.wait("document.querySelector('#model').textContent.includes('key')")
         page.fill("#key", "k1")
         page.keyboard.press("Tab")
-        page.wait_for_function("document.title.startsWith('smollm2')")
+        visit.wait("document.title.startsWith('smollm2')")
         assert page.evaluate("JSON.stringify(localStorage)").find("k1") < 0
         visit.complaints = [text for text in visit.complaints if "401" not in text]
         visit.check()

@@ -17,7 +17,7 @@ from serving import Server, serving
 # What the clients warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("default")
 
-QUESTION = "What is the capital of France?"
+QUESTION = "Where is the Eiffel Tower?"
 WEATHER: dict[str, Any] = {
     "name": "get_weather",
     "description": "Tells the weather in a city",
@@ -95,6 +95,69 @@ def test_openai_completions(client: Any) -> None:
     assert "D" in texts[1]
 
 
+def test_openai_schema(client: Any) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    answer = client.chat.completions.create(
+        model="any", messages=ask("Invent a person."), temperature=0, max_tokens=100, response_format=form
+    )
+    person = json.loads(answer.choices[0].message.content)
+    assert set(person) == {"name", "age"}
+    assert 0 <= person["age"] <= 150
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Person", name=(str, pydantic.Field(max_length=20)), age=(int, pydantic.Field(ge=0, le=150)))
+    parsed = client.chat.completions.parse(
+        model="any", messages=ask("Invent a person."), temperature=0, max_tokens=100, response_format=model
+    )
+    assert isinstance(parsed.choices[0].message.parsed, model)
+    response = client.responses.parse(
+        model="any", input="Invent a person.", temperature=0, max_output_tokens=100, text_format=model
+    )
+    assert isinstance(response.output_parsed, model)
+
+
+def test_openai_tools(client: Any) -> None:
+    tools = [{"type": "function", "function": WEATHER}]
+    question = ask("What is the weather in Paris?")
+    answer = client.chat.completions.create(
+        model="any", messages=question, tools=tools, tool_choice="required", temperature=0, max_tokens=100
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "get_weather"
+    assert isinstance(json.loads(call.function.arguments)["city"], str)
+    with client.chat.completions.stream(
+        model="any", messages=question, tools=tools, tool_choice="required", temperature=0, max_tokens=100
+    ) as stream:
+        for _ in stream:
+            pass
+        (streamed,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert (streamed.id, streamed.function.arguments) == (call.id, call.function.arguments)
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 24 degrees"}
+    more = client.chat.completions.create(
+        model="any", messages=[*question, answer.choices[0].message, result], tools=tools, temperature=0, max_tokens=60
+    )
+    assert more.choices[0].finish_reason in ("stop", "length", "tool_calls")
+
+    response = client.responses.create(
+        model="any", input="What is the weather in Paris?", tools=[{"type": "function", **WEATHER}],
+        tool_choice={"type": "function", "name": "get_weather"}, temperature=0, max_output_tokens=100,
+    )
+    assert [item.type for item in response.output] == ["function_call"]
+    output = {"type": "function_call_output", "call_id": response.output[0].call_id, "output": "Sunny"}
+    more = client.responses.create(model="any", input=[output], previous_response_id=response.id, max_output_tokens=30)
+    assert more.output[0].type == "message"
+
+
+def test_openai_logprobs(client: Any) -> None:
+    answer = client.chat.completions.create(
+        model="any", messages=ask(), temperature=0, max_tokens=10, logprobs=True, top_logprobs=2
+    )
+    tokens = answer.choices[0].logprobs.content
+    assert "".join(token.token for token in tokens) == answer.choices[0].message.content
+    # Without randomness the most likely token is taken.
+    assert all(token.token == token.top_logprobs[0].token and token.logprob <= 0 for token in tokens)
+
+
 def test_openai_embeddings(client: Any) -> None:
     texts = ["The cat sat on the mat.", "A cat lay on a rug.", "Interest rates rose by half a percent."]
     vectors = [item.embedding for item in client.embeddings.create(model="any", input=texts).data]
@@ -115,10 +178,10 @@ def test_openai_responses(client: Any) -> None:
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == answer.output_text
     assert events[-1].response.output_text == answer.output_text
     more = client.responses.create(
-        model="any", input="And of Italy?", previous_response_id=answer.id, temperature=0, max_output_tokens=40
+        model="any", input="And the Colosseum?", previous_response_id=answer.id, temperature=0, max_output_tokens=40
     )
     assert more.usage.input_tokens > answer.usage.total_tokens - 10
-    with client.responses.stream(model="any", input=QUESTION, temperature=0, max_output_tokens=40) as stream:
+    with client.responses.stream(model="any", input=QUESTION, temperature=0, max_output_tokens=60) as stream:
         for _ in stream:
             pass
         assert stream.get_final_response().output_text
@@ -147,6 +210,10 @@ def test_langchain(server: Server) -> None:
         model="any", base_url=f"{server.url}/v1", api_key="none", check_embedding_ctx_length=False
     )
     assert len(embeddings.embed_query("a text")) == 576
+    person = chat.with_structured_output(PERSON | {"title": "Person"}, method="json_schema").invoke("Invent a person.")
+    assert set(person) == {"name", "age"}
+    called = chat.bind_tools([{"type": "function", "function": WEATHER}], tool_choice="get_weather").invoke("Weather in Paris?")
+    assert [call["name"] for call in called.tool_calls] == ["get_weather"]
 
 
 def test_llama_index(server: Server) -> None:

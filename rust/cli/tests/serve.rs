@@ -249,7 +249,6 @@ fn answers_have_the_form_that_was_asked_for() {
     let nested = (0..60).fold(json!({ "type": "string" }), |inner, _| json!({ "allOf": [inner] }));
     let bad = [
         (json!({ "type": "nonsense" }), "response_format"),
-        (json!({ "type": "string", "pattern": "(a{1000}){1000}" }), "response_format"),
         (json!({ "type": "string", "pattern": "(((" }), "response_format"),
         (json!({ "$ref": "#/nowhere" }), "response_format"),
         (json!(false), "response_format"),
@@ -267,7 +266,7 @@ fn answers_have_the_form_that_was_asked_for() {
 
 #[test]
 fn functions_are_called() {
-    let server = Server::new(ServeOptions::default());
+    let server = Server::with_context(ServeOptions::default(), 2048);
     let parameters =
         json!({ "type": "object", "properties": { "city": { "enum": ["Rome", "Oslo"] } }, "required": ["city"] });
     let function = json!({ "name": "weather", "description": "tells it", "parameters": parameters });

@@ -25,10 +25,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(options: ServeOptions) -> Server {
+        Server::with_context(options, tiny_model::CONTEXT)
+    }
+
+    pub(crate) fn with_context(options: ServeOptions, context: usize) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
         tiny_model::write(&path, Tiny::default());
-        let load = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+        let load = LoadOptions { threads: Some(1), context: Some(context), ..LoadOptions::default() };
         let model = Model::load(&path, &load, &Never).unwrap();
         let options = ServeOptions { port: 0, ..options };
         let stop = Arc::new(AtomicBool::new(false));
