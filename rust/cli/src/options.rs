@@ -161,6 +161,7 @@ impl SamplingArguments {
                 logit_bias: self.logit_bias.clone(),
                 seed: self.seed.unwrap_or_else(random_seed),
             },
+            ..GenerationOptions::default()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
 mod affine;
+mod answer;
 mod convert;
 mod engine;
 mod error;
@@ -12,6 +13,7 @@ mod json;
 mod options;
 mod progress;
 mod quantize;
+mod stream;
 
 use pyo3::prelude::*;
 
@@ -25,7 +27,7 @@ mod _fastq {
     #[pymodule_export]
     use super::convert::convert;
     #[pymodule_export]
-    use super::engine::{Engine, Stream};
+    use super::engine::Engine;
     #[pymodule_export]
     use super::evaluate::{calibrate, kl_divergence, perplexity};
     #[pymodule_export]
@@ -38,6 +40,8 @@ mod _fastq {
     use super::options::Options;
     #[pymodule_export]
     use super::quantize::{presets, quantize_file, report_html};
+    #[pymodule_export]
+    use super::stream::{Cancel, Stream};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,162 @@
+//! Answers under way, and what Python gets of them.
+
+use fastq_core::{Completion, Error, FinishReason, Generation, GenerationOptions, Model, Piece, Prompt, Result};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::interrupt::PyInterrupt;
+
+/// How prompts are answered.
+pub(crate) struct Question {
+    pub(crate) options: GenerationOptions,
+    /// Asked with the text so far whether the answer ends.
+    pub(crate) stop_when: Option<Py<PyAny>>,
+}
+
+/// The answer to one prompt.
+pub(crate) struct Answer {
+    generation: Generation,
+    seed: u64,
+    stop_when: Option<Py<PyAny>>,
+    /// What the pieces so far add up to, kept for `stop_when`: the engine may be ahead of them.
+    text: String,
+    tokens: Vec<u32>,
+    /// `stop_when` ended it.
+    stopped: bool,
+}
+
+impl Answer {
+    /// Prepares an answer; computes nothing yet.
+    ///
+    /// # Errors
+    /// As [`Generation::new`].
+    pub(crate) fn new(
+        model: &Model,
+        prompt: Prompt,
+        question: Question,
+        interrupt: &PyInterrupt<'_>,
+    ) -> Result<Answer> {
+        let Question { options, stop_when } = question;
+        let generation = Generation::new(model, vec![prompt], &options, interrupt)?;
+        let seed = options.sampler.seed;
+        Ok(Answer { generation, seed, stop_when, text: String::new(), tokens: Vec::new(), stopped: false })
+    }
+
+    pub(crate) fn finished(&self) -> bool {
+        self.generation.finished()
+    }
+
+    pub(crate) fn cancel(&mut self) {
+        self.generation.cancel();
+    }
+
+    /// The next pieces.
+    ///
+    /// # Errors
+    /// As [`Generation::step`]; what `stop_when` raises is kept by the interrupt.
+    pub(crate) fn step(&mut self, interrupt: &PyInterrupt<'_>) -> Result<Vec<Piece>> {
+        let mut pieces = self.generation.step(interrupt)?;
+        let Some(stop_when) = &self.stop_when else { return Ok(pieces) };
+        for (at, piece) in pieces.iter().enumerate() {
+            self.tokens.extend(piece.token);
+            if piece.text.is_empty() {
+                continue;
+            }
+            self.text.push_str(&piece.text);
+            // Without an interpreter there is nobody to ask, nor anybody who waits.
+            let said = Python::try_attach(|py| stop_when.bind(py).call1((&self.text,))?.is_truthy());
+            if said.unwrap_or(Ok(true)).map_err(|error| interrupt.raise(error))? {
+                self.generation.cancel();
+                self.stopped = true;
+                pieces.truncate(at + 1);
+                break;
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The record of an answer that has ended.
+    pub(crate) fn record(&self) -> Option<Record> {
+        let mut completion = self.generation.completions().pop()??;
+        if self.stopped {
+            completion.text.clone_from(&self.text);
+            completion.tokens.clone_from(&self.tokens);
+            completion.finish_reason = FinishReason::Stop;
+        }
+        Some(Record { completion, seed: self.seed })
+    }
+}
+
+/// Answers to all prompts, `samples` of each: the seeds of the samples follow each other.
+///
+/// # Errors
+/// As [`Answer::step`].
+pub(crate) fn all(
+    model: &Model,
+    prompts: Vec<Prompt>,
+    question: &Question,
+    samples: usize,
+    interrupt: &PyInterrupt<'_>,
+) -> Result<Vec<Record>> {
+    let seeds = (0..samples as u64).map(|sample| question.options.sampler.seed.wrapping_add(sample));
+    let options: Vec<GenerationOptions> = seeds
+        .map(|seed| {
+            let mut options = question.options.clone();
+            options.sampler.seed = seed;
+            options
+        })
+        .collect();
+    let requests = prompts.iter().flat_map(|prompt| options.iter().map(move |options| (prompt.clone(), options)));
+    let Some(stop_when) = &question.stop_when else {
+        let completions = Generation::each(model, requests, interrupt)?.run(interrupt)?;
+        let seeds = options.iter().map(|options| options.sampler.seed).cycle();
+        return Ok(completions.into_iter().zip(seeds).map(|(completion, seed)| Record { completion, seed }).collect());
+    };
+    // Each on its own, so that one can end while others go on; what is computed for one is computed for all.
+    let mut answers = requests
+        .map(|(prompt, options)| {
+            let stop_when = Python::try_attach(|py| stop_when.clone_ref(py));
+            Answer::new(model, prompt, Question { options: options.clone(), stop_when }, interrupt)
+        })
+        .collect::<Result<Vec<Answer>>>()?;
+    while answers.iter().any(|answer| !answer.finished()) {
+        for answer in answers.iter_mut().filter(|answer| !answer.finished()) {
+            answer.step(interrupt)?;
+        }
+    }
+    let missing = || Error::Internal("an answer that ended has no record".into());
+    answers.iter().map(|answer| answer.record().ok_or_else(missing)).collect()
+}
+
+/// An answer that has ended.
+pub(crate) struct Record {
+    completion: Completion,
+    seed: u64,
+}
+
+impl Record {
+    /// As a dictionary, from which `fastq.completion` makes its records.
+    pub(crate) fn to_python(&self, py: Python<'_>, load_seconds: f64) -> PyResult<Py<PyDict>> {
+        let c = &self.completion;
+        let timings = (
+            load_seconds,
+            c.timings.prefill_tokens,
+            c.timings.prefill_seconds,
+            c.timings.decode_tokens,
+            c.timings.decode_seconds,
+            fastq_core::machine::peak_rss_bytes().unwrap_or(0),
+        );
+        let record = PyDict::new(py);
+        record.set_item("text", &c.text)?;
+        record.set_item("tokens", &c.tokens)?;
+        record.set_item("finish_reason", c.finish_reason.name())?;
+        record.set_item("prompt_tokens", c.prompt_tokens)?;
+        record.set_item("cached_tokens", c.cached_tokens)?;
+        record.set_item("dropped_tokens", c.dropped_tokens)?;
+        record.set_item("drafted_tokens", c.drafted)?;
+        record.set_item("accepted_tokens", c.accepted)?;
+        record.set_item("seed", self.seed)?;
+        record.set_item("timings", timings)?;
+        Ok(record.unbind())
+    }
+}
