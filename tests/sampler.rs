@@ -1,11 +1,17 @@
 //! The sampler from outside: draws, distributions, limits of the options, speed.
 
+mod tokenizer_support;
+
 #[cfg(unix)]
 use std::time::Duration;
 
 use fastq_core::Error;
 use fastq_core::sampler::philox::{philox4x32_10, uniform};
-use fastq_core::sampler::{Sampler, SamplerOptions};
+use fastq_core::sampler::{
+    BannedStrings, DryBreakers, Sampler, SamplerOptions, StageName, TokenLogprobs, dry_breakers,
+};
+use fastq_core::tokenizer::Tokenizer;
+use tokenizer_support::{bpe, spm};
 
 /// The known answers that the authors publish with Random123 (`kat_vectors`).
 #[test]
@@ -52,7 +58,7 @@ fn draws_follow_the_probabilities() {
     let plain = SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerOptions::default() };
     let logits = [0.5f32, 0.25, 0.125, 0.0625, 0.0625].map(f32::ln);
     let n = 100_000;
-    let cases: [(&str, SamplerOptions, [f64; 5]); 6] = [
+    let cases: [(&str, SamplerOptions, [f64; 5]); 9] = [
         ("plain", plain.clone(), [0.5, 0.25, 0.125, 0.0625, 0.0625]),
         ("temperature 0.5 squares", SamplerOptions { temperature: 0.5, ..plain.clone() }, {
             let squares = [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.003_906_25f64];
@@ -61,6 +67,31 @@ fn draws_follow_the_probabilities() {
         ("top-k 2", SamplerOptions { top_k: 2, ..plain.clone() }, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0, 0.0]),
         ("top-p 0.8", SamplerOptions { top_p: 0.8, ..plain.clone() }, [4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0, 0.0, 0.0]),
         ("min-p 0.4", SamplerOptions { min_p: 0.4, ..plain.clone() }, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0, 0.0]),
+        (
+            // 0.5 and 0.25 reach the threshold; of them 0.25 stays when they are dropped.
+            "xtc one time in four",
+            SamplerOptions { xtc_probability: 0.25, xtc_threshold: 0.2, ..plain.clone() },
+            [0.375, 0.3125, 0.15625, 0.078_125, 0.078_125],
+        ),
+        (
+            // In units of ln 2 the logits are -1, -2, -3, -4, -4, their standard deviation is 1.166.
+            "top-n-sigma 1",
+            SamplerOptions { top_n_sigma: 1.0, ..plain.clone() },
+            [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0, 0.0],
+        ),
+        (
+            // Top-k comes before the temperature, which squares what is left.
+            "a chain of two",
+            SamplerOptions {
+                chain: Some(vec![StageName::TopK, StageName::Temperature]),
+                top_k: 2,
+                temperature: 0.5,
+                top_p: 0.1,
+                min_p: 1.0,
+                ..plain.clone()
+            },
+            [0.8, 0.2, 0.0, 0.0, 0.0],
+        ),
         (
             "bias forbids the first",
             SamplerOptions { logit_bias: vec![(0, f32::NEG_INFINITY)], ..plain.clone() },
@@ -108,6 +139,26 @@ fn options_out_of_range_are_named() {
         ("min_p", SamplerOptions { min_p: f32::NAN, ..d() }),
         ("typical_p", SamplerOptions { typical_p: 0.0, ..d() }),
         ("typical_p", SamplerOptions { typical_p: f32::NAN, ..d() }),
+        ("top_n_sigma", SamplerOptions { top_n_sigma: f32::NAN, ..d() }),
+        ("top_n_sigma", SamplerOptions { top_n_sigma: f32::INFINITY, ..d() }),
+        ("xtc_probability", SamplerOptions { xtc_probability: 1.1, ..d() }),
+        ("xtc_probability", SamplerOptions { xtc_probability: f32::NAN, ..d() }),
+        ("xtc_threshold", SamplerOptions { xtc_threshold: -0.1, ..d() }),
+        ("xtc_threshold", SamplerOptions { xtc_threshold: f32::NAN, ..d() }),
+        ("dynatemp_range", SamplerOptions { dynatemp_range: -0.1, ..d() }),
+        ("dynatemp_range", SamplerOptions { dynatemp_range: f32::NAN, ..d() }),
+        ("dynatemp_exponent", SamplerOptions { dynatemp_exponent: -1.0, ..d() }),
+        ("dynatemp_exponent", SamplerOptions { dynatemp_exponent: f32::NAN, ..d() }),
+        ("mirostat ", SamplerOptions { mirostat: 3, ..d() }),
+        ("mirostat_tau", SamplerOptions { mirostat_tau: f32::NAN, ..d() }),
+        ("mirostat_tau", SamplerOptions { mirostat_tau: -1.0, ..d() }),
+        ("mirostat_eta", SamplerOptions { mirostat_eta: f32::INFINITY, ..d() }),
+        ("dry_multiplier", SamplerOptions { dry_multiplier: -0.1, ..d() }),
+        ("dry_multiplier", SamplerOptions { dry_multiplier: f32::NAN, ..d() }),
+        ("dry_base", SamplerOptions { dry_base: 0.9, ..d() }),
+        ("dry_base", SamplerOptions { dry_base: f32::NAN, ..d() }),
+        ("dry_sequence_breakers", SamplerOptions { dry_sequence_breakers: vec![String::new()], ..d() }),
+        ("chain", SamplerOptions { chain: Some(vec![StageName::TopK, StageName::Xtc, StageName::TopK]), ..d() }),
         ("repeat_penalty", SamplerOptions { repeat_penalty: 0.0, ..d() }),
         ("repeat_penalty", SamplerOptions { repeat_penalty: f32::NAN, ..d() }),
         ("presence_penalty", SamplerOptions { presence_penalty: f32::INFINITY, ..d() }),
@@ -117,9 +168,10 @@ fn options_out_of_range_are_named() {
         ("logit_bias", SamplerOptions { logit_bias: vec![(0, f32::INFINITY)], ..d() }),
     ];
     for (option, options) in cases {
-        // Also at temperature 0, where the stage itself is left out.
+        // Also at temperature 0, and without the stage, where it is left out.
         let greedy = SamplerOptions { temperature: 0.0, ..options.clone() };
-        let both = if option == "temperature" { vec![options] } else { vec![options, greedy] };
+        let unnamed = SamplerOptions { chain: options.chain.clone().or(Some(Vec::new())), ..options.clone() };
+        let both = if option == "temperature" { vec![options, unnamed] } else { vec![options, greedy, unnamed] };
         for options in both {
             match options.validate(10) {
                 Err(Error::Argument(message)) => assert!(message.starts_with(option), "{message}"),
@@ -187,6 +239,15 @@ fn no_chain_is_quadratic() {
         SamplerOptions { top_k: 0, top_p: 0.999, ..SamplerOptions::default() },
         SamplerOptions { top_k: 0, typical_p: 0.9, ..SamplerOptions::default() },
         SamplerOptions { top_k: 200_000, ..SamplerOptions::default() },
+        SamplerOptions { top_k: 0, top_n_sigma: 1.0, xtc_probability: 1.0, ..SamplerOptions::default() },
+        SamplerOptions { top_k: 0, dynatemp_range: 0.5, ..SamplerOptions::default() },
+        SamplerOptions { mirostat: 1, ..SamplerOptions::default() },
+        SamplerOptions { mirostat: 2, ..SamplerOptions::default() },
+        SamplerOptions {
+            repeat_penalty: 1.1,
+            chain: Some(StageName::ALL.iter().rev().copied().collect()),
+            ..SamplerOptions::default()
+        },
     ];
     for options in chains {
         for (name, value) in [("equal", 0.0), ("rising", 1e-4), ("falling", -1e-4f32)] {
@@ -208,4 +269,247 @@ fn no_chain_is_quadratic() {
             );
         }
     }
+}
+
+/// A row of `vocab` logits with a bell-like spread, ties included, that depends on nothing but `row`.
+fn row(vocab: usize, row: u64) -> Vec<f32> {
+    let value = |token: u64| (0..4u64).map(|part| uniform(row, token * 4 + part)).sum::<f64>() * 4.0;
+    // Steps of 1/64 make equal logits.
+    (0..vocab as u64).map(|token| (value(token) * 64.0).round() as f32 / 64.0).collect()
+}
+
+/// The answers of chains that were there before a stage was added stay, to the token.
+#[test]
+fn golden_chains() {
+    let d = SamplerOptions::default;
+    let cases: Vec<(&str, SamplerOptions, [u32; 8])> = vec![
+        ("default", d(), [165, 896, 233, 373, 2027, 2041, 2221, 254]),
+        ("greedy", SamplerOptions::greedy(), [2737, 2027, 2104, 2737, 2027, 2104, 2737, 2027]),
+        (
+            "all",
+            SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..d() },
+            [2717, 1302, 1777, 2251, 458, 2055, 352, 1950],
+        ),
+        ("typical", SamplerOptions { top_k: 0, typical_p: 0.7, ..d() }, [2544, 1122, 1384, 1991, 395, 1705, 242, 1918]),
+        (
+            "penalties",
+            SamplerOptions {
+                repeat_penalty: 1.3,
+                presence_penalty: 0.5,
+                frequency_penalty: 0.25,
+                temperature: 1.7,
+                logit_bias: vec![(7, 2.0), (8, f32::NEG_INFINITY)],
+                ..d()
+            },
+            [134, 254, 763, 1507, 1576, 1384, 1866, 2182],
+        ),
+    ];
+    for (name, options, expected) in cases {
+        let mut sampler = Sampler::new(&SamplerOptions { seed: 11, ..options }, 3000).unwrap();
+        let tokens: Vec<u32> = (0..8)
+            .map(|position| {
+                let token = sampler.sample(&mut row(3000, position % 3), position as usize).unwrap();
+                sampler.accept(token);
+                token
+            })
+            .collect();
+        assert_eq!(tokens, expected, "{name}");
+    }
+}
+
+/// DRY takes time that is linear in the text, also of a text that repeats itself in every way.
+#[cfg(unix)]
+#[test]
+fn dry_is_not_quadratic() {
+    let options =
+        SamplerOptions { dry_multiplier: 0.8, dry_sequence_breakers: Vec::new(), ..SamplerOptions::default() };
+    for (name, period) in [("one token", 1), ("two", 2), ("long", 997)] {
+        let time = |n: u32| {
+            let mut sampler = Sampler::new(&options, 1000).unwrap();
+            (0..n).for_each(|at| sampler.accept(at % period));
+            let rounds = (0..3).map(|round| {
+                let start = thread_time();
+                sampler.sample(&mut [0.0; 1000], round).unwrap();
+                thread_time() - start
+            });
+            rounds.min().unwrap().as_secs_f64()
+        };
+        let (small, large) = (time(2048).max(20e-6), time(131_072));
+        assert!(large < small * 64.0 * 16.0, "{name}: {small} s for 2048 tokens, {large} s for 131072");
+    }
+}
+
+/// A greedy answer of random rows, with strings banned; the text of every token comes from the tokenizer.
+fn banned_answer(tokenizer: &Tokenizer, strings: &[&str], special: bool, n: u64) -> (Vec<u32>, String) {
+    let strings: Vec<String> = strings.iter().map(|&s| s.to_owned()).collect();
+    let mut banned = BannedStrings::new(tokenizer, &strings, special).unwrap();
+    let mut sampler = Sampler::new(&SamplerOptions::greedy(), tokenizer.vocab_size()).unwrap();
+    let mut tokens = Vec::new();
+    for position in 0..n {
+        let mut logits = row(tokenizer.vocab_size(), position);
+        banned.mask(&mut logits);
+        let token = sampler.sample(&mut logits, position as usize).unwrap();
+        // A clone has the state of the answer, and what becomes of it does not change the original.
+        banned.clone().accept(0);
+        banned.accept(token);
+        tokens.push(token);
+    }
+    let mut detokenizer = tokenizer.continuation(special);
+    let mut text: String = tokens.iter().map(|&token| detokenizer.push(token).unwrap()).collect();
+    text += &detokenizer.finish();
+    (tokens, text)
+}
+
+/// Nothing but what completes a banned string is masked, and that always is: each token is the best one whose text is allowed.
+#[test]
+fn banned_strings_never_come_up() {
+    for tokenizer in [bpe("gpt-2").tokenizer().unwrap(), spm().tokenizer().unwrap()] {
+        let (_, free) = banned_answer(&tokenizer, &[], false, 300);
+        // What came up: one character, two over a border of tokens, and a longer stretch.
+        let at = |chars: usize, n: usize| -> String { free.chars().skip(chars).take(n).collect() };
+        let usable = |s: &&String| !s.contains(char::REPLACEMENT_CHARACTER);
+        let strings: Vec<String> =
+            (0..free.chars().count() - 9).step_by(3).flat_map(|c| [at(c, 2), at(c, 5), at(c, 9)]).collect();
+        let strings: Vec<&str> = strings.iter().filter(usable).map(String::as_str).take(60).collect();
+        assert!(strings.len() > 20 && strings.iter().all(|s| free.contains(s)));
+        let (tokens, text) = banned_answer(&tokenizer, &strings, false, 300);
+        let found = |text: &str| strings.iter().any(|s| text.contains(s));
+        assert!(!found(&text), "{text:?}");
+        let decode = |tokens: &[u32]| -> Vec<u8> {
+            tokens
+                .iter()
+                .filter(|&&t| !tokenizer.is_end_of_generation(t))
+                .flat_map(|&t| tokenizer.token_bytes(t, false).unwrap().into_owned())
+                .collect()
+        };
+        for (position, &token) in tokens.iter().enumerate() {
+            let logits = row(tokenizer.vocab_size(), position as u64);
+            let before = |id: usize| {
+                logits[id] > logits[token as usize] || (logits[id] == logits[token as usize] && id < token as usize)
+            };
+            for id in (0..logits.len()).filter(|&id| before(id)) {
+                let bytes = decode(&[&tokens[..position], &[id as u32]].concat());
+                let holds = |s: &str| bytes.windows(s.len()).any(|window| window == s.as_bytes());
+                assert!(strings.iter().any(|s| holds(s)), "token {id} was allowed at {position}");
+            }
+        }
+    }
+}
+
+#[test]
+fn banned_strings_that_cannot_be() {
+    let tokenizer = spm().tokenizer().unwrap();
+    let error = |string: &str| {
+        let strings = ["a".to_owned(), string.to_owned()];
+        BannedStrings::new(&tokenizer, &strings, false).unwrap_err().to_string()
+    };
+    assert!(error("").contains("banned[1] is empty"));
+    assert!(error("a\u{fffd}").contains("banned[1] has U+FFFD"));
+    assert!(error(&"a".repeat(1000)).contains("banned[1] must have at most 256 bytes, got 1000"));
+}
+
+/// Control tokens are part of a text only where they are shown; those that end an answer never are.
+#[test]
+fn banned_strings_and_control_tokens() {
+    let tokenizer = spm().tokenizer().unwrap();
+    let bos = tokenizer.bos().unwrap();
+    let eos = tokenizer.eos().unwrap();
+    let names: Vec<String> = [bos, eos].map(|id| tokenizer.token_text(id).unwrap().into_owned()).to_vec();
+    for (special, masked) in [(false, false), (true, true)] {
+        let banned = BannedStrings::new(&tokenizer, &names, special).unwrap();
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        banned.mask(&mut logits);
+        assert_eq!(logits[bos as usize] == f32::NEG_INFINITY, masked);
+        assert_eq!(logits[eos as usize], 0.0);
+    }
+}
+
+/// The breaker may be spread over tokens, and counts however it is spelled.
+#[test]
+fn dry_breakers_of_a_tokenizer() {
+    let tokenizer = bpe("gpt-2").tokenizer().unwrap();
+    let id = |text: &str| tokenizer.token_id(text).unwrap();
+    let options = SamplerOptions { dry_multiplier: 50.0, temperature: 0.0, ..SamplerOptions::default() };
+    let chosen = |breakers: &[&str], text: &[u32]| {
+        let strings: Vec<String> = breakers.iter().map(|&s| s.to_owned()).collect();
+        let breakers = dry_breakers(&tokenizer, &strings).unwrap();
+        let mut sampler = Sampler::with_breakers(&options, tokenizer.vocab_size(), &breakers).unwrap();
+        text.iter().for_each(|&token| sampler.accept(token));
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        logits[id("c") as usize] = 9.0;
+        sampler.sample(&mut logits, text.len()).unwrap()
+    };
+    let [a, b, c, x] = ["a", "b", "c", "x"].map(id);
+    let text = [a, b, c, x, a, b];
+    assert_ne!(chosen(&[], &text), c, "c would repeat a b c");
+    assert_ne!(chosen(&["\n"], &text), c);
+    assert_eq!(chosen(&["b"], &text), c, "nothing is repeated since b");
+    assert_eq!(chosen(&["ab"], &text), c, "nor since a b");
+    assert_eq!(chosen(&["c"], &text), c, "c is a breaker");
+    assert_ne!(chosen(&["x"], &text), c, "what is repeated began behind x");
+    let off = DryBreakers::of(&SamplerOptions::default(), &tokenizer).unwrap();
+    assert!(Sampler::with_breakers(&SamplerOptions::default(), 10, &off).is_ok());
+    let bad = SamplerOptions { dry_sequence_breakers: vec![String::new()], ..options };
+    assert!(
+        DryBreakers::of(&bad, &tokenizer).unwrap_err().to_string().starts_with("dry_sequence_breakers[0] is empty")
+    );
+}
+
+/// The answers of the new stages, to the token: they may not change with machine, level or version.
+#[test]
+fn golden_stages() {
+    let plain =
+        SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 5, ..SamplerOptions::default() };
+    let cases: Vec<(&str, SamplerOptions, [u32; 8])> = vec![
+        (
+            "top-n-sigma",
+            SamplerOptions { top_n_sigma: 1.5, ..plain.clone() },
+            [2251, 1297, 2761, 2027, 2065, 1745, 2882, 2027],
+        ),
+        (
+            "xtc",
+            SamplerOptions { top_k: 30, xtc_probability: 0.6, xtc_threshold: 0.02, ..plain.clone() },
+            [165, 1685, 225, 2997, 225, 749, 1345, 2369],
+        ),
+        (
+            "dynamic",
+            SamplerOptions { top_k: 100, dynatemp_range: 0.9, dynatemp_exponent: 1.7, ..plain.clone() },
+            [667, 694, 1838, 1084, 1293, 1482, 2289, 1017],
+        ),
+        (
+            "mirostat 1",
+            SamplerOptions { mirostat: 1, mirostat_tau: 3.0, mirostat_eta: 0.5, ..plain.clone() },
+            [2737, 1324, 2737, 2027, 2649, 1901, 2737, 2027],
+        ),
+        (
+            "mirostat 2",
+            SamplerOptions { mirostat: 2, mirostat_tau: 3.0, mirostat_eta: 0.5, ..plain.clone() },
+            [2737, 1324, 2737, 2027, 2251, 1950, 2737, 2027],
+        ),
+        (
+            "dry",
+            SamplerOptions {
+                dry_multiplier: 3.0,
+                dry_allowed_length: 1,
+                dry_sequence_breakers: Vec::new(),
+                top_k: 4,
+                ..plain.clone()
+            },
+            [1866, 2027, 2649, 1324, 1866, 1576, 2649, 1576],
+        ),
+    ];
+    for (name, options, expected) in cases {
+        let mut sampler = Sampler::new(&options, 3000).unwrap();
+        let tokens: Vec<u32> = (0..8)
+            .map(|position| {
+                let token = sampler.sample(&mut row(3000, position % 2), position as usize).unwrap();
+                sampler.accept(token);
+                token
+            })
+            .collect();
+        assert_eq!(tokens, expected, "{name}");
+    }
+    let logprobs = TokenLogprobs::of(&row(3000, 1), 7, 2);
+    let bits: Vec<(u32, u32)> = logprobs.top.iter().map(|top| (top.0, top.1.to_bits())).collect();
+    assert_eq!((logprobs.logprob.to_bits(), bits), (0xc13c_610c, vec![(2027, 3_225_125_936), (1324, 3_227_747_376)]));
 }

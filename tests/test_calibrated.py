@@ -54,6 +54,52 @@ def test_every_method_is_better_than_rounding(source: Path, tmp_path: Path) -> N
     assert all(np.array_equal(left.tensors[name].data, tensor.data) for name, tensor in search.tensors.items())
 
 
+def test_a_file_of_gram_matrices_stands_in_for_the_text(source: Path, tmp_path: Path) -> None:
+    grams, rounded = tmp_path / "m.gram.gguf", tmp_path / "rtn.gguf"
+    written = fastq.calibrate(source, [TEXT], grams, chunks=2, gram=True, process_output=True)
+    # Of each layer: queries, keys and values; output; gate and up; down. And of the output matrix.
+    assert (written.tensors, written.chunks) == (2 * 4 + 1, 2)
+    file = File(grams)
+    with fastq.Model(source, threads=1, context=512) as m:
+        rows = 2 * 512
+        squares = tmp_path / "m.imatrix.gguf"
+        fastq.calibrate(m, [TEXT], squares, chunks=2, process_output=True)
+    sums = File(squares)
+    for name, tensor in file.tensors.items():
+        if name.endswith(".gram_counts"):
+            assert tensor.data.tobytes() == np.float32(rows).tobytes()
+            continue
+        gram = np.frombuffer(tensor.data.tobytes(), np.float32).reshape(tensor.shape[0], -1)
+        assert np.array_equal(gram, gram.T)
+        of = name.removesuffix(".gram") + ".in_sum2"
+        diagonal = np.frombuffer(sums.tensors[of].data.tobytes(), np.float32)
+        np.testing.assert_allclose(np.diag(gram), diagonal, rtol=1e-4)
+    fastq.quantize(source, rounded, "Q4_0", pure=True, method="rtn", threads=2)
+    for method in CALIBRATED:
+        made = [tmp_path / f"{method}-{threads}.gguf" for threads in (1, 2)]
+        for threads, out in enumerate(made, 1):
+            fastq.quantize(source, out, "Q4_0", pure=True, method=method, calibration=grams, threads=threads)
+        assert made[0].read_bytes() == made[1].read_bytes()
+        assert error(source, made[0]) < error(source, rounded)
+
+
+def test_gram_matrices_of_another_model_are_refused(source: Path, make: Make, tmp_path: Path) -> None:
+    other, grams = make(layers=2, width=128, heads=4, kv_heads=2, ffn=512, format="F16", context=512), tmp_path / "g.gguf"
+    fastq.calibrate(other, [TEXT], grams, chunks=1, gram=True)
+    with pytest.raises(ValueError, match=r"is of 128 inputs, but its rows have 256: the file was made of another model"):
+        fastq.quantize(source, tmp_path / "out.gguf", method="feedback", calibration=grams)
+    with pytest.raises(ValueError, match="expected text, for divergences are measured on it"):
+        fastq.quantize(other, tmp_path / "out.gguf", target_bpw=5, calibration=grams)
+    with pytest.raises(fastq.ModelFileError, match='expected "gram", found'):
+        fastq.quantize(source, tmp_path / "out.gguf", method="feedback", calibration=source)
+    whole = grams.read_bytes()
+    for size in (30, 1000, len(whole) - 1):
+        (tmp_path / "cut.gguf").write_bytes(whole[:size])
+        with pytest.raises(fastq.ModelFileError):
+            fastq.quantize(other, tmp_path / "out.gguf", method="feedback", calibration=tmp_path / "cut.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_norms_take_back_what_columns_get(source: Path, tmp_path: Path) -> None:
     """Weights in Q8_0 times the norm before them are those of the source."""
     out = tmp_path / "out.gguf"

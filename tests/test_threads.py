@@ -45,6 +45,33 @@ def test_eight_threads_share_a_model(architecture: str, make: Make) -> None:
             assert list(pool.map(lambda job: job(m), work)) == alone
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "lfm2"])
+def test_sixteen_threads_of_fifty_generations(architecture: str, make: Make) -> None:
+    """Prompts of which some begin alike, seeds and lengths all differ; each answer is that of one thread alone."""
+    path = make(architecture=architecture, format="Q4_K", layers=2, context=512)
+
+    def ask(m: fastq.Model, i: int) -> list[int]:
+        prompt = [300 + i % 7] * (1 + i % 90) + [400 + i % 50, 300 + i % 11]
+        return m.generate(prompt, max_tokens=1 + i % 13, seed=i, temperature=1.2, ignore_eos=True).tokens
+
+    with fastq.Model(path, threads=1) as m:
+        alone = [ask(m, i) for i in range(800)]
+    with fastq.Model(path, threads=2) as m, ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda i: ask(m, i), range(800)))
+    assert together == alone
+
+
+def test_threads_share_a_real_model(smollm2: Path) -> None:
+    def ask(m: fastq.Model, i: int) -> tuple[str, list[int]]:
+        r = m.generate(f"Number {i}: " + "once upon a time " * (i % 5), max_tokens=3 + i % 9, seed=i)
+        return r.text, r.tokens
+
+    with fastq.Model(smollm2, threads=1, context=256) as m:
+        alone = [ask(m, i) for i in range(48)]
+    with fastq.Model(smollm2, threads=2, context=256) as m, ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda i: ask(m, i), range(48))) == alone
+
+
 def test_the_lock_of_python_is_released(make: Make) -> None:
     """While one thread computes, another one runs Python."""
     path = make(layers=8, width=512, heads=8, kv_heads=2, ffn=2048, context=16384, format="Q8_0")

@@ -81,6 +81,7 @@ def calibrate(
     chunk_size: int,
     chat: bool,
     process_output: bool,
+    gram: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[int, int]: ...
 def perplexity(
@@ -126,7 +127,7 @@ def quantize_file(
     output: str,
     target: str,
     imatrix: str | None,
-    calibration: tuple[str, str] | None,
+    calibration: tuple[str, str | None] | None,
     size: tuple[str, str] | None,
     method: str,
     overrides: list[tuple[str, str]],

@@ -37,6 +37,7 @@ def calibrate(
     chunk_size: int = 512,
     chat: bool = False,
     process_output: bool = False,
+    gram: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Calibration:
     """Learn from texts which weights matter, and write that as an importance matrix.
@@ -54,6 +55,8 @@ def calibrate(
         chat: The texts are conversations: each line is a JSON list of messages, or an object with a list ``messages``
             and perhaps ``tools``; the chat template of the model writes them.
         process_output: Look at the inputs of the output matrix, too.
+        gram: Write the Gram matrices of the inputs instead, sums of products ``(k, k)``, a layer at a time: a GGUF file
+            of type ``gram`` that ``fastq.quantize(calibration=)`` takes in place of the text.
         progress: Called with a stage, and how much of how much of it is done. What it raises stops the work.
 
     Returns:
@@ -81,7 +84,7 @@ def calibrate(
         contents, datasets = list(texts), []
     engine = _engine(model, chunk_size)
     record = _fastq.calibrate(
-        engine, contents, datasets, os.fspath(out), chunks, chunk_size, chat, process_output, progress
+        engine, contents, datasets, os.fspath(out), chunks, chunk_size, chat, process_output, gram, progress
     )
     return Calibration(os.fspath(out), *record)
 

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["quantize"]
 
 
-def _text_of(calibration: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, str] | None:
-    """What the text is called, and the text."""
+def _calibration(calibration: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, str | None] | None:
+    """The path of a file, or what the texts are called, and the texts."""
     if calibration is None:
         return None
     if isinstance(calibration, (str, os.PathLike)):
-        with open(calibration, encoding="utf-8") as file:
-            return os.fspath(calibration), file.read()
+        return os.fspath(calibration), None
     return "texts", "".join(calibration)
 
 
@@ -69,8 +68,9 @@ def quantize(
         target: A preset (``"Q4_K_M"``), a type (``"MXFP4"``) or ``"copy"``, in any case, with ``-``, ``_`` or
             nothing between its parts.
         imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
-        calibration: Text that shows what the inputs of the layers are: a file, or texts. Some 20,000 tokens of the kind
-            that the model will meet are used; the first 1024 are needed.
+        calibration: What shows the inputs of the layers: a text file, or texts, of which some 20,000 tokens of the kind
+            that the model will meet are used and the first 1024 are needed; or a file that ``fastq.calibrate`` wrote
+            with ``gram=True``. With text, inputs are those behind the layers that are quantized already, which is better.
         target_size: Bytes that the file has at most, header and padding included, as a number or as ``"700MB"``. Types
             are chosen for it: what each tensor costs is measured on ``calibration`` (mean KL divergence), and dynamic
             programming finds the best choice. ``overrides`` and the types of output and embedding stay. The preset
@@ -127,7 +127,7 @@ def quantize(
             os.fspath(dst),
             target,
             None if imatrix is None else os.fspath(imatrix),
-            _text_of(calibration),
+            _calibration(calibration),
             _size_of(target_size, target_bpw, target_kld),
             method,
             pairs,

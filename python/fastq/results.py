@@ -375,7 +375,7 @@ class Calibration:
 
     Attributes:
         path: The file.
-        tensors: Number of matrices whose inputs are in it.
+        tensors: Number of matrices whose inputs are in it; of Gram matrices, number of inputs.
         chunks: Number of chunks that were computed.
     """
 

@@ -2,6 +2,7 @@
 //!
 //! A text is cut as llama-imatrix cuts it, and its pieces go through the model layer by layer; the sums are then those of llama-imatrix.
 
+mod gram_file;
 mod grams;
 mod texts;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use fastq_kernels::gram::add_squares;
 
+pub use gram_file::{GramFile, Written, write_grams};
 pub use grams::{Gram, Grams};
 pub use texts::conversations;
 

@@ -26,7 +26,7 @@ mod report;
 mod scaling;
 
 pub use allocate::{Allocation, Size, allocate};
-pub use calibration::Calibration;
+pub use calibration::{Calibration, Source};
 pub use encode::{Encoder, Job, RowEncoder, Rows};
 pub use html::{html, write_html};
 pub use importance::Importance;
@@ -137,7 +137,7 @@ pub struct Options {
     pub method: Method,
     /// How much every input of the matrices matters.
     pub importance: Option<Importance>,
-    /// Text that shows what the inputs of the layers are.
+    /// What shows the inputs of the layers.
     pub calibration: Option<Calibration>,
     /// Types of single tensors.
     pub overrides: Overrides,

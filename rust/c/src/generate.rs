@@ -212,7 +212,9 @@ impl fastq_request {
                 frequency_penalty: self.frequency_penalty,
                 logit_bias: logit_bias.iter().map(|entry| (entry.token, entry.bias)).collect(),
                 seed: if self.seed == FASTQ_RANDOM_SEED { random_seed() } else { self.seed },
+                ..SamplerOptions::default()
             },
+            ..GenerationOptions::default()
         })
     }
 }

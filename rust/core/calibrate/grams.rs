@@ -72,6 +72,18 @@ impl<'a> Grams<'a> {
         all
     }
 
+    /// Says that the input of `tensor` is the one under the name of `key`; whether its matrix is still missing.
+    pub(super) fn name(&mut self, tensor: &str, key: &str) -> bool {
+        let known = self.names.values().any(|name| name == key);
+        self.names.insert(tensor.to_owned(), key.to_owned());
+        !known
+    }
+
+    /// Puts a matrix under the name of `key`.
+    pub(super) fn insert(&mut self, key: &str, expert: Option<usize>, gram: Gram) {
+        self.grams.insert((key.to_owned(), expert), gram);
+    }
+
     /// Takes it out.
     pub fn take(&mut self, tensor: &str, expert: Option<usize>) -> Option<Gram> {
         self.grams.remove(&(self.names.get(tensor)?.clone(), expert))

@@ -128,6 +128,7 @@ pub fn allocate(
     let Some(calibration) = &plan.options().calibration else {
         return Err(Error::Argument("a target size needs text to measure with (calibration=, --calibration)".into()));
     };
+    calibration.text()?;
     let mut choices = choices(plan)?;
     // Before hours of work: is it possible at all?
     let fixed = fixed_bytes(plan, &choices)?;
@@ -298,7 +299,7 @@ impl Probe {
             process_output: true,
             chat: false,
         };
-        let importance = calibrate(&model, &[&calibration.text], Vec::new(), own, interrupt, &Silent)?;
+        let importance = calibrate(&model, &[calibration.text()?.0], Vec::new(), own, interrupt, &Silent)?;
         let mut states = vec![model.embed_states(&texts, interrupt)?];
         for layer in 0..model.spec().layers.len() {
             let mut next = states[layer].clone();

@@ -8,11 +8,11 @@ use fastq_kernels::quantize::{Feedback, ROWS, feedback, inverse_factor, loss, se
 use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::Method;
-use super::calibration::{CHUNK, Calibration, Pieces};
+use super::calibration::{CHUNK, Calibration, Pieces, Source};
 use super::encode::{Done, Encoder, Job, Rows, Search, buffer, may_be_too_large, searched};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
-use crate::calibrate::{Gram, Grams};
+use crate::calibrate::{Gram, GramFile, Grams};
 use crate::gguf::TensorType;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::{Disjoint, Pool};
@@ -30,12 +30,20 @@ const BATCH_WEIGHTS: usize = 1 << 22;
 /// Every tensor is looked at.
 const EVERY: &dyn Fn(&str) -> bool = &|_| true;
 
+/// Where the inputs of a layer come from.
+enum Inputs {
+    /// From hidden states of what encodings are made with, and of what they are compared on.
+    Text(Box<Model>, [LayerStates; 2]),
+    /// From a file, which has no others to compare on.
+    File(Arc<GramFile>),
+}
+
 /// Encodes layer by layer.
 pub(super) struct Layered {
     method: Method,
-    model: Model,
-    /// Hidden states of what encodings are made with, and of what they are compared on.
-    states: [LayerStates; 2],
+    source: Inputs,
+    /// Layers of the model.
+    layers: usize,
     /// The layer whose inputs are known, or the number of layers for the output.
     at: Option<usize>,
     /// Gram matrices of these inputs.
@@ -67,14 +75,21 @@ impl Layered {
         calibration: &Calibration,
         interrupt: &dyn Interrupt,
     ) -> Result<Layered> {
-        let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
-        let model = Model::load(plan.source().path(), &options, interrupt)?;
-        let Pieces { train, test } = calibration.pieces(&model, interrupt)?;
-        let states = [model.embed_states(&train, interrupt)?, model.embed_states(&test, interrupt)?];
+        let source = match &calibration.source {
+            Source::Grams(file) => Inputs::File(Arc::clone(file)),
+            Source::Text { .. } => {
+                let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
+                let model = Model::load(plan.source().path(), &options, interrupt)?;
+                let Pieces { train, test } = calibration.pieces(&model, interrupt)?;
+                let states = [model.embed_states(&train, interrupt)?, model.embed_states(&test, interrupt)?];
+                Inputs::Text(Box::new(model), states)
+            }
+        };
+        let layers = plan.tensors().iter().filter_map(|tensor| layer_of(&tensor.info.name)).max();
         Ok(Layered {
             method,
-            model,
-            states,
+            source,
+            layers: layers.map_or(0, |last| last + 1),
             at: None,
             inputs: [Grams::new(EVERY), Grams::new(EVERY)],
             factors: HashMap::new(),
@@ -83,50 +98,36 @@ impl Layered {
         })
     }
 
-    /// Brings the states before layer `layer` and learns its inputs.
+    /// Learns the inputs of layer `layer`; of text, behind the layers before it as they were encoded.
     fn reach(&mut self, layer: usize, job: &mut Job<'_>) -> Result<()> {
         if self.at == Some(layer) {
             return Ok(());
         }
-        let layers = self.model.spec().layers.len();
-        let interrupt = job.interrupt();
-        while let Some(next) = self.states[0].layer().filter(|next| *next < layer) {
-            // Of a layer that an earlier run completed, the data are in the file.
-            for (index, tensor) in job.plan().tensors().iter().enumerate() {
-                if layer_of(&tensor.info.name) == Some(next)
-                    && !self.made.contains_key(&tensor.info.name)
-                    && let Some(data) = job.completed(index)?
-                {
-                    self.made.insert(tensor.info.name.clone(), Replacement { ty: tensor.ty, data: data.into() });
-                }
+        self.inputs = match &mut self.source {
+            Inputs::Text(model, states) => inputs_of_text(model, states, &mut self.made, layer, self.layers, job)?,
+            Inputs::File(file) => {
+                let of_layer = |tensor: &&PlannedTensor| {
+                    layer_of(&tensor.info.name).unwrap_or(self.layers).min(self.layers) == layer
+                };
+                let tensors = || job.plan().tensors().iter().filter(of_layer);
+                let load = || file.load(tensors().map(|tensor| (tensor.info.name.as_str(), tensor.info.k())));
+                [load()?, load()?]
             }
-            let model = self.model.with_replaced(&std::mem::take(&mut self.made))?;
-            for states in &mut self.states {
-                model.advance(states, next, None, interrupt)?;
-            }
-        }
-        let model = self.model.with_replaced(&bytes_of_layer(layer, layers, job)?)?;
-        for (states, inputs) in self.states.iter().zip(&mut self.inputs) {
-            *inputs = Grams::new(EVERY);
-            if layer < layers {
-                model.advance(&mut states.clone(), layer, Some(inputs), interrupt)?;
-            } else {
-                let (rows, mut logits) = (states.rows().min(OUTPUT_ROWS), Vec::new());
-                let step = (OUTPUT_VALUES / model.vocabulary()).max(1);
-                for start in (0..rows).step_by(step) {
-                    let part = start..rows.min(start + step);
-                    model.logits_of(states, part, &mut logits, Some(inputs), interrupt)?;
-                }
-            }
-            inputs.finish();
-        }
+        };
         self.factors.clear();
         self.scaling.clear();
         self.at = Some(layer);
-        if self.method.scales() && layer < layers {
+        if self.method.scales() && layer < self.layers {
             self.scaling = choose(job, &mut self.inputs)?;
         }
         Ok(())
+    }
+
+    /// Keeps data of the layer for the states behind it.
+    fn keep(&mut self, name: String, job: &Job<'_>, data: Arc<[u8]>) {
+        if matches!(self.source, Inputs::Text(..)) {
+            self.made.insert(name, Replacement { ty: job.tensor().ty, data });
+        }
     }
 
     /// The experts of a tensor, each as the inputs know it; `None` when the inputs of one are not known.
@@ -250,7 +251,7 @@ impl Layered {
         let best = (0..candidates.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0);
         let data: Arc<[u8]> = std::mem::take(&mut outs[best]).into();
         job.write(0, &data)?;
-        self.made.insert(name, Replacement { ty: job.tensor().ty, data });
+        self.keep(name, job, data);
         Ok(Done::Encoded(sums[best]))
     }
 }
@@ -275,12 +276,11 @@ impl Encoder for Layered {
 
     fn encode(&mut self, job: &mut Job<'_>) -> Result<Done> {
         let name = job.tensor().info.name.clone();
-        let layers = self.model.spec().layers.len();
-        self.reach(layer_of(&name).unwrap_or(layers).min(layers), job)?;
+        self.reach(layer_of(&name).unwrap_or(self.layers).min(self.layers), job)?;
         if !job.tensor().is_encoded() {
             let Some(norm) = scaled_norm(job, &self.scaling)? else { return job.copy() };
             job.write_all(&norm)?;
-            self.made.insert(name, Replacement { ty: job.tensor().ty, data: norm.into() });
+            self.keep(name, job, norm.into());
             return Ok(Done::Copied);
         }
         let experts = usize::try_from(job.tensor().info.shape.get(2).copied().unwrap_or(1)).unwrap_or(usize::MAX);
@@ -290,6 +290,49 @@ impl Encoder for Layered {
             _ => Rows(Search).encode(job),
         }
     }
+}
+
+/// Brings the states before layer `layer` and learns its inputs; `made` has the data of layers that are encoded.
+fn inputs_of_text(
+    source: &Model,
+    states: &mut [LayerStates; 2],
+    made: &mut HashMap<String, Replacement>,
+    layer: usize,
+    layers: usize,
+    job: &mut Job<'_>,
+) -> Result<[Grams<'static>; 2]> {
+    let interrupt = job.interrupt();
+    while let Some(next) = states[0].layer().filter(|next| *next < layer) {
+        // Of a layer that an earlier run completed, the data are in the file.
+        for (index, tensor) in job.plan().tensors().iter().enumerate() {
+            if layer_of(&tensor.info.name) == Some(next)
+                && !made.contains_key(&tensor.info.name)
+                && let Some(data) = job.completed(index)?
+            {
+                made.insert(tensor.info.name.clone(), Replacement { ty: tensor.ty, data: data.into() });
+            }
+        }
+        let model = source.with_replaced(&std::mem::take(made))?;
+        for states in states.iter_mut() {
+            model.advance(states, next, None, interrupt)?;
+        }
+    }
+    let model = source.with_replaced(&bytes_of_layer(layer, layers, job)?)?;
+    let mut all = [Grams::new(EVERY), Grams::new(EVERY)];
+    for (states, inputs) in states.iter().zip(&mut all) {
+        if layer < layers {
+            model.advance(&mut states.clone(), layer, Some(inputs), interrupt)?;
+        } else {
+            let (rows, mut logits) = (states.rows().min(OUTPUT_ROWS), Vec::new());
+            let step = (OUTPUT_VALUES / model.vocabulary()).max(1);
+            for start in (0..rows).step_by(step) {
+                let part = start..rows.min(start + step);
+                model.logits_of(states, part, &mut logits, Some(inputs), interrupt)?;
+            }
+        }
+        inputs.finish();
+    }
+    Ok(all)
 }
 
 /// The matrices of a layer that are floats, as bytes with scales: their inputs are all but the same, and many times as fast to come by.

@@ -2,7 +2,6 @@
 
 use fastq_kernels::Format;
 
-use super::calibration::Calibration;
 use super::importance::Importance;
 use super::preset::Target;
 use super::recipe::{self, Wishes};
@@ -301,7 +300,10 @@ impl<'a> Plan<'a> {
     /// What the data of the new file depend on besides its header; `None` when an interrupted run cannot be recognised.
     pub(super) fn key(&self) -> Option<String> {
         let importance = self.options.importance.as_ref().map(Importance::hash);
-        let calibration = self.options.calibration.as_ref().map(Calibration::hash);
+        let calibration = match &self.options.calibration {
+            Some(calibration) => Some(calibration.hash()?),
+            None => None,
+        };
         let method = self.options.method.name();
         Some(format!("{} {method} {importance:x?} {calibration:x?}", self.source.identity()?))
     }

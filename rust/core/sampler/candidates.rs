@@ -42,10 +42,26 @@ impl<'a> Candidates<'a> {
         self.list
     }
 
-    /// The row of logits by token id; for stages before the first narrowing one.
+    /// The row of logits by token id, for stages that change those of a few tokens. Behind one that has narrowed the choice, which
+    /// no usual chain has, the list goes back into the row.
     pub(super) fn logits(&mut self) -> &mut [f32] {
-        debug_assert!(!self.listed, "a stage that edits logits stands after one that narrows");
+        if self.listed {
+            self.listed = false;
+            self.logits.fill(f32::NEG_INFINITY);
+            for c in self.list.drain(..) {
+                self.logits[c.id as usize] = c.logit;
+            }
+        }
         self.logits
+    }
+
+    /// The logits of the candidates, without those that are masked.
+    pub(super) fn each_logit(&self, f: impl FnMut(f32)) {
+        let finite = |logit: &f32| *logit > f32::NEG_INFINITY;
+        match self.listed {
+            true => self.list.iter().map(|c| c.logit).filter(finite).for_each(f),
+            false => self.logits.iter().copied().filter(finite).for_each(f),
+        }
     }
 
     /// The candidates as a list, in an order that depends only on the logits. Masked tokens are not in it.
@@ -86,26 +102,39 @@ impl<'a> Candidates<'a> {
             return;
         }
         self.listed = true;
-        // Scan with a threshold that rises: a buffer of 4k candidates is cut to the best k whenever it is full, and only
-        // logits above the k-th best so far enter it. Ids ascend, so an equal logit comes later and loses the tie.
-        let room = (4 * k).max(256);
-        let mut threshold = f32::NEG_INFINITY;
-        for (block, values) in self.logits.chunks(64).enumerate() {
-            if values.iter().fold(false, |any, &v| any | (v > threshold)) {
-                for (at, &logit) in values.iter().enumerate() {
-                    if logit > threshold {
-                        self.list.push(Candidate { id: (block * 64 + at) as u32, logit, probability: 0.0 });
-                        if self.list.len() == room {
-                            self.list.select_nth_unstable_by(k - 1, by_logit);
-                            self.list.truncate(k);
-                            threshold = self.list[k - 1].logit;
-                        }
-                    }
-                }
-            }
+        best_of(self.logits, k, &mut self.list);
+    }
+
+    /// Keeps the tokens whose logits are at least `threshold`, of which there is at least one.
+    pub(super) fn keep_from(&mut self, threshold: f64) {
+        if !self.listed {
+            self.listed = true;
+            let all = self.logits.iter().enumerate().filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+            let kept = all.filter(|(_, logit)| f64::from(**logit) >= threshold);
+            self.list.extend(kept.map(|(id, &logit)| Candidate { id: id as u32, logit, probability: 0.0 }));
+            return;
         }
-        self.list.sort_unstable_by(by_logit);
-        self.list.truncate(k);
+        self.list.retain(|c| f64::from(c.logit) >= threshold);
+    }
+
+    /// The largest logit; negative infinity when all are masked.
+    pub(super) fn largest(&self) -> f32 {
+        let larger = |m: f32, v: f32| if v > m { v } else { m };
+        match self.listed {
+            true => self.list.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, larger),
+            false => self.logits.iter().copied().fold(f32::NEG_INFINITY, larger),
+        }
+    }
+
+    /// The `k` (at least 1) most likely tokens in order. None is dropped from the candidates.
+    pub(super) fn first(&mut self, k: usize) -> Vec<Candidate> {
+        let mut first = self.list().clone();
+        if k < first.len() {
+            first.select_nth_unstable_by(k - 1, by_logit);
+            first.truncate(k);
+        }
+        first.sort_unstable_by(by_logit);
+        first
     }
 
     /// The list with probabilities; they sum to one.
@@ -122,6 +151,30 @@ impl<'a> Candidates<'a> {
         }
         list
     }
+}
+
+/// The `k` (at least 1, at most [`SCANNED`]) most likely tokens of a row, in order, into an empty list.
+pub(super) fn best_of(logits: &[f32], k: usize, best: &mut Vec<Candidate>) {
+    // Scan with a threshold that rises: a buffer of 4k candidates is cut to the best k whenever it is full, and only
+    // logits above the k-th best so far enter it. Ids ascend, so an equal logit comes later and loses the tie.
+    let room = (4 * k).max(256);
+    let mut threshold = f32::NEG_INFINITY;
+    for (block, values) in logits.chunks(64).enumerate() {
+        if values.iter().fold(false, |any, &v| any | (v > threshold)) {
+            for (at, &logit) in values.iter().enumerate() {
+                if logit > threshold {
+                    best.push(Candidate { id: (block * 64 + at) as u32, logit, probability: 0.0 });
+                    if best.len() == room {
+                        best.select_nth_unstable_by(k - 1, by_logit);
+                        best.truncate(k);
+                        threshold = best[k - 1].logit;
+                    }
+                }
+            }
+        }
+    }
+    best.sort_unstable_by(by_logit);
+    best.truncate(k);
 }
 
 /// Keeps the fewest candidates, taken in the order of `key` (ascending, then by id), whose probabilities reach `mass`;

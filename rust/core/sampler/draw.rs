@@ -21,15 +21,15 @@ impl Draw {
         if options.temperature == 0.0 { Draw::Greedy } else { Draw::Random { seed: options.seed } }
     }
 
-    /// The token for `position`; `None` when all are masked.
-    pub(super) fn choose(&self, candidates: &mut Candidates<'_>, position: usize) -> Option<u32> {
-        let Draw::Random { seed } = *self else { return candidates.best() };
-        let threshold = uniform(seed, position as u64);
+    /// The token for `position` and its probability among those that are left; `None` when all are masked.
+    pub(super) fn choose(&self, candidates: &mut Candidates<'_>, position: u64) -> Option<(u32, f64)> {
+        let Draw::Random { seed } = *self else { return candidates.best().map(|token| (token, 1.0)) };
+        let threshold = uniform(seed, position);
         let mut reached = 0.0;
         let mut chosen = None;
         for c in candidates.softmax().iter().filter(|c| c.probability > 0.0) {
             reached += c.probability;
-            chosen = Some(c.id);
+            chosen = Some((c.id, c.probability));
             if reached > threshold {
                 break;
             }

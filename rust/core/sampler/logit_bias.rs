@@ -1,7 +1,7 @@
 //! Adds a number to the logits of single tokens.
 
 use super::candidates::Candidates;
-use super::{SamplerOptions, Stage};
+use super::{Setup, Stage};
 use crate::{Error, Result};
 
 struct LogitBias {
@@ -9,12 +9,13 @@ struct LogitBias {
 }
 
 /// Off when no token has a bias.
-pub(super) fn stage(options: &SamplerOptions, vocab: usize) -> Result<Option<Box<dyn Stage>>> {
-    for &(token, bias) in &options.logit_bias {
-        if token as usize >= vocab {
+pub(super) fn stage(setup: &Setup<'_>) -> Result<Option<Box<dyn Stage>>> {
+    for &(token, bias) in &setup.options.logit_bias {
+        if token as usize >= setup.vocab {
             return Err(Error::Argument(format!(
-                "logit_bias names token {token}, but the vocabulary has {vocab} tokens (0 to {})",
-                vocab.saturating_sub(1)
+                "logit_bias names token {token}, but the vocabulary has {} tokens (0 to {})",
+                setup.vocab,
+                setup.vocab.saturating_sub(1)
             )));
         }
         if bias.is_nan() || bias == f32::INFINITY {
@@ -23,12 +24,12 @@ pub(super) fn stage(options: &SamplerOptions, vocab: usize) -> Result<Option<Box
             )));
         }
     }
-    let bias = options.logit_bias.clone();
+    let bias = setup.options.logit_bias.clone();
     Ok((!bias.is_empty()).then(|| Box::new(LogitBias { bias }) as Box<dyn Stage>))
 }
 
 impl Stage for LogitBias {
-    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _position: u64) {
         let logits = candidates.logits();
         for &(token, bias) in &self.bias {
             let logit = &mut logits[token as usize];

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::candidates::Candidates;
-use super::{SamplerOptions, Stage, check};
+use super::{Setup, Stage, check};
 use crate::Result;
 
 struct Penalties {
@@ -19,7 +19,8 @@ struct Penalties {
 }
 
 /// Off when all three penalties are neutral or no tokens are looked at.
-pub(super) fn stage(options: &SamplerOptions, _vocab: usize) -> Result<Option<Box<dyn Stage>>> {
+pub(super) fn stage(setup: &Setup<'_>) -> Result<Option<Box<dyn Stage>>> {
+    let options = setup.options;
     let (repeat, presence, frequency) = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty);
     check(repeat > 0.0 && repeat.is_finite(), "repeat_penalty", repeat, "a finite number above 0")?;
     check(presence.is_finite(), "presence_penalty", presence, "a finite number")?;
@@ -38,7 +39,10 @@ pub(super) fn stage(options: &SamplerOptions, _vocab: usize) -> Result<Option<Bo
 }
 
 impl Stage for Penalties {
-    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _position: u64) {
+        if self.counts.is_empty() {
+            return;
+        }
         let logits = candidates.logits();
         for (&token, &count) in &self.counts {
             // A prompt may hold a token of a padded vocabulary that has no logit.
@@ -50,7 +54,7 @@ impl Stage for Penalties {
         }
     }
 
-    fn accept(&mut self, token: u32) {
+    fn accept(&mut self, token: u32, _probability: Option<f64>) {
         if self.last.len() == self.last_n
             && let Some(oldest) = self.last.pop_front()
             && let Some(count) = self.counts.get_mut(&oldest)

@@ -24,7 +24,13 @@ pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 
 /// A number in [0, 1) with 53 random bits, for one (seed, position).
 pub fn uniform(seed: u64, position: u64) -> f64 {
-    let words = philox4x32_10([position as u32, (position >> 32) as u32, 0, 0], [seed as u32, (seed >> 32) as u32]);
+    uniform_of(0, seed, position)
+}
+
+/// The number of another stream: what draws beside the token's own number takes one that is independent of it.
+pub fn uniform_of(stream: u32, seed: u64, position: u64) -> f64 {
+    let counter = [position as u32, (position >> 32) as u32, stream, 0];
+    let words = philox4x32_10(counter, [seed as u32, (seed >> 32) as u32]);
     let bits = u64::from(words[0]) << 32 | u64::from(words[1]);
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -1,5 +1,8 @@
 //! Every stage beside its definition, written as plainly as can be.
 
+mod history;
+mod order;
+
 use proptest::prelude::*;
 
 use super::candidates::Candidates;
@@ -10,11 +13,18 @@ fn off() -> SamplerOptions {
     SamplerOptions { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerOptions::default() }
 }
 
+type Made = Result<Option<Box<dyn Stage>>>;
+
+/// A stage of options.
+fn made(stage: impl Fn(&Setup<'_>) -> Made, options: &SamplerOptions, vocab: usize) -> Made {
+    stage(&Setup { options, vocab, breakers: &DryBreakers::default() })
+}
+
 /// The ids and logits left by one stage, by id.
-fn left(stage: Result<Option<Box<dyn Stage>>>, logits: &[f32]) -> Vec<(u32, f32)> {
+fn left(stage: Made, logits: &[f32]) -> Vec<(u32, f32)> {
     let mut logits = logits.to_vec();
     let mut candidates = Candidates::new(&mut logits, Vec::new());
-    stage.unwrap().expect("the stage is on").apply(&mut candidates);
+    stage.unwrap().expect("the stage is on").apply(&mut candidates, 0);
     let mut list: Vec<_> = candidates.list().iter().map(|c| (c.id, c.logit)).collect();
     list.sort_by_key(|c| c.0);
     list
@@ -95,7 +105,7 @@ proptest! {
         let expected = by_mass(&softmax(&row), f64::from(p), |i| -f64::from(row[i]));
         prop_assume!(expected.is_some());
         let options = SamplerOptions { top_p: p, ..off() };
-        prop_assert_eq!(ids(&left(top_p::stage(&options, row.len()), &row)), expected.unwrap());
+        prop_assert_eq!(ids(&left(made(top_p::stage, &options, row.len()), &row)), expected.unwrap());
     }
 
     #[test]
@@ -105,7 +115,7 @@ proptest! {
         let expected = by_mass(&probabilities, f64::from(p), |i| (-probabilities[i].ln() - entropy).abs());
         prop_assume!(expected.is_some());
         let options = SamplerOptions { typical_p: p, ..off() };
-        prop_assert_eq!(ids(&left(typical::stage(&options, row.len()), &row)), expected.unwrap());
+        prop_assert_eq!(ids(&left(made(typical::stage, &options, row.len()), &row)), expected.unwrap());
     }
 
     #[test]
@@ -115,16 +125,61 @@ proptest! {
         prop_assume!(probabilities.iter().all(|q| (q / threshold - 1.0).abs() > 1e-9 || *q == 1.0));
         let expected: Vec<u32> = (0..row.len() as u32).filter(|&i| probabilities[i as usize] >= threshold).collect();
         let options = SamplerOptions { min_p: p, ..off() };
-        prop_assert_eq!(ids(&left(min_p::stage(&options, row.len()), &row)), expected);
+        prop_assert_eq!(ids(&left(made(min_p::stage, &options, row.len()), &row)), expected);
     }
 
     #[test]
     fn temperature_divides_differences(row in logits(), t in 0.05f32..5.0) {
         prop_assume!(t != 1.0);
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for (id, logit) in left(temperature::stage(&SamplerOptions { temperature: t, ..off() }, row.len()), &row) {
+        for (id, logit) in left(made(temperature::stage, &SamplerOptions { temperature: t, ..off() }, row.len()), &row) {
             prop_assert_eq!(logit, (row[id as usize] - max) / t);
         }
+    }
+
+    #[test]
+    fn dynamic_temperature_goes_with_the_entropy(row in logits(), t in 0.1f32..3.0, range in 0.1f32..3.0, exponent in 0.0f32..3.0) {
+        let probabilities = softmax(&row);
+        let n = probabilities.iter().filter(|p| **p > 0.0).count();
+        prop_assume!(n == row.iter().filter(|l| **l > f32::NEG_INFINITY).count()); // none underflows
+        let entropy: f64 = probabilities.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
+        let share = if n > 1 { entropy / (n as f64).ln() } else { 0.0 };
+        let low = f64::from((t - range).max(0.0));
+        let dynamic = low + (f64::from(t + range) - low) * share.powf(f64::from(exponent));
+        prop_assume!(dynamic > 1e-3);
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let options = SamplerOptions { temperature: t, dynatemp_range: range, dynatemp_exponent: exponent, ..off() };
+        for (id, logit) in left(made(temperature::stage, &options, row.len()), &row) {
+            let expected = f64::from(row[id as usize] - max) / dynamic;
+            prop_assert!((f64::from(logit) - expected).abs() <= 1e-5 * expected.abs(), "{} is not {}", logit, expected);
+        }
+    }
+
+    #[test]
+    fn top_n_sigma_measures_from_the_largest_logit(row in logits(), n in 0.1f32..3.0) {
+        let finite: Vec<f64> = row.iter().filter(|l| **l > f32::NEG_INFINITY).map(|&l| f64::from(l)).collect();
+        let mean = finite.iter().sum::<f64>() / finite.len() as f64;
+        let sigma = (finite.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / finite.len() as f64).sqrt();
+        let threshold = finite.iter().copied().fold(f64::NEG_INFINITY, f64::max) - f64::from(n) * sigma;
+        prop_assume!(sigma == 0.0 || finite.iter().all(|l| (l - threshold).abs() > 1e-9));
+        let expected: Vec<u32> = (0..row.len() as u32).filter(|&i| f64::from(row[i as usize]) >= threshold).collect();
+        let options = SamplerOptions { top_n_sigma: n, ..off() };
+        prop_assert_eq!(ids(&left(made(top_n_sigma::stage, &options, row.len()), &row)), expected);
+    }
+
+    #[test]
+    fn xtc_leaves_the_last_of_the_top_choices(row in logits(), threshold in 0.0f32..0.5) {
+        let probabilities = softmax(&row);
+        prop_assume!(probabilities.iter().all(|p| (p - f64::from(threshold)).abs() > 1e-9));
+        let mut order: Vec<usize> = (0..row.len()).filter(|&i| probabilities[i] > 0.0).collect();
+        order.sort_by(|&a, &b| row[b].partial_cmp(&row[a]).unwrap().then(a.cmp(&b)));
+        let top = order.iter().filter(|&&i| probabilities[i] >= f64::from(threshold)).count();
+        let mut expected: Vec<u32> = order[top.saturating_sub(1)..].iter().map(|&i| i as u32).collect();
+        // What underflowed stays, too, though it is never drawn.
+        expected.extend((0..row.len() as u32).filter(|&i| probabilities[i as usize] == 0.0 && row[i as usize] > f32::NEG_INFINITY));
+        expected.sort_unstable();
+        let options = SamplerOptions { xtc_probability: 1.0, xtc_threshold: threshold, ..off() };
+        prop_assert_eq!(ids(&left(made(xtc::stage, &options, row.len()), &row)), expected);
     }
 
     #[test]
@@ -139,8 +194,8 @@ proptest! {
         let options = SamplerOptions {
             repeat_penalty: repeat, repeat_last_n: last_n, presence_penalty: presence, frequency_penalty: frequency, ..off()
         };
-        let mut stage = penalties::stage(&options, row.len()).unwrap().unwrap();
-        tokens.iter().for_each(|&t| stage.accept(t)); // token 8 is outside the vocabulary
+        let mut stage = made(penalties::stage, &options, row.len()).unwrap().unwrap();
+        tokens.iter().for_each(|&t| stage.accept(t, None)); // token 8 is outside the vocabulary
         let window = &tokens[tokens.len().saturating_sub(last_n)..];
         for (id, logit) in left(Ok(Some(stage)), &row) {
             let count = window.iter().filter(|&&t| t == id).count() as f32;
@@ -179,7 +234,7 @@ proptest! {
 #[test]
 fn bias_is_added_and_forbids() {
     let options = SamplerOptions { logit_bias: vec![(1, 2.5), (3, f32::NEG_INFINITY), (0, f32::MAX)], ..off() };
-    let kept = left(logit_bias::stage(&options, 4), &[f32::MAX, -1.0, 0.0, 9.0]);
+    let kept = left(made(logit_bias::stage, &options, 4), &[f32::MAX, -1.0, 0.0, 9.0]);
     assert_eq!(kept, [(0, f32::MAX), (1, 1.5), (2, 0.0)], "biases as given, the forbidden token gone, no overflow");
 }
 
@@ -187,6 +242,6 @@ fn bias_is_added_and_forbids() {
 fn all_that_is_kept_by_rounding_stays() {
     // 0.999_999_94 is the largest f32 below one: the tail of tiny probabilities is cut, the large ones stay.
     let options = SamplerOptions { top_p: 1.0 - f32::EPSILON / 2.0, ..off() };
-    assert_eq!(ids(&left(top_p::stage(&options, 3), &[0.0, 0.0, -60.0])), [0, 1]);
-    assert_eq!(ids(&left(top_p::stage(&options, 3), &[0.0, 0.0, 0.0])), [0, 1, 2]);
+    assert_eq!(ids(&left(made(top_p::stage, &options, 3), &[0.0, 0.0, -60.0])), [0, 1]);
+    assert_eq!(ids(&left(made(top_p::stage, &options, 3), &[0.0, 0.0, 0.0])), [0, 1, 2]);
 }

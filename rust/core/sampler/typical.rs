@@ -4,7 +4,7 @@
 use fastq_kernels::math::ln64;
 
 use super::candidates::{Candidate, Candidates, keep_mass};
-use super::{SamplerOptions, Stage, check};
+use super::{Setup, Stage, check};
 use crate::Result;
 
 struct Typical {
@@ -12,10 +12,10 @@ struct Typical {
 }
 
 /// Off at `typical_p` = 1.
-pub(super) fn stage(options: &SamplerOptions, _vocab: usize) -> Result<Option<Box<dyn Stage>>> {
-    let p = options.typical_p;
+pub(super) fn stage(setup: &Setup<'_>) -> Result<Option<Box<dyn Stage>>> {
+    let p = setup.options.typical_p;
     check(p > 0.0 && p <= 1.0, "typical_p", p, "above 0 and at most 1")?;
-    let on = options.temperature > 0.0 && p < 1.0;
+    let on = setup.options.temperature > 0.0 && p < 1.0;
     Ok(on.then(|| Box::new(Typical { p: f64::from(p) }) as Box<dyn Stage>))
 }
 
@@ -25,7 +25,7 @@ fn information(candidate: &Candidate) -> f64 {
 }
 
 impl Stage for Typical {
-    fn apply(&mut self, candidates: &mut Candidates<'_>) {
+    fn apply(&mut self, candidates: &mut Candidates<'_>, _position: u64) {
         let list = candidates.softmax();
         let surprising = list.iter().filter(|c| c.probability > 0.0);
         let entropy: f64 = surprising.map(|c| c.probability * information(c)).sum();

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::options::{natural, optional};
 use crate::progress::watched;
 
-/// Writes an importance matrix; gives the number of tensors and of chunks.
+/// Writes an importance matrix, or Gram matrices; gives the number of tensors or inputs, and of chunks.
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
 pub(crate) fn calibrate(
@@ -22,15 +22,21 @@ pub(crate) fn calibrate(
     chunk_size: &Bound<'_, PyAny>,
     chat: bool,
     process_output: bool,
+    gram: bool,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(usize, u32)> {
+) -> PyResult<(usize, usize)> {
     let model = engine.get().model()?;
     let (chunks, chunk_size) = (optional(chunks, "chunks")?, natural(chunk_size, "chunk_size")?);
     let options = calibration::Options { chunk_size, chunks, process_output, chat };
     watched(py, progress.as_ref(), move |interrupt, progress| {
+        if gram {
+            let written =
+                calibration::write_grams(&model, &texts, &datasets, options, &output, interrupt, progress)?;
+            return Ok((written.inputs, written.chunks));
+        }
         let imatrix = calibration::calibrate(&model, &texts, datasets, options, interrupt, progress)?;
         imatrix.write(&output, interrupt)?;
-        Ok((imatrix.entries.len(), imatrix.chunk_count))
+        Ok((imatrix.entries.len(), imatrix.chunk_count as usize))
     })
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn quantize_file(
     output: PathBuf,
     target: &str,
     imatrix: Option<PathBuf>,
-    calibration: Option<(String, String)>,
+    calibration: Option<(PathBuf, Option<String>)>,
     size: Option<(String, String)>,
     method: &str,
     overrides: Vec<(String, String)>,
@@ -40,7 +40,7 @@ pub(crate) fn quantize_file(
         target: Target::from_name(target, pure).map_err(convert)?,
         method: Method::from_name(method).map_err(convert)?,
         importance: None,
-        calibration: calibration.map(|(label, text)| Calibration::new(label, text)),
+        calibration: None,
         overrides: Overrides::new(overrides).map_err(convert)?,
         output_type: ty(output_type)?,
         embedding_type: ty(embedding_type)?,
@@ -57,6 +57,11 @@ pub(crate) fn quantize_file(
         }),
     };
     let report = watched(py, progress.as_ref(), move |interrupt, progress| {
+        options.calibration = match calibration {
+            None => None,
+            Some((label, Some(text))) => Some(Calibration::new(label.display().to_string(), text)),
+            Some((path, None)) => Some(Calibration::open(&path, interrupt)?),
+        };
         options.importance = imatrix.map(|path| Importance::open(&path, interrupt)).transpose()?;
         let file = Gguf::open(&source, &OpenOptions { interrupt, ..OpenOptions::default() })?;
         let mut plan = quantize::plan(&file, &options)?;

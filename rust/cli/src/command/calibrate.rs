@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use fastq_core::calibrate::{Options, calibrate};
+use fastq_core::calibrate::{Options, calibrate, write_grams};
 use fastq_core::{LoadOptions, Model};
 use serde_json::json;
 
@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// The text holds conversations, to be written by the chat template of the model
     #[arg(long)]
     chat: bool,
+    /// Write Gram matrices instead, for `fastq quantize --calibration`: what the methods feedback, awq and auto need to know of a text
+    #[arg(long)]
+    gram: bool,
     /// Look at the inputs of the output matrix, too
     #[arg(long)]
     process_output: bool,
@@ -59,19 +62,25 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let bar = Bar::new(arguments.quiet);
     let options = Options { chunk_size, chunks, process_output, chat };
     let dataset = arguments.text.to_string_lossy().into_owned();
-    let imatrix = calibrate(&model, &[text], vec![dataset], options, &computing, &bar)?;
+    let (entries, count, bytes) = if arguments.gram {
+        let written = write_grams(&model, &[text], &[dataset], options, &arguments.output, &computing, &bar)?;
+        (written.inputs, written.chunks, written.bytes)
+    } else {
+        let imatrix = calibrate(&model, &[text], vec![dataset], options, &computing, &bar)?;
+        let bytes = imatrix.write(&arguments.output, &computing)?;
+        (imatrix.entries.len(), imatrix.chunk_count as usize, bytes)
+    };
     drop(bar);
-    imatrix.write(&arguments.output, &computing)?;
-    let (entries, taken) = (imatrix.entries.len(), start.elapsed().as_secs_f64());
+    let (kind, taken) = (if arguments.gram { "inputs" } else { "tensors" }, start.elapsed().as_secs_f64());
     if arguments.json {
         let record = json!({
-            "output": arguments.output.to_string_lossy(), "tensors": entries, "chunks": imatrix.chunk_count,
-            "chunk_size": imatrix.chunk_size, "seconds": taken,
+            "output": arguments.output.to_string_lossy(), kind: entries, "chunks": count, "chunk_size": chunk_size,
+            "bytes": bytes, "seconds": taken,
         });
         terminal::print_json(&record)?;
     } else {
-        let (count, size, taken) = (imatrix.chunk_count, imatrix.chunk_size, seconds(taken));
-        terminal::print_line(&format!("{entries} tensors, {count} chunks of {size} tokens, {taken}"))?;
+        let taken = seconds(taken);
+        terminal::print_line(&format!("{entries} {kind}, {count} chunks of {chunk_size} tokens, {bytes} bytes, {taken}"))?;
     }
     Ok(0)
 }

@@ -89,7 +89,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let computing = Computing::begin();
     let importance = arguments.imatrix.as_deref().map(|path| Importance::open(path, &computing)).transpose()?;
-    let calibration = arguments.calibration.as_deref().map(read_calibration).transpose()?;
+    let calibration = arguments.calibration.as_deref().map(|path| Calibration::open(path, &computing)).transpose()?;
     let options = Options {
         target: Target::from_name(&arguments.target, arguments.pure)?,
         method: arguments.method,
@@ -142,11 +142,6 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         terminal::print_line(&to_text(&report))?;
     }
     Ok(0)
-}
-
-fn read_calibration(path: &std::path::Path) -> Outcome<Calibration> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::Error(format!("{}: {error}", path.display())))?;
-    Ok(Calibration::new(path.display().to_string(), text))
 }
 
 /// Writes the page whole or not at all.
