@@ -3,12 +3,13 @@
 #[path = "model/tiny.rs"]
 mod tiny;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastq_core::generate::{Completion, Overflow, Speculation};
-use fastq_core::sampler::SamplerOptions;
+use fastq_core::sampler::{LogitsProcessor, SamplerOptions, TokenLogprobs};
 use fastq_core::{Error, FinishReason, Generation, GenerationOptions, LoadOptions, Model, Never, Prompt};
 use tiny::{Tiny, tokens};
 
@@ -270,4 +271,79 @@ fn a_full_context_is_an_error_an_end_or_goes_on() {
             assert_eq!(guessed.tokens, shifted.tokens, "{}", tiny.architecture);
         }
     }
+}
+
+#[test]
+fn log_probabilities_of_prompt_and_answer() {
+    for tiny in [tiny::llama(), tiny::lfm2()] {
+        let model = load(&tiny);
+        let base = GenerationOptions { sampler: SamplerOptions::greedy(), ..options(0, 6) };
+        let asked = GenerationOptions { logprobs: Some(3), prompt_logprobs: Some(2), ..base.clone() };
+        let prompt = tokens(3, 130);
+        run(&model, &prompt, &base);
+        let answer = run(&model, &prompt, &asked);
+        assert_eq!(answer.tokens, run(&model, &prompt, &base).tokens, "asking changes nothing");
+        assert_eq!(answer.cached_tokens, 0, "every token of the prompt is computed");
+        let text = [&prompt[..], &answer.tokens].concat();
+        let mut logits = Vec::new();
+        let mut sequence = model.new_sequence();
+        let item = fastq_core::BatchItem {
+            sequence: &mut sequence,
+            tokens: &text,
+            logits: fastq_core::Logits::All,
+            out: &mut logits,
+        };
+        model.forward(&mut [item], &Never).expect("logits");
+        let row = |position: usize| &logits[(position - 1) * model.vocabulary()..position * model.vocabulary()];
+        let (of_prompt, of_answer) = (answer.prompt_logprobs.expect("asked"), answer.logprobs.expect("asked"));
+        assert_eq!((of_prompt.len(), of_answer.len()), (130, 6));
+        assert_eq!(of_prompt[0], None);
+        for (position, &token) in text.iter().enumerate().skip(1) {
+            let (found, top) = match position.checked_sub(130) {
+                None => (of_prompt[position].as_ref().expect("known"), 2),
+                Some(at) => (&of_answer[at], 3),
+            };
+            assert_eq!(found, &TokenLogprobs::of(row(position), token, top), "{} {position}", tiny.architecture);
+        }
+        // Without an answer, the prompt is scored all the same.
+        let scored = run(&model, &prompt, &GenerationOptions { max_tokens: Some(0), ..asked.clone() });
+        assert_eq!(scored.prompt_logprobs.as_deref(), Some(&of_prompt[..]));
+        assert!(scored.tokens.is_empty());
+    }
+}
+
+#[test]
+fn processors_and_banned_strings_of_one_are_not_those_of_others() {
+    struct Only(u32);
+    impl LogitsProcessor for Only {
+        fn process(&self, tokens: &[u32], logits: &mut [f32]) -> fastq_core::Result<()> {
+            if tokens.len() > 60 {
+                return Err(Error::Argument("enough".into()));
+            }
+            logits.iter_mut().enumerate().for_each(|(id, logit)| {
+                if id as u32 != self.0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            });
+            Ok(())
+        }
+    }
+    let tiny = tiny::llama();
+    let model = load(&tiny);
+    let only = GenerationOptions { processors: vec![Arc::new(Only(77))], ..options(1, 20) };
+    let plain = options(1, 20);
+    let prompts = [tokens(1, 50), tokens(2, 50), tokens(1, 10)];
+    let each = [&plain, &only, &only];
+    let prompts = prompts.iter().map(|prompt| Prompt::Tokens(prompt.clone())).zip(each);
+    let mut generation = Generation::each(&model, prompts, &Never).expect("starts");
+    let error = loop {
+        match generation.step(&Never) {
+            Ok(_) => assert!(!generation.finished()),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("enough"), "{error}");
+    let answer = run(&model, &tokens(1, 10), &only);
+    assert_eq!(answer.tokens, [77; 20]);
+    assert_eq!(run(&model, &tokens(1, 50), &plain).tokens, alone(&tiny, &tokens(1, 50), &plain).tokens);
 }

@@ -18,7 +18,7 @@ pub use request::Kept;
 pub(crate) use request::{Request, State, common};
 pub use speculate::Speculation;
 
-use crate::sampler::SamplerOptions;
+use crate::sampler::{LogitsProcessor, SamplerOptions, TokenLogprobs};
 use crate::scheduler::Ticket;
 use crate::{Interrupt, Model, Result};
 
@@ -47,7 +47,7 @@ impl From<Vec<u32>> for Prompt {
 }
 
 /// How to continue a prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub struct GenerationOptions {
     /// The most tokens to generate; `None` until the end token or until the context is full.
     pub max_tokens: Option<usize>,
@@ -59,6 +59,14 @@ pub struct GenerationOptions {
     pub special: bool,
     /// How tokens are chosen.
     pub sampler: SamplerOptions,
+    /// Strings that never come up in the answer, in the text as it is shown.
+    pub banned: Vec<String>,
+    /// Change the logits before everything else, in this order.
+    pub processors: Vec<Arc<dyn LogitsProcessor>>,
+    /// Log-probabilities of the tokens of the answer, each with so many alternatives.
+    pub logprobs: Option<usize>,
+    /// Log-probabilities of the tokens of the prompt, which is then computed as a whole, whatever was computed before.
+    pub prompt_logprobs: Option<usize>,
     /// What happens when prompt and answer exceed the context.
     pub overflow: Overflow,
     /// Guess tokens ahead; the answer is the same.
@@ -75,6 +83,10 @@ impl Default for GenerationOptions {
             ignore_eos: false,
             special: false,
             sampler: SamplerOptions::default(),
+            banned: Vec::new(),
+            processors: Vec::new(),
+            logprobs: None,
+            prompt_logprobs: None,
             overflow: Overflow::Error,
             speculate: None,
             reuse: true,
@@ -110,13 +122,27 @@ impl std::fmt::Display for FinishReason {
     }
 }
 
+impl std::fmt::Debug for GenerationOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Texts are the user's: they do not belong into a log.
+        f.debug_struct("GenerationOptions")
+            .field("max_tokens", &self.max_tokens)
+            .field("sampler", &self.sampler)
+            .field("overflow", &self.overflow)
+            .field("speculate", &self.speculate)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What one step added to one answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
     /// Which prompt, in input order.
     pub index: usize,
     /// The token; `None` when an end token ended the answer, or nothing was to be generated.
     pub token: Option<u32>,
+    /// How likely the token was, when that was asked for.
+    pub logprobs: Option<TokenLogprobs>,
     /// Text that is now certain; often empty while a character or a stop string may still be incomplete.
     pub text: String,
     /// Set in the last piece of an answer.
@@ -153,6 +179,10 @@ pub struct Completion {
     pub dropped_tokens: usize,
     /// Where the time went.
     pub timings: Timings,
+    /// How likely each token was, when that was asked for.
+    pub logprobs: Option<Vec<TokenLogprobs>>,
+    /// How likely each token of the prompt was, when that was asked for; nothing is before the first.
+    pub prompt_logprobs: Option<Vec<Option<TokenLogprobs>>>,
     /// Tokens that were guessed ahead.
     pub drafted: usize,
     /// How many of them came true.
@@ -219,7 +249,10 @@ impl Generation {
             requests.into_iter().enumerate().map(|(index, request)| Ticket::new(index, request)).collect();
         let mut waiting = Vec::with_capacity(tickets.len());
         for ticket in &tickets {
-            match ticket.request().finish_at_once(ticket.index) {
+            let mut request = ticket.request();
+            // To score a prompt it has to be computed.
+            let ended = if request.scores_prompt() { None } else { request.finish_at_once(ticket.index) };
+            match ended {
                 Some(piece) => ticket.give(piece),
                 None => waiting.push(Arc::clone(ticket)),
             }

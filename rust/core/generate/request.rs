@@ -1,12 +1,13 @@
 //! One prompt and its answer.
 
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use super::overflow::{Overflow, drop_middle, shifted};
 use super::speculate::Drafter;
 use super::stop::StopMatcher;
 use super::{Completion, FinishReason, GenerationOptions, Piece, Prompt, Timings};
-use crate::sampler::Sampler;
+use crate::sampler::{BannedStrings, DryBreakers, LogitsProcessor, Sampler, TokenLogprobs, process};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 use crate::{Error, Interrupt, Model, Result, Sequence};
 
@@ -113,7 +114,13 @@ pub(crate) struct Request {
     /// Length of the prompt up to the end of its last message: what the next prompt of a conversation is likely to begin with.
     pub(crate) history: usize,
     pub(crate) logits: Vec<f32>,
-    pub(crate) sampler: Sampler,
+    sampler: Sampler,
+    banned: Option<BannedStrings>,
+    processors: Vec<Arc<dyn LogitsProcessor>>,
+    /// Alternatives of each log-probability, where they are asked for, and those of the answer so far.
+    logprobs: Option<(usize, Vec<TokenLogprobs>)>,
+    /// The same of the prompt.
+    prompt_logprobs: Option<(usize, Vec<Option<TokenLogprobs>>)>,
     pub(crate) drafter: Option<Drafter>,
     /// Tokens that were guessed ahead, and how many of them came true.
     pub(crate) drafted: usize,
@@ -170,12 +177,23 @@ impl Request {
             let ends = (0..vocabulary as u32).filter(|&id| tokenizer.is_end_of_generation(id));
             sampler_options.logit_bias.extend(ends.map(|id| (id, f32::NEG_INFINITY)));
         }
-        let mut sampler = Sampler::new(&sampler_options, vocabulary)?;
+        let breakers = DryBreakers::of(&sampler_options, tokenizer)?;
+        let mut sampler = Sampler::with_breakers(&sampler_options, vocabulary, &breakers)?;
         tokens.iter().for_each(|&token| sampler.accept(token));
         // The answer continues the prompt: its first token is not at the start of a text, where SPM drops a space.
         let detokenizer = Detokenizer::new(TokenizerOf(model.clone()), options.special, false);
         let is_kept = kept.is_some();
-        let sequence = kept.map(|kept| kept.cut(model, &tokens));
+        let sequence = kept.map(|kept| match options.prompt_logprobs {
+            None => kept.cut(model, &tokens),
+            Some(_) => model.new_sequence(),
+        });
+        let banned = match &options.banned[..] {
+            [] => None,
+            strings => Some(BannedStrings::new(tokenizer, strings, options.special)?),
+        };
+        for (name, top) in [("logprobs", options.logprobs), ("prompt_logprobs", options.prompt_logprobs)] {
+            top.map_or(Ok(()), |top| TokenLogprobs::check(name, top))?;
+        }
         // The last token gives the logits: a prompt that comes again needs a state before it.
         let last = tokens.len() - 1;
         let history = tokens[..last].iter().rposition(ends).map_or(last, |at| at + 1);
@@ -194,7 +212,11 @@ impl Request {
             max_tokens,
             context,
             kept: is_kept,
-            reuse: options.reuse,
+            reuse: options.reuse && options.prompt_logprobs.is_none(),
+            banned,
+            processors: options.processors.clone(),
+            logprobs: options.logprobs.map(|top| (top, Vec::new())),
+            prompt_logprobs: options.prompt_logprobs.map(|top| (top, vec![None])),
             history,
             tokens,
             sequence,
@@ -251,24 +273,68 @@ impl Request {
         none.then(|| Piece {
             index,
             token: None,
+            logprobs: None,
             text: self.finish(FinishReason::Length),
             finish: Some(FinishReason::Length),
         })
+    }
+
+    /// Whether the logits of every token of the prompt are wanted.
+    pub(crate) fn scores_prompt(&self) -> bool {
+        self.prompt_logprobs.as_ref().is_some_and(|(_, known)| known.len() < self.tokens.len() && self.answer.is_empty())
+    }
+
+    /// Takes rows of `logits`, the first of which is the one behind the token at `first`: how likely the tokens of the prompt were.
+    pub(crate) fn score_prompt(&mut self, first: usize, logits: &[f32], vocabulary: usize) {
+        let Some((top, known)) = &mut self.prompt_logprobs else { return };
+        for (row, token) in logits.chunks_exact(vocabulary).zip(&self.tokens[first + 1..]) {
+            known.push(Some(TokenLogprobs::of(row, *token, *top)));
+        }
+    }
+
+    /// Chooses the next token by its `logits` (vocabulary), which are changed.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`] and what a processor says.
+    pub(crate) fn choose(&mut self, logits: &mut [f32]) -> Result<(u32, Option<TokenLogprobs>)> {
+        // What is told is what the model said, not what became of it.
+        let raw = self.logprobs.is_some().then(|| logits.to_vec());
+        process(&self.processors, &self.tokens, logits)?;
+        if let Some(banned) = &self.banned {
+            banned.mask(logits);
+        }
+        let token = self.sampler.sample(logits, self.position())?;
+        let logprobs = match (&self.logprobs, raw) {
+            (Some((top, _)), Some(raw)) => Some(TokenLogprobs::of(&raw, token, *top)),
+            _ => None,
+        };
+        Ok((token, logprobs))
     }
 
     /// Takes the token that was chosen.
     ///
     /// # Errors
     /// [`Error::Argument`] when the output matrix has more rows than the vocabulary has tokens and one of those was chosen.
-    pub(crate) fn advance(&mut self, model: &Model, index: usize, token: u32) -> Result<Piece> {
+    pub(crate) fn advance(
+        &mut self,
+        model: &Model,
+        index: usize,
+        (token, logprobs): (u32, Option<TokenLogprobs>),
+    ) -> Result<Piece> {
         if model.tokenizer().is_end_of_generation(token) {
             let text = self.finish(FinishReason::Stop);
-            return Ok(Piece { index, token: None, text, finish: Some(FinishReason::Stop) });
+            return Ok(Piece { index, token: None, logprobs: None, text, finish: Some(FinishReason::Stop) });
         }
         let decoded = self.detokenizer.push(token)?;
         self.tokens.push(token);
         self.answer.push(token);
         self.sampler.accept(token);
+        if let Some(banned) = &mut self.banned {
+            banned.accept(token);
+        }
+        if let (Some((_, all)), Some(one)) = (&mut self.logprobs, &logprobs) {
+            all.push(one.clone());
+        }
         let mut text = self.stop.push(&decoded);
         self.text.push_str(&text);
         let full = self.tokens.len() >= self.context;
@@ -284,7 +350,7 @@ impl Request {
             None if full => self.shift(model),
             None => self.state = State::Running,
         }
-        Ok(Piece { index, token: Some(token), text, finish })
+        Ok(Piece { index, token: Some(token), logprobs, text, finish })
     }
 
     /// Drops the oldest tokens behind the head. The rest is computed again at its new positions: keys hold their positions, and turning them
@@ -319,6 +385,9 @@ impl Request {
     /// Gives up the pages of the KV cache and waits to be computed again.
     pub(crate) fn release(&mut self) {
         self.sequence = None;
+        if let Some((_, known)) = self.prompt_logprobs.as_mut().filter(|_| self.answer.is_empty()) {
+            known.truncate(1);
+        }
         self.state = State::Waiting;
     }
 
@@ -336,6 +405,8 @@ impl Request {
             cached_tokens: self.cached_tokens,
             dropped_tokens: self.dropped_tokens,
             timings: self.timings,
+            logprobs: self.logprobs.as_ref().map(|(_, all)| all.clone()),
+            prompt_logprobs: self.prompt_logprobs.as_ref().map(|(_, all)| all.clone()),
             drafted: self.drafted,
             accepted: self.accepted,
         })

@@ -18,6 +18,9 @@ const SHARED_SECONDS: f64 = 0.1;
 /// The fewest tokens of prompts in such a step.
 const SHARED_TOKENS: usize = 16;
 
+/// Logits of a prompt that are in memory at once: 64 MiB.
+const SCORED_VALUES: usize = 16 << 20;
+
 /// A request in a step, and what of it is computed.
 struct Part<'a> {
     ticket: &'a Arc<Ticket>,
@@ -150,7 +153,9 @@ impl Scheduler {
             }
             request.sequence.get_or_insert_with(|| model.new_sequence());
             let missing = request.missing_until(request.tokens.len());
-            let mut end = missing.end.min(missing.start + room);
+            // Logits of a whole prompt are scored a few rows at a time.
+            let rows = if request.scores_prompt() { (SCORED_VALUES / model.vocabulary()).max(1) } else { usize::MAX };
+            let mut end = missing.end.min(missing.start + room.min(rows));
             // Layers that forget get a stop at the end of the last message: what follows it, the beginning of the answer, is
             // what templates write otherwise the next time.
             if !model.remembers() && (missing.start + 1..end).contains(&request.history) {
@@ -275,6 +280,7 @@ fn forward(model: &Model, parts: &mut [Part<'_>], interrupt: &dyn Interrupt) -> 
     let mut batch = Vec::with_capacity(parts.len());
     for (part, tokens) in parts.iter_mut().zip(&inputs) {
         let logits = match (part.complete(), part.draft.is_empty()) {
+            _ if part.request.scores_prompt() => Logits::All,
             (false, _) => Logits::None,
             (true, true) => Logits::Last,
             (true, false) => Logits::All,
@@ -288,6 +294,14 @@ fn forward(model: &Model, parts: &mut [Part<'_>], interrupt: &dyn Interrupt) -> 
         if part.prefill {
             part.request.timings.prefill_tokens += tokens.len();
         }
+        if part.request.scores_prompt() {
+            let (end, vocabulary) = (part.end, model.vocabulary());
+            let mut logits = std::mem::take(&mut part.request.logits);
+            part.request.score_prompt(end - tokens.len(), &logits, vocabulary);
+            // What the first token of the answer is chosen by.
+            logits.drain(..logits.len() - vocabulary);
+            part.request.logits = logits;
+        }
     }
     Ok(())
 }
@@ -296,13 +310,17 @@ fn forward(model: &Model, parts: &mut [Part<'_>], interrupt: &dyn Interrupt) -> 
 fn sample(model: &Model, part: &mut Part<'_>) -> Result<()> {
     let vocabulary = model.vocabulary();
     let request = &mut *part.request;
+    if let Some(piece) = request.finish_at_once(part.ticket.index) {
+        part.ticket.give(piece);
+        return Ok(());
+    }
     let mut logits = std::mem::take(&mut request.logits);
     let (mut accepted, mut chosen) = (0, 0);
     for row in logits.chunks_exact_mut(vocabulary) {
-        let position = request.position();
-        let token = request.sampler.sample(row, position)?;
+        let choice = request.choose(row)?;
+        let token = choice.0;
         chosen += 1;
-        let piece = request.advance(model, part.ticket.index, token)?;
+        let piece = request.advance(model, part.ticket.index, choice)?;
         part.ticket.give(piece);
         if request.state != State::Running || part.draft.get(accepted) != Some(&token) {
             break;
