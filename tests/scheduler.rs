@@ -103,7 +103,10 @@ fn callers_who_leave_do_not_disturb() {
                     }
                     if round % 2 == 0 {
                         generation.cancel();
-                        assert_eq!(generation.completions()[0].as_ref().map(|c| c.finish_reason), Some(FinishReason::Cancelled));
+                        assert_eq!(
+                            generation.completions()[0].as_ref().map(|c| c.finish_reason),
+                            Some(FinishReason::Cancelled)
+                        );
                     }
                     round += 1;
                 }
@@ -227,7 +230,8 @@ fn guesses_do_not_change_an_answer() {
         let (mut drafted, mut accepted) = (0, 0);
         for base in [greedy, options(3, 60), options(4, 60)] {
             let expected = alone(&tiny, &repeating, &base);
-            for speculation in [Speculation::Ngram, Speculation::Draft(model.clone()), Speculation::Draft(load(&tiny))] {
+            for speculation in [Speculation::Ngram, Speculation::Draft(model.clone()), Speculation::Draft(load(&tiny))]
+            {
                 let options = GenerationOptions { speculate: Some(speculation), reuse: false, ..base.clone() };
                 let answer = run(&model, &repeating, &options);
                 assert_eq!(answer.tokens, expected.tokens, "{} {:?}", tiny.architecture, options.speculate);
@@ -266,8 +270,11 @@ fn a_full_context_is_an_error_an_end_or_goes_on() {
         let again = run(&model, &long, &with(Overflow::Shift, 300));
         assert_eq!(again.tokens, shifted.tokens);
         if model.spec().state_len == 0 {
-            let guessed =
-                run(&model, &long, &GenerationOptions { speculate: Some(Speculation::Ngram), ..with(Overflow::Shift, 300) });
+            let guessed = run(
+                &model,
+                &long,
+                &GenerationOptions { speculate: Some(Speculation::Ngram), ..with(Overflow::Shift, 300) },
+            );
             assert_eq!(guessed.tokens, shifted.tokens, "{}", tiny.architecture);
         }
     }

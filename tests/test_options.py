@@ -6,6 +6,7 @@ import threading
 from typing import Any, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import fastq
@@ -231,4 +232,9 @@ def test_cancel_while_another_thread_waits(make: Make) -> None:
 
 
 def test_annotations_can_be_resolved() -> None:
-    assert get_type_hints(fastq.GenerateOptions, localns={"Model": fastq.Model})["max_tokens"] == int | None
+    assert (
+        get_type_hints(fastq.GenerateOptions, localns={"Model": fastq.Model, "np": np, "NDArray": npt.NDArray})[
+            "max_tokens"
+        ]
+        == int | None
+    )

@@ -30,7 +30,7 @@ from fastq.stream import ChatStream, Stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fastq.asynchronous import AsyncChatStream, AsyncStream
-    from fastq.completion import ChatCompletion, ChatDelta, Completion, Timings, ToolCall, Usage
+    from fastq.completion import ChatCompletion, ChatDelta, Completion, Timings, TokenLogprob, ToolCall, Usage
     from fastq.options import ChatOptions, GenerateOptions
     from fastq.results import (
         Calibration,
@@ -84,6 +84,7 @@ __all__ = [
     "TemplateError",
     "TensorInfo",
     "Timings",
+    "TokenLogprob",
     "TokenizerError",
     "ToolCall",
     "UnsupportedModelError",

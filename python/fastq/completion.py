@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ChatCompletion", "ChatDelta", "Completion", "FinishReason", "Timings", "ToolCall", "Usage"]
+__all__ = ["ChatCompletion", "ChatDelta", "Completion", "FinishReason", "Timings", "TokenLogprob", "ToolCall", "Usage"]
 
 FinishReason = Literal["stop"] | Literal["length"] | Literal["cancelled"] | Literal["tool_calls"]
 """Why a text ended: an end token, stop string or ``stop_when``; ``max_tokens`` or the context; ``cancel()``; or, of a
@@ -65,6 +65,23 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a token was to the model, at temperature 1 and before anything that samplers or grammars change.
+
+    Attributes:
+        token: Its id.
+        text: Its text; U+FFFD for bytes that are part of a character.
+        logprob: The natural logarithm of its probability.
+        top: The likeliest tokens at this place, the likeliest first; as many as were asked for.
+    """
+
+    token: int
+    text: str
+    logprob: float
+    top: list[TokenLogprob] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Completion:
     """A generated text. ``str(completion)`` is the text.
 
@@ -79,6 +96,9 @@ class Completion:
         dropped_tokens: Tokens of prompt and answer that ``overflow=`` dropped.
         drafted_tokens: Tokens that ``speculate=`` guessed ahead.
         accepted_tokens: How many of them came true.
+        logprobs: How likely each of ``tokens`` was, with ``logprobs=``.
+        prompt_logprobs: The same of the tokens of the prompt, with ``prompt_logprobs=``; ``None`` for the first, which
+            nothing is before.
         schema: What was given as ``schema=``.
     """
 
@@ -91,6 +111,8 @@ class Completion:
     dropped_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob | None] | None = None
     schema: Any = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -229,5 +251,12 @@ def chat_completion(record: dict[str, Any], schema: Any = None) -> ChatCompletio
 
 
 def _fields(record: dict[str, Any]) -> dict[str, Any]:
+    for name in ("logprobs", "prompt_logprobs"):
+        if (found := record.get(name)) is not None:
+            record[name] = [None if of is None else _logprob(*of) for of in found]
     usage = Usage(record.pop("prompt_tokens"), len(record["tokens"]), record.pop("cached_tokens"))
     return {**record, "usage": usage, "timings": Timings(*record["timings"])}
+
+
+def _logprob(token: int, text: str, logprob: float, top: list[tuple[int, str, float]]) -> TokenLogprob:
+    return TokenLogprob(token, text, logprob, [TokenLogprob(*other) for other in top])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastq.completion import ChatCompletion, Completion
     from fastq.conversation import Conversation
     from fastq.options import ChatOptions, GenerateOptions
-    from fastq.results import ModelInfo
+    from fastq.results import ModelInfo, RerankResult
 
 __all__ = ["Model"]
 
@@ -649,6 +649,39 @@ class Model:
         one = isinstance(texts, str)
         vectors = self._engine.embed([texts] if isinstance(texts, str) else list(texts), pooling, normalize, truncate)
         return vectors[0] if one else vectors
+
+    def rerank(self, query: str, documents: Sequence[str]) -> list[RerankResult]:
+        """Order documents by how well they answer a query, with a model that was made for it.
+
+        Such a model has a head that ranks: ``pooling_type`` 4 and the tensor ``cls.output.weight``, as llama.cpp writes
+        them for Qwen3-Reranker and BGE rerankers. Query and document are put into the template of the file
+        (``tokenizer.chat_template.rerank``); encoders read them as two texts.
+
+        Args:
+            query: What is asked.
+            documents: Texts, of which each is scored on its own.
+
+        Returns:
+            The best first; of equal ones, the earlier first. The score of a language model is the probability of "yes",
+            that of an encoder is a logit.
+
+        Raises:
+            UnsupportedModelError: The model has no such head; the message says what is missing.
+            ContextOverflowError: Query and document together are longer than the context.
+
+        Example:
+            >>> from fastq import Model, UnsupportedModelError, default_model
+            >>> try:
+            ...     Model(default_model(), context=512).rerank("Where is Paris?", ["In France.", "A cat."])
+            ... except UnsupportedModelError as error:
+            ...     print("pooling_type 4" in str(error))
+            True
+        """
+        from fastq.results import RerankResult
+
+        scores = self._engine.rerank(query, list(documents)).tolist()
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        return [RerankResult(index, scores[index]) for index in order]
 
     @property
     def info(self) -> ModelInfo:

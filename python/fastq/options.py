@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fastq.model import Model
 
 __all__ = ["ChatOptions", "GenerateOptions"]
@@ -18,8 +21,9 @@ class GenerateOptions(TypedDict, total=False):
     """How an answer is generated. All are keyword arguments, and all may be left out.
 
     Names that other libraries use are understood, too: ``max_new_tokens``, ``max_completion_tokens``, ``n_predict``,
-    ``num_predict`` (``max_tokens``), ``temp``, ``typical``, ``repetition_penalty``, ``penalty_repeat``,
-    ``penalty_last_n``, ``penalty_present``, ``penalty_freq``, ``stop_sequences`` and ``stop_strings``.
+    ``num_predict`` (``max_tokens``), ``temp``, ``typical``, ``typ_p``, ``mirostat_mode``, ``repetition_penalty``,
+    ``penalty_repeat``, ``penalty_last_n``, ``penalty_present``, ``penalty_freq``, ``stop_sequences`` and
+    ``stop_strings``.
 
     Attributes:
         max_tokens: Most tokens to generate; ``None`` for as many as the context holds. Default: 256; of a chat,
@@ -33,12 +37,40 @@ class GenerateOptions(TypedDict, total=False):
         repeat_last_n: How many recent tokens the penalties look at; 0 none, -1 all. Default: 64.
         presence_penalty: Subtracted once from logits of recent tokens. Default: 0.
         frequency_penalty: Subtracted once for each occurrence among the recent tokens. Default: 0.
+        top_n_sigma: Keep the tokens at most this many standard deviations of all logits below the largest one (Tang et
+            al. 2024); 0 and below, the default, keep all.
+        xtc_probability: How often the likeliest tokens are dropped, but for the least likely of those above
+            ``xtc_threshold`` (XTC). Default: 0.
+        xtc_threshold: See ``xtc_probability``; above 0.5 it is off. Default: 0.1.
+        dynatemp_range: How far the temperature goes below and above ``temperature`` where the model is sure and where
+            it is not. Default: 0.
+        dynatemp_exponent: How the entropy becomes the dynamic temperature. Default: 1.
+        mirostat: 1 or 2: cut by that version of mirostat (Basu et al. 2020) instead of by the options above. Default:
+            0.
+        mirostat_tau: The surprise in bits per token that mirostat aims at. Default: 5.
+        mirostat_eta: How fast mirostat learns. Default: 0.1.
+        dry_multiplier: What DRY subtracts from a token that would go on with a repetition of more than
+            ``dry_allowed_length`` tokens; 0, the default, is off.
+        dry_base: What that is multiplied with for each further token of the repetition. Default: 1.75.
+        dry_allowed_length: The longest repetition, in tokens, that may go on for nothing. Default: 2.
+        dry_penalty_last_n: How many recent tokens DRY looks at; 0 none, -1, the default, all.
+        dry_sequence_breakers: Strings across which nothing counts as a repetition. Default: newline, colon, double
+            quote and asterisk.
+        samplers: The stages in another order, each at most once; those that are not named are off. Default:
+            ``["penalties", "dry", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature"]``.
         logit_bias: Added to the logits of token ids.
         seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
         stop: A string, or several, at which the text ends; not part of it.
         stop_when: Asked with the text so far whenever it grows; the text ends where it says true. What it raises ends
             the call.
         ignore_eos: Never choose an end token, so that the text goes on to ``max_tokens``.
+        logits_processors: Functions that get all token ids so far and the logits, a float32 array by token id, before
+            every token, and change the array or return another one; ``-inf`` forbids a token. What they take is added
+            to the time of every token, also of answers that are computed together with this one.
+        banned_strings: Strings that never come up in the answer.
+        logprobs: Report how likely each token of the answer was (``result.logprobs``), with this many alternatives; at
+            most 128. ``None``, the default, reports nothing.
+        prompt_logprobs: The same of the tokens of the prompt, which is then computed as a whole.
         overflow: What happens when prompt and answer exceed the context. ``"error"`` (default): a prompt that is too
             long raises, and an answer ends with ``"length"``. ``"shift"``: the oldest half of what follows the first
             message is dropped, as often as needed. ``"truncate-middle"``: the middle of the prompt is dropped.
@@ -63,11 +95,29 @@ class GenerateOptions(TypedDict, total=False):
     repeat_last_n: int
     presence_penalty: float
     frequency_penalty: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat: Literal[0, 1, 2]
+    mirostat_tau: float
+    mirostat_eta: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Sequence[str] | None
+    samplers: Sequence[str] | None
     logit_bias: Mapping[int, float] | None
     seed: int | None
     stop: str | Sequence[str] | None
     stop_when: Callable[[str], object] | None
     ignore_eos: bool
+    logits_processors: Sequence[Callable[[list[int], NDArray[np.float32]], NDArray[np.float32] | None]] | None
+    banned_strings: str | Sequence[str] | None
+    logprobs: int | None
+    prompt_logprobs: int | None
     overflow: Literal["error", "shift", "truncate-middle"]
     speculate: Literal["ngram"] | Model | None
     schema: Any

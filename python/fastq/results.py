@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from fastq.completion import ChatCompletion, ChatDelta, Completion, FinishReason, Timings, ToolCall, Usage
+from fastq.completion import ChatCompletion, ChatDelta, Completion, FinishReason, Timings, TokenLogprob, ToolCall, Usage
 
 __all__ = [
     "ChatCompletion",
@@ -27,6 +27,7 @@ __all__ = [
     "RerankResult",
     "TensorInfo",
     "Timings",
+    "TokenLogprob",
     "ToolCall",
     "Usage",
 ]

@@ -156,7 +156,8 @@ fn header(
     chunk_size: usize,
 ) -> Result<Writer<'static>> {
     let mut writer = Writer::new();
-    let number = |value: usize| u32::try_from(value).map_err(|_| Error::Argument("chunks must be fewer than 2^32".into()));
+    let number =
+        |value: usize| u32::try_from(value).map_err(|_| Error::Argument("chunks must be fewer than 2^32".into()));
     writer.set("general.type", TYPE)?;
     writer.set(DATASETS, Value::Array(Array::from_strings(datasets)))?;
     writer.set(CHUNK_COUNT, number(chunks)?)?;

@@ -72,7 +72,11 @@ mod tests {
         assert_eq!(drop_middle(&tokens, 40, 1000), [&tokens[..15], &tokens[85..]].concat());
         assert_eq!(drop_middle(&tokens, 40, 2), [&tokens[..19], &tokens[81..]].concat());
         assert_eq!(shifted(&tokens, 10, 100), [&tokens[..10], &tokens[55..]].concat());
-        assert_eq!(shifted(&tokens, 60, 100), [&tokens[..1], &tokens[51..]].concat(), "a first message too long to stay");
+        assert_eq!(
+            shifted(&tokens, 60, 100),
+            [&tokens[..1], &tokens[51..]].concat(),
+            "a first message too long to stay"
+        );
     }
 
     #[test]

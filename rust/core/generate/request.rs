@@ -281,7 +281,9 @@ impl Request {
 
     /// Whether the logits of every token of the prompt are wanted.
     pub(crate) fn scores_prompt(&self) -> bool {
-        self.prompt_logprobs.as_ref().is_some_and(|(_, known)| known.len() < self.tokens.len() && self.answer.is_empty())
+        self.prompt_logprobs
+            .as_ref()
+            .is_some_and(|(_, known)| known.len() < self.tokens.len() && self.answer.is_empty())
     }
 
     /// Takes rows of `logits`, the first of which is the one behind the token at `first`: how likely the tokens of the prompt were.

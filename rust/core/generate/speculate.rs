@@ -136,9 +136,9 @@ impl Lookup {
             }
         }
         self.seen = tokens.len();
-        let found = (SHORTEST..=LONGEST.min(tokens.len())).rev().find_map(|len| {
-            self.ends[len - SHORTEST].get(&run(&tokens[tokens.len() - len..])).copied()
-        });
+        let found = (SHORTEST..=LONGEST.min(tokens.len()))
+            .rev()
+            .find_map(|len| self.ends[len - SHORTEST].get(&run(&tokens[tokens.len() - len..])).copied());
         found.map(|at| tokens[at..tokens.len().min(at + count)].to_vec()).unwrap_or_default()
     }
 }
@@ -213,8 +213,7 @@ impl Draft {
         let mut guesses = Vec::with_capacity(count);
         while guesses.len() < count {
             let tokens = &self.tokens[self.sequence.len()..];
-            let item =
-                BatchItem { sequence: &mut self.sequence, tokens, logits: Logits::Last, out: &mut self.logits };
+            let item = BatchItem { sequence: &mut self.sequence, tokens, logits: Logits::Last, out: &mut self.logits };
             match self.model.forward(&mut [item], interrupt) {
                 Ok(()) => {}
                 Err(Error::Cancelled) => return Err(Error::Cancelled),

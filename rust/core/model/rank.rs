@@ -175,9 +175,11 @@ impl Model {
                 self.spec().token_types
             )));
         }
-        // <s> query </s></s> document </s>, as RoBERTa and its kin are trained; special tokens in the texts are text.
+        // [CLS] query [SEP] document [SEP] of BERT, <s> query </s></s> document </s> of RoBERTa; special tokens in the texts are text.
         let mut tokens = tokenizer.encode(query, true, false, interrupt)?;
-        tokens.extend(tokenizer.eos().or(tokenizer.separator()));
+        if !tokenizer.kind().starts_with("bert") {
+            tokens.extend(tokenizer.eos().or(tokenizer.separator()));
+        }
         let document = tokenizer.encode(document, true, false, interrupt)?;
         let begins = tokenizer.bos().is_some_and(|bos| tokenizer.add_bos() && document.first() == Some(&bos));
         tokens.extend(&document[usize::from(begins)..]);

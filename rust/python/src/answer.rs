@@ -1,16 +1,22 @@
 //! Answers under way, and what Python gets of them.
 
+use std::sync::{Arc, PoisonError};
+
+use fastq_core::sampler::TokenLogprobs;
 use fastq_core::{Completion, Error, FinishReason, Generation, GenerationOptions, Model, Piece, Prompt, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::interrupt::PyInterrupt;
+use crate::processor::Raised;
 
 /// How prompts are answered.
 pub(crate) struct Question {
     pub(crate) options: GenerationOptions,
     /// Asked with the text so far whether the answer ends.
     pub(crate) stop_when: Option<Py<PyAny>>,
+    /// What one of its processors raised.
+    pub(crate) raised: Raised,
 }
 
 /// The answer to one prompt.
@@ -18,6 +24,7 @@ pub(crate) struct Answer {
     generation: Generation,
     seed: u64,
     stop_when: Option<Py<PyAny>>,
+    raised: Raised,
     /// What the pieces so far add up to, kept for `stop_when`: the engine may be ahead of them.
     text: String,
     tokens: Vec<u32>,
@@ -36,10 +43,10 @@ impl Answer {
         question: Question,
         interrupt: &PyInterrupt<'_>,
     ) -> Result<Answer> {
-        let Question { options, stop_when } = question;
+        let Question { options, stop_when, raised } = question;
         let generation = Generation::new(model, vec![prompt], &options, interrupt)?;
         let seed = options.sampler.seed;
-        Ok(Answer { generation, seed, stop_when, text: String::new(), tokens: Vec::new(), stopped: false })
+        Ok(Answer { generation, seed, stop_when, raised, text: String::new(), tokens: Vec::new(), stopped: false })
     }
 
     pub(crate) fn finished(&self) -> bool {
@@ -55,7 +62,8 @@ impl Answer {
     /// # Errors
     /// As [`Generation::step`]; what `stop_when` raises is kept by the interrupt.
     pub(crate) fn step(&mut self, interrupt: &PyInterrupt<'_>) -> Result<Vec<Piece>> {
-        let mut pieces = self.generation.step(interrupt)?;
+        let stepped = self.generation.step(interrupt);
+        let mut pieces = stepped.map_err(|error| raised(&self.raised, error, interrupt))?;
         let Some(stop_when) = &self.stop_when else { return Ok(pieces) };
         for (at, piece) in pieces.iter().enumerate() {
             self.tokens.extend(piece.token);
@@ -82,8 +90,19 @@ impl Answer {
             completion.text.clone_from(&self.text);
             completion.tokens.clone_from(&self.tokens);
             completion.finish_reason = FinishReason::Stop;
+            if let Some(logprobs) = &mut completion.logprobs {
+                logprobs.truncate(self.tokens.len());
+            }
         }
         Some(Record { completion, seed: self.seed })
+    }
+}
+
+/// What a processor raised, if that is why the engine gave an error.
+fn raised(raised: &Raised, error: Error, interrupt: &PyInterrupt<'_>) -> Error {
+    match raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(exception) => interrupt.raise(exception),
+        None => error,
     }
 }
 
@@ -108,7 +127,8 @@ pub(crate) fn all(
         .collect();
     let requests = prompts.iter().flat_map(|prompt| options.iter().map(move |options| (prompt.clone(), options)));
     let Some(stop_when) = &question.stop_when else {
-        let completions = Generation::each(model, requests, interrupt)?.run(interrupt)?;
+        let completions = Generation::each(model, requests, interrupt)?.run(interrupt);
+        let completions = completions.map_err(|error| raised(&question.raised, error, interrupt))?;
         let seeds = options.iter().map(|options| options.sampler.seed).cycle();
         return Ok(completions.into_iter().zip(seeds).map(|(completion, seed)| Record { completion, seed }).collect());
     };
@@ -116,7 +136,8 @@ pub(crate) fn all(
     let mut answers = requests
         .map(|(prompt, options)| {
             let stop_when = Python::try_attach(|py| stop_when.clone_ref(py));
-            Answer::new(model, prompt, Question { options: options.clone(), stop_when }, interrupt)
+            let question = Question { options: options.clone(), stop_when, raised: Arc::clone(&question.raised) };
+            Answer::new(model, prompt, question, interrupt)
         })
         .collect::<Result<Vec<Answer>>>()?;
     while answers.iter().any(|answer| !answer.finished()) {
@@ -128,6 +149,21 @@ pub(crate) fn all(
     answers.iter().map(|answer| answer.record().ok_or_else(missing)).collect()
 }
 
+/// Token, text and log-probability.
+type Likely = (u32, String, f32);
+/// The same of a token, and its alternatives.
+type PyLogprob = (u32, String, f32, Vec<Likely>);
+
+fn logprob(model: &Model, of: &TokenLogprobs) -> PyLogprob {
+    // Of a part of a character, what is no text shows as U+FFFD.
+    let text = |token| match model.tokenizer().token_bytes(token, true) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    };
+    let top = of.top.iter().map(|&(token, logprob)| (token, text(token), logprob)).collect();
+    (of.token, text(of.token), of.logprob, top)
+}
+
 /// An answer that has ended.
 pub(crate) struct Record {
     completion: Completion,
@@ -136,7 +172,8 @@ pub(crate) struct Record {
 
 impl Record {
     /// As a dictionary, from which `fastq.completion` makes its records.
-    pub(crate) fn to_python(&self, py: Python<'_>, load_seconds: f64) -> PyResult<Py<PyDict>> {
+    pub(crate) fn to_python(&self, py: Python<'_>, model: &Model) -> PyResult<Py<PyDict>> {
+        let load_seconds = model.info().load_seconds;
         let c = &self.completion;
         let timings = (
             load_seconds,
@@ -157,6 +194,15 @@ impl Record {
         record.set_item("accepted_tokens", c.accepted)?;
         record.set_item("seed", self.seed)?;
         record.set_item("timings", timings)?;
+        if let Some(logprobs) = &c.logprobs {
+            let logprobs: Vec<PyLogprob> = logprobs.iter().map(|of| logprob(model, of)).collect();
+            record.set_item("logprobs", logprobs)?;
+        }
+        if let Some(logprobs) = &c.prompt_logprobs {
+            let logprobs: Vec<Option<PyLogprob>> =
+                logprobs.iter().map(|of| of.as_ref().map(|of| logprob(model, of))).collect();
+            record.set_item("prompt_logprobs", logprobs)?;
+        }
         Ok(record.unbind())
     }
 }

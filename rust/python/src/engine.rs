@@ -97,7 +97,11 @@ impl Engine {
     fn question(&self, py: Python<'_>, options: &Options) -> Question {
         let mut engine = options.inner.clone();
         engine.sampler.seed = options.seed.or(self.seed).unwrap_or_else(random_seed);
-        Question { options: engine, stop_when: options.stop_when.as_ref().map(|function| function.clone_ref(py)) }
+        Question {
+            options: engine,
+            stop_when: options.stop_when.as_ref().map(|function| function.clone_ref(py)),
+            raised: Arc::clone(&options.raised),
+        }
     }
 }
 
@@ -156,11 +160,11 @@ impl Engine {
         }
         let question = self.question(py, &options);
         let cancel = cancel.map(|cancel| cancel.flag());
-        let load_seconds = model.info().load_seconds;
+        let handle = model.clone();
         let records = detached(py, cancel.as_deref(), move |interrupt| {
             answer::all(&model, prompts.0, &question, samples, interrupt)
         })?;
-        records.into_iter().map(|record| record.to_python(py, load_seconds)).collect()
+        records.into_iter().map(|record| record.to_python(py, &handle)).collect()
     }
 
     fn stream(
@@ -172,11 +176,11 @@ impl Engine {
     ) -> PyResult<Stream> {
         let model = self.model()?;
         let question = self.question(py, &options);
-        let load_seconds = model.info().load_seconds;
+        let handle = model.clone();
         let cancel = cancel.map(|cancel| cancel.flag()).unwrap_or_default();
         let flag = Arc::clone(&cancel);
         let answer = detached(py, Some(&flag), move |interrupt| Answer::new(&model, prompt.0, question, interrupt))?;
-        Ok(Stream::new(answer, cancel, load_seconds))
+        Ok(Stream::new(answer, cancel, handle))
     }
 
     fn chat_tokens(
@@ -254,6 +258,18 @@ impl Engine {
     fn score<'py>(&self, py: Python<'py>, ids: Tokens) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let model = self.model()?;
         let scores = detached(py, None, move |interrupt| fastq_core::evaluate::score(&model, &ids.0, interrupt))?;
+        Ok(PyArray1::from_vec(py, scores))
+    }
+
+    /// How well each document answers a query.
+    fn rerank<'py>(
+        &self,
+        py: Python<'py>,
+        query: String,
+        documents: Vec<String>,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let model = self.model()?;
+        let scores = detached(py, None, move |interrupt| model.rerank(&query, &documents, interrupt))?;
         Ok(PyArray1::from_vec(py, scores))
     }
 

@@ -30,8 +30,7 @@ pub(crate) fn calibrate(
     let options = calibration::Options { chunk_size, chunks, process_output, chat };
     watched(py, progress.as_ref(), move |interrupt, progress| {
         if gram {
-            let written =
-                calibration::write_grams(&model, &texts, &datasets, options, &output, interrupt, progress)?;
+            let written = calibration::write_grams(&model, &texts, &datasets, options, &output, interrupt, progress)?;
             return Ok((written.inputs, written.chunks));
         }
         let imatrix = calibration::calibrate(&model, &texts, datasets, options, interrupt, progress)?;

@@ -11,6 +11,7 @@ mod formats;
 mod interrupt;
 mod json;
 mod options;
+mod processor;
 mod progress;
 mod quantize;
 mod stream;

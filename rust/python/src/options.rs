@@ -1,15 +1,18 @@
 //! Generation options from Python.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use fastq_core::generate::{Overflow, Speculation};
+use fastq_core::sampler::StageName;
 use fastq_core::{Error, GenerationOptions};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBool, PyDict, PyString};
 
 use crate::engine::Engine;
 use crate::error::to_python;
+use crate::processor::{PyProcessor, Raised};
 
 /// The options of one call. Types are checked here, ranges by the engine.
 #[pyclass(frozen, module = "fastq._fastq")]
@@ -18,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     /// Asked with the text so far whether the answer ends.
     pub(crate) stop_when: Option<Py<PyAny>>,
+    /// What one of the processors raised.
+    pub(crate) raised: Raised,
 }
 
 /// A number that is not negative. What does not fit is a `ValueError` that names the argument, as every other value out of
@@ -107,11 +112,32 @@ const OPTIONS: &[(&str, Setter)] = &[
     ("repeat_last_n", |o, v, n| Ok(o.inner.sampler.repeat_last_n = window(v, n)?)),
     ("presence_penalty", |o, v, n| Ok(o.inner.sampler.presence_penalty = plain(v, n)?)),
     ("frequency_penalty", |o, v, n| Ok(o.inner.sampler.frequency_penalty = plain(v, n)?)),
+    ("dynatemp_range", |o, v, n| Ok(o.inner.sampler.dynatemp_range = plain(v, n)?)),
+    ("dynatemp_exponent", |o, v, n| Ok(o.inner.sampler.dynatemp_exponent = plain(v, n)?)),
+    ("top_n_sigma", |o, v, n| Ok(o.inner.sampler.top_n_sigma = plain(v, n)?)),
+    ("xtc_probability", |o, v, n| Ok(o.inner.sampler.xtc_probability = plain(v, n)?)),
+    ("xtc_threshold", |o, v, n| Ok(o.inner.sampler.xtc_threshold = plain(v, n)?)),
+    ("dry_multiplier", |o, v, n| Ok(o.inner.sampler.dry_multiplier = plain(v, n)?)),
+    ("dry_base", |o, v, n| Ok(o.inner.sampler.dry_base = plain(v, n)?)),
+    ("dry_allowed_length", |o, v, n| Ok(o.inner.sampler.dry_allowed_length = natural(v, n)?)),
+    ("dry_penalty_last_n", |o, v, n| Ok(o.inner.sampler.dry_penalty_last_n = window(v, n)?)),
+    ("dry_sequence_breakers", |o, v, n| Ok(o.inner.sampler.dry_sequence_breakers = texts(v, n)?)),
+    ("mirostat", |o, v, n| Ok(o.inner.sampler.mirostat = natural(v, n)?)),
+    ("mirostat_tau", |o, v, n| Ok(o.inner.sampler.mirostat_tau = plain(v, n)?)),
+    ("mirostat_eta", |o, v, n| Ok(o.inner.sampler.mirostat_eta = plain(v, n)?)),
+    ("samplers", |o, v, n| {
+        let chain = given(v).map(|v| StageName::chain(texts(v, n)?).map_err(|error| to_python(v.py(), error)));
+        Ok(o.inner.sampler.chain = chain.transpose()?)
+    }),
     ("logit_bias", |o, v, n| Ok(o.inner.sampler.logit_bias = biases(v, n)?)),
     ("seed", |o, v, n| Ok(o.seed = optional(given(v), n)?)),
     ("stop", |o, v, n| Ok(o.inner.stop = texts(v, n)?)),
     ("stop_when", |o, v, n| Ok(o.stop_when = given(v).map(|v| callable(v, n)).transpose()?)),
     ("ignore_eos", |o, v, n| Ok(o.inner.ignore_eos = plain(v, n)?)),
+    ("logits_processors", |o, v, n| processors(o, v, n)),
+    ("banned_strings", |o, v, n| Ok(o.inner.banned = texts(v, n)?)),
+    ("logprobs", |o, v, n| Ok(o.inner.logprobs = alternatives(v, n)?)),
+    ("prompt_logprobs", |o, v, n| Ok(o.inner.prompt_logprobs = alternatives(v, n)?)),
     ("overflow", |o, v, n| {
         let name: String = plain(v, n)?;
         Ok(o.inner.overflow = Overflow::from_name(&name).map_err(|error| to_python(v.py(), error))?)
@@ -131,6 +157,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("num_predict", "max_tokens"),
     ("temp", "temperature"),
     ("typical", "typical_p"),
+    ("typ_p", "typical_p"),
+    ("mirostat_mode", "mirostat"),
     ("repetition_penalty", "repeat_penalty"),
     ("penalty_repeat", "repeat_penalty"),
     ("penalty_last_n", "repeat_last_n"),
@@ -139,6 +167,24 @@ const ALIASES: &[(&str, &str)] = &[
     ("stop_sequences", "stop"),
     ("stop_strings", "stop"),
 ];
+
+/// How many alternatives to each token; `True` asks for none.
+fn alternatives(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<usize>> {
+    match value.cast::<PyBool>() {
+        Ok(flag) => Ok(flag.is_true().then_some(0)),
+        Err(_) => optional(given(value), name),
+    }
+}
+
+fn processors(options: &mut Options, value: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
+    let Some(value) = given(value) else { return Ok(()) };
+    for (which, function) in plain::<Vec<Bound<'_, PyAny>>>(value, name)?.iter().enumerate() {
+        let name = format!("{name}[{which}]");
+        let processor = PyProcessor::new(callable(function, &name)?, name, Arc::clone(&options.raised));
+        options.inner.processors.push(Arc::new(processor));
+    }
+    Ok(())
+}
 
 fn biases(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<(u32, f32)>> {
     let Some(value) = given(value) else { return Ok(Vec::new()) };
@@ -188,7 +234,7 @@ impl Options {
     #[new]
     fn new(options: &Bound<'_, PyDict>, max_tokens: Option<usize>) -> PyResult<Options> {
         let inner = GenerationOptions { max_tokens, ..GenerationOptions::default() };
-        let mut result = Options { inner, seed: None, stop_when: None };
+        let mut result = Options { inner, seed: None, stop_when: None, raised: Raised::default() };
         let mut seen: Vec<(&str, String)> = Vec::with_capacity(options.len());
         for (key, value) in options {
             let key: String = key.extract()?;

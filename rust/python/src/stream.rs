@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use fastq_core::Error;
+use fastq_core::{Error, Model};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -42,12 +42,12 @@ impl Cancel {
 pub(crate) struct Stream {
     answer: Mutex<Answer>,
     cancel: Arc<AtomicBool>,
-    load_seconds: f64,
+    model: Model,
 }
 
 impl Stream {
-    pub(crate) fn new(answer: Answer, cancel: Arc<AtomicBool>, load_seconds: f64) -> Stream {
-        Stream { answer: Mutex::new(answer), cancel, load_seconds }
+    pub(crate) fn new(answer: Answer, cancel: Arc<AtomicBool>, model: Model) -> Stream {
+        Stream { answer: Mutex::new(answer), cancel, model }
     }
 
     fn answer(&self) -> MutexGuard<'_, Answer> {
@@ -109,7 +109,7 @@ impl Stream {
             answer.record()
         });
         match record {
-            Some(record) => record.to_python(py, self.load_seconds),
+            Some(record) => record.to_python(py, &self.model),
             None => Err(PyValueError::new_err("the stream has not ended: iterate to its end, or cancel() it")),
         }
     }
