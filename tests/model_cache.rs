@@ -6,6 +6,7 @@ mod tiny;
 use std::cell::Cell;
 
 use fastq_core::generate::Kept;
+use fastq_core::kv_cache::WINDOW_SLACK;
 use fastq_core::{
     BatchItem, Error, Generation, GenerationOptions, KvFormat, LoadOptions, Logits, Model, Never, Prompt, Sequence,
 };
@@ -27,6 +28,7 @@ macro_rules! every_format {
 
 every_format! {
     a_window_keeps_only_the_window
+    bytes_are_what_a_sequence_holds
     forks_share_until_they_write
     truncation_forgets
     a_window_that_is_gone_cannot_be_truncated_to
@@ -77,15 +79,30 @@ mod in_format {
             for (window, pages) in groups.into_iter().zip(sequence.pages()) {
                 match window {
                     None => assert_eq!(pages, len.div_ceil(64)),
-                    // 20 positions of the window touch at most two pages.
+                    // 20 positions of the window and the 64 before it touch at most three pages.
                     Some(_) => {
-                        assert!(pages <= 2, "{pages} pages at {len}");
+                        assert!(pages <= 3, "{pages} pages at {len}");
                         most = most.max(pages);
                     }
                 }
             }
         }
-        assert_eq!(most, 2);
+        assert_eq!(most, 3);
+    }
+
+    pub(super) fn bytes_are_what_a_sequence_holds(kv: KvFormat) {
+        for tiny in [tiny::llama(), tiny::gemma(), tiny::qwen35()] {
+            let model = tiny.load(&options(kv)).expect("loads");
+            let mut sequence = model.new_sequence();
+            assert_eq!(sequence.bytes(), 0);
+            append(&model, &mut sequence, &tokens(15, 70));
+            assert_eq!(sequence.bytes(), model.kv_used_bytes(), "{}", tiny.architecture);
+            // The state of a snapshot is shared with the sequence until it goes on.
+            sequence.snapshot();
+            assert_eq!(sequence.bytes(), model.kv_used_bytes());
+            append(&model, &mut sequence, &[5]);
+            assert_eq!(sequence.bytes(), model.kv_used_bytes());
+        }
     }
 
     pub(super) fn forks_share_until_they_write(kv: KvFormat) {
@@ -127,12 +144,24 @@ mod in_format {
         let mut sequence = model.new_sequence();
         append(&model, &mut sequence, &text);
         let error = sequence.truncate(200).expect_err("positions 181.. are gone").to_string();
-        assert!(error.contains("sliding window of 20") && error.contains("positions from 256 on"), "{error}");
+        assert!(error.contains("sliding window of 20") && error.contains("positions from 192 on"), "{error}");
         assert_eq!(sequence.len(), 300);
         // Position 280 sees 261 and later, which are there.
         sequence.truncate(280).expect("the window is there");
         let more = tokens(8, 30);
         assert!(append(&model, &mut sequence, &more) == whole(&model, &[&text[..280], &more].concat()));
+        // Wherever it ends, it can go back by the slack, also in steps.
+        for end in [310, 333, 384, 385, 447, 448] {
+            let mut sequence = model.new_sequence();
+            append(&model, &mut sequence, &text);
+            append(&model, &mut sequence, &tokens(14, end - 300));
+            let known = [&text[..], &tokens(14, end - 300)].concat();
+            for len in [end - 5, end - 40, end - WINDOW_SLACK] {
+                assert_eq!(sequence.truncate(len).expect("within the slack"), len);
+                let expected = whole(&model, &[&known[..len], &more].concat());
+                assert!(append(&model, &mut sequence.fork(), &more) == expected, "{end} to {len}");
+            }
+        }
         sequence.truncate(0).expect("empty is always possible");
         assert!(append(&model, &mut sequence, &text) == whole(&model, &text));
     }

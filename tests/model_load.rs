@@ -273,9 +273,10 @@ fn a_plan_that_does_not_fit_says_what_would() {
     let free = |mib: u64| Some(FreeMemory::new(mib << 20, "free memory"));
     let all = needs.plan(None, None).expect("nothing is known, nothing refused");
     assert_eq!(all.context, 131_072);
-    // 4 layers × 8 heads × 256 values × 2 bytes per position; 20 layers keep pages for the window, the chunk and a rollback.
+    // 4 layers × 8 heads × 256 values × 2 bytes per position; 20 layers keep pages for the window with its slack, the
+    // chunk and a rollback.
     assert_eq!(all.kv[0].bytes, 131_072 * 4 * 8 * 256 * 2);
-    assert_eq!(all.kv[1].pages, 17 + 9);
+    assert_eq!(all.kv[1].pages, 18 + 10);
     assert_eq!(all.total_bytes, all.kv_bytes + (1 << 20));
     // By default the context is what fits beside the weights.
     let some = needs.plan(None, free(1700)).expect("a shorter context");

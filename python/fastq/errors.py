@@ -11,7 +11,9 @@ __all__ = [
     "Cancelled",
     "ContextOverflowError",
     "FastqError",
+    "GrammarError",
     "ModelFileError",
+    "SessionError",
     "TemplateError",
     "TokenizerError",
     "UnsupportedModelError",
@@ -47,6 +49,10 @@ class ModelFileError(FastqError):
         return type(self), (str(self), self.path, self.offset, self.what)
 
 
+class SessionError(FastqError, ValueError):
+    """A session file is malformed, truncated, or one of another model or version; the message names file and place."""
+
+
 class UnsupportedModelError(FastqError):
     """A valid file that this version cannot run; the message names the architecture, key or tensor type."""
 
@@ -57,6 +63,10 @@ class TokenizerError(FastqError):
 
 class TemplateError(FastqError):
     """The chat template is missing, invalid, raised an exception or exceeded a limit."""
+
+
+class GrammarError(FastqError, ValueError):
+    """A schema, regular expression or grammar is invalid, not supported or too complex; the message names the place."""
 
 
 class ContextOverflowError(FastqError):

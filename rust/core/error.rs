@@ -31,6 +31,16 @@ pub enum Error {
         /// The tensor or key, what was expected and what was found.
         what: String,
     },
+    /// A file of a session is malformed, truncated, or one of another model or version.
+    #[error("{}{}: {what}", path.display(), offset.map(|o| format!(" at byte {o}")).unwrap_or_default())]
+    Session {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, in bytes, when the fault has a place.
+        offset: Option<u64>,
+        /// What was expected, what was found and what to do.
+        what: String,
+    },
     /// A valid file that this version cannot run.
     #[error("{0}")]
     UnsupportedModel(String),
@@ -40,6 +50,9 @@ pub enum Error {
     /// The chat template is invalid, raised an exception or exceeded a limit.
     #[error("{0}")]
     Template(String),
+    /// A grammar is invalid, not supported, too complex, or was left by a token.
+    #[error("{0}")]
+    Grammar(String),
     /// Prompt and answer do not fit the context.
     #[error("{0}")]
     ContextOverflow(String),

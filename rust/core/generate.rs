@@ -12,7 +12,7 @@ pub mod stop;
 
 use std::sync::Arc;
 
-pub use chat::chat_tokens;
+pub use chat::{chat_tokens, prompt_tokens};
 pub use overflow::Overflow;
 pub use request::Kept;
 pub(crate) use request::{Request, State, common};

@@ -33,7 +33,7 @@ mod wrong;
 pub use draft::Draft;
 pub use mapped::Bytes;
 pub(crate) use mapped::{io_error, kind, load as load_bytes, model_error};
-pub(crate) use partial::write_whole;
+pub(crate) use partial::{remove_abandoned, write_pieces, write_whole};
 pub(crate) use reader::Quoted;
 pub use reader::{
     DEFAULT_ALIGNMENT, MAX_ALIGNMENT, MAX_DIMENSIONS, MAX_KEY, MAX_NAME, MAX_PAIRS, MAX_TENSORS, VERSIONS,
@@ -255,6 +255,12 @@ impl Gguf {
     pub fn tensor_range(&self, tensor: &TensorInfo) -> std::ops::Range<u64> {
         let start = self.shards[tensor.shard].data_start + tensor.offset;
         start..start + tensor.bytes
+    }
+
+    /// The bytes of each file before the data of its tensors: all metadata and the table of tensors.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = &[u8]> {
+        let header = |shard: &Shard| usize::try_from(shard.data_start).unwrap_or(usize::MAX).min(shard.bytes.len());
+        self.shards.iter().map(move |shard| &shard.bytes[..header(shard)])
     }
 
     /// Whether the file is mapped, so that its bytes are file cache and not memory of this process.

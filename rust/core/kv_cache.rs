@@ -9,8 +9,11 @@
 //! window pages included.
 //!
 //! Layers with a recurrent state have no pages: what they carry from position to position lies beside them (`state.rs`).
+//! A sequence can be written to a file and read back (`stored.rs`).
 
+mod packing;
 mod state;
+mod stored;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,9 +29,14 @@ use state::States;
 
 pub use state::MAX_SNAPSHOTS;
 pub(crate) use state::state_bytes_per_sequence;
+pub(crate) use stored::Outline;
 
 /// Released pages that a group keeps for its next page instead of giving them back to the system.
 const IDLE_PAGES: usize = 8;
+
+/// Positions before the window that layers with a sliding window keep, so that [`Sequence::truncate`] can go back by as many: a
+/// draft that is not taken, or the end of an answer that a template writes otherwise the next time.
+pub const WINDOW_SLACK: usize = 64;
 
 /// What one layer stores per position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +99,7 @@ impl GroupLayout {
     }
 
     /// The most pages that one sequence of `context` positions holds when a forward call takes chunks of `chunk` tokens: all of
-    /// the text, or the window of the next chunk and the window that a rollback needs.
+    /// the text, or the window of the next chunk and the window that a rollback needs, each with the [slack](WINDOW_SLACK).
     pub fn pages(&self, context: usize, chunk: usize) -> usize {
         // `span` neighbouring positions touch at most this many pages.
         let touched = |span: usize| if span == 0 { 0 } else { (span - 1).div_ceil(TILE) + 1 };
@@ -100,8 +108,8 @@ impl GroupLayout {
             None => all,
             Some(window) => {
                 let chunk = chunk.min(context).max(1);
-                let window = window.min(context).max(1);
-                all.min(touched(window - 1 + chunk) + touched(window - 1))
+                let before = (window.min(context).max(1) - 1).saturating_add(WINDOW_SLACK);
+                all.min(touched(before.saturating_add(chunk)) + touched(before))
             }
         }
     }
@@ -109,6 +117,11 @@ impl GroupLayout {
     /// First position that a query at `position` sees.
     pub fn start(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// First page of a sequence of `len` positions that is not released.
+    fn first_page(&self, len: usize) -> usize {
+        self.start(len.saturating_sub(WINDOW_SLACK)) / TILE
     }
 
     /// The layout of a head, and where it starts in a page.
@@ -329,6 +342,13 @@ impl Sequence {
         self.groups.iter().map(|group| group.pages.len() + group.held.len()).collect()
     }
 
+    /// Bytes of the pages and recurrent states that it holds; those that it shares with other sequences count, too.
+    pub fn bytes(&self) -> u64 {
+        let of_group = |(pages, group): (usize, &GroupLayout)| (pages as u64).saturating_mul(group.page_bytes());
+        let pages: u64 = self.pages().into_iter().zip(&self.shared.groups).map(of_group).sum();
+        pages.saturating_add(self.states.bytes())
+    }
+
     /// Whether the sequence belongs to `cache`.
     pub fn belongs_to(&self, cache: &KvCache) -> bool {
         Arc::ptr_eq(&self.shared, &cache.shared)
@@ -414,10 +434,10 @@ impl Sequence {
         }
     }
 
-    /// Lets go of pages that lie wholly before the window of the next position. Those that a rollback needs are held.
+    /// Lets go of pages that lie wholly before the window of the next position and its slack. Those that a rollback needs are held.
     fn release(&mut self) {
         for (group, layout) in self.groups.iter_mut().zip(&self.shared.groups) {
-            let needed = layout.start(self.len) / TILE;
+            let needed = layout.first_page(self.len);
             while group.first < needed {
                 let Some(page) = group.pages.pop_front() else { break };
                 if self.begun.is_some() && group.first < group.begun.1 {

@@ -10,6 +10,7 @@ mod buffers;
 mod damage;
 pub mod embed;
 mod experts;
+mod fingerprint;
 mod forward;
 mod info;
 mod keys;
@@ -29,13 +30,14 @@ pub mod weights;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 pub use fastq_kernels::attention::KvFormat;
 use fastq_kernels::{Cpu, Level};
 
 use crate::gguf::{Gguf, OpenOptions};
+use crate::grammar::GrammarVocabulary;
 use crate::kv_cache::{GroupLayout, KvCache, LayerKv, state_bytes_per_sequence};
 use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
@@ -56,6 +58,7 @@ use weights::Weights;
 
 pub use crate::kv_cache::Sequence;
 pub use batch::{BatchItem, Logits};
+pub use fingerprint::Fingerprint;
 pub use info::ModelInfo;
 pub use layerwise::LayerStates;
 pub use observe::{Input, Observer};
@@ -134,6 +137,8 @@ struct Inner {
     /// Data in place of those of the file.
     replaced: Replacements,
     tokenizer: Arc<Tokenizer>,
+    /// Built when the first grammar is made.
+    grammar: OnceLock<Result<Arc<GrammarVocabulary>, String>>,
     template: Option<Arc<ChatTemplate>>,
     cache: KvCache,
     plan: MemoryPlan,
@@ -145,6 +150,8 @@ struct Inner {
     processors: BTreeSet<usize>,
     turns: Turns,
     scheduler: Scheduler,
+    /// Computed when it is first asked for.
+    fingerprint: OnceLock<Fingerprint>,
     /// Locked by whoever has the turn.
     engine: Mutex<Engine>,
 }
@@ -288,6 +295,7 @@ impl Model {
                 weights,
                 replaced: Replacements::new(),
                 tokenizer: Arc::new(tokenizer),
+                grammar: OnceLock::new(),
                 template: template.map(Arc::new),
                 cache,
                 plan,
@@ -297,6 +305,7 @@ impl Model {
                 processors,
                 turns: Turns::default(),
                 scheduler: Scheduler::new(),
+                fingerprint: OnceLock::new(),
                 engine: Mutex::new(Engine { pool, buffers }),
             }),
         })
@@ -315,6 +324,18 @@ impl Model {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.inner.tokenizer
+    }
+
+    /// The vocabulary as grammars need it; built by the first call.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when it is too large for them.
+    pub fn grammar_vocabulary(&self) -> Result<&Arc<GrammarVocabulary>> {
+        let build = || {
+            let built = GrammarVocabulary::new(Arc::clone(&self.inner.tokenizer));
+            built.map(Arc::new).map_err(|error| error.to_string())
+        };
+        self.inner.grammar.get_or_init(build).as_ref().map_err(|error| Error::Tokenizer(error.clone()))
     }
 
     /// The chat template, when the file has one.
@@ -398,6 +419,11 @@ impl Model {
 
     pub(crate) fn scheduler(&self) -> &Scheduler {
         &self.inner.scheduler
+    }
+
+    /// The memory of all sequences.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.inner.cache
     }
 
     /// An empty sequence.

@@ -10,7 +10,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::OnceLock;
 
 use crate::gguf::Gguf;
-use crate::{Error, Interrupt, Result};
+use crate::{Error, Interrupt, Never, Result};
 
 mod bpe;
 mod chain;
@@ -176,6 +176,20 @@ impl Tokenizer {
             Ok(())
         })?;
         ids.extend(self.last.filter(|_| add_special));
+        Ok(ids)
+    }
+
+    /// The tokens of `text` inside a text: without special tokens, and without the space that goes in front of texts.
+    pub(crate) fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.finder(false)?.parts(text, &mut |part| {
+            match part {
+                Part::Token(id) => ids.push(id),
+                Part::Text("") => {}
+                Part::Text(text) => self.encoder.encode(&self.vocabulary, text, false, &mut ids, &Never)?,
+            }
+            Ok(())
+        })?;
         Ok(ids)
     }
 

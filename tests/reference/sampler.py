@@ -1,18 +1,18 @@
 """The sampler's stages on plain arrays of logits `(vocabulary,)`, and the distribution that a chain of them draws from.
 
-A stage gives new logits; a token that is cut gets minus infinity. The order is llama.cpp's.
+A stage gives new logits; a token that is cut gets minus infinity. The order is llama.cpp's, unless there is a `chain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-ORDER = ("logit_bias", "penalties", "top_k", "typical_p", "top_p", "min_p", "temperature")
+ORDER = ("penalties", "dry", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p", "xtc", "temperature")
 
 
 def probabilities(logits: Array) -> Array:
@@ -49,8 +49,49 @@ def penalties(logits: Array, last: Sequence[int], repeat: float, presence: float
     return out
 
 
-def temperature(logits: Array, t: float) -> Array:
-    return only(logits, np.array([int(logits.argmax())])) if t == 0 else logits / t
+def dry(
+    logits: Array, last: Sequence[int], multiplier: float, base: float, allowed: int, breakers: Collection[int]
+) -> Array:
+    """DRY: what would go on with an earlier stretch of the `last` tokens loses by the length of that stretch.
+    `breakers` are the tokens that hold a sequence breaker.
+    """
+    out: Array = logits.copy()
+    unbroken = next((n for n, token in enumerate(reversed(last)) if token in breakers), len(last))
+    longest: dict[int, int] = {}
+    for end in range(1, len(last)):
+        length = 0
+        while length < end and last[end - 1 - length] == last[-1 - length]:
+            length += 1
+        longest[last[end]] = max(longest.get(last[end], 0), min(length, unbroken))
+    for token, length in longest.items():
+        if length >= allowed and unbroken >= allowed and len(last) > allowed and token not in breakers:
+            out[token] -= multiplier * base ** (length - allowed)
+    return out
+
+
+def temperature(logits: Array, t: float, spread: float = 0.0, exponent: float = 1.0) -> Array:
+    """Temperature, dynamic with a `spread`: between its ends by the entropy as a share of the largest possible one."""
+    if t == 0:
+        return only(logits, np.array([int(logits.argmax())]))
+    candidates = int(np.isfinite(logits).sum())
+    if spread > 0 and candidates > 1:
+        p = probabilities(logits)
+        entropy = -float((p[p > 0] * np.log(p[p > 0])).sum()) / float(np.log(candidates))
+        t = max(0.0, t - spread) + (t + spread - max(0.0, t - spread)) * entropy**exponent
+    return logits / t
+
+
+def top_n_sigma(logits: Array, n: float) -> Array:
+    """Top-n-sigma (arXiv 2411.07641)."""
+    finite = logits[np.isfinite(logits)]
+    return logits if n <= 0 else only(logits, logits >= finite.max() - n * finite.std())
+
+
+def xtc(logits: Array, threshold: float) -> Array:
+    """Exclude top choices, where it takes place: of the tokens that reach the threshold the least likely one stays."""
+    order = np.argsort(-logits, kind="stable")
+    top = int((probabilities(logits) >= threshold).sum())
+    return only(logits, order[max(0, top - 1) :])
 
 
 def top_k(logits: Array, k: int) -> Array:
@@ -82,21 +123,34 @@ def typical_p(logits: Array, mass: float) -> Array:
 
 
 def distribution(logits: npt.ArrayLike, last: Sequence[int] = (), **options: Any) -> Array:
-    """Probabilities of the next token under options named as those of `Model.generate`; what is left out is off."""
+    """Probabilities of the next token under options named as those of `Model.generate`; what is left out is off.
+    `dry_breakers` are the tokens that hold a sequence breaker.
+    """
+    chance = options.get("xtc_probability", 0.0)
+    if 0 < chance < 1:  # a mixture of two chains
+        with_xtc, without = ({**options, "xtc_probability": p} for p in (1.0, 0.0))
+        mixed: Array = chance * distribution(logits, last, **with_xtc) + (1 - chance) * distribution(
+            logits, last, **without
+        )
+        return mixed
     on: dict[str, Any] = dict.fromkeys(ORDER) | options
     repeat = on.get("repeat_penalty", 1.0), on.get("presence_penalty", 0.0), on.get("frequency_penalty", 0.0)
     recent = on.get("repeat_last_n", 64)
+    repetition = on.get("dry_multiplier", 0.0), on.get("dry_base", 1.75), on.get("dry_allowed_length", 2)
+    spread = on.get("dynatemp_range", 0.0), on.get("dynatemp_exponent", 1.0)
     stages: dict[str, Callable[[Array], Array]] = {
-        "logit_bias": lambda x: logit_bias(x, on["logit_bias"] or {}),
         "penalties": lambda x: penalties(x, last[max(0, len(last) - recent) :], *repeat),
+        "dry": lambda x: dry(x, last, *repetition, on.get("dry_breakers", ())),
+        "top_n_sigma": lambda x: top_n_sigma(x, on["top_n_sigma"] or 0.0),
         "top_k": lambda x: top_k(x, on["top_k"] or 0),
         "typical_p": lambda x: typical_p(x, on["typical_p"] or 1.0),
         "top_p": lambda x: top_p(x, on["top_p"] or 1.0),
         "min_p": lambda x: min_p(x, on["min_p"] or 0.0),
-        "temperature": lambda x: temperature(x, 1.0 if on["temperature"] is None else on["temperature"]),
+        "xtc": lambda x: xtc(x, on.get("xtc_threshold", 0.1)) if chance else x,
+        "temperature": lambda x: temperature(x, 1.0 if on["temperature"] is None else on["temperature"], *spread),
     }
-    x: Array = np.asarray(logits, dtype=np.float64)
-    for name in ORDER:
+    x = logit_bias(np.asarray(logits, dtype=np.float64), on.get("logit_bias") or {})
+    for name in ORDER if on.get("chain") is None else on["chain"]:
         x = stages[name](x)
     return probabilities(x)
 

@@ -129,7 +129,7 @@ pub(crate) struct SamplingArguments {
     #[arg(long, value_name = "P", default_value_t = SamplerOptions::default().xtc_threshold, allow_negative_numbers = true)]
     pub(crate) xtc_threshold: f32,
     /// Cut by surprise, with version 1 or 2 of mirostat, instead of top-k, top-p and the like; 0 is off
-    #[arg(long, value_name = "VERSION", default_value_t = SamplerOptions::default().mirostat)]
+    #[arg(long, value_name = "VERSION", default_value_t = SamplerOptions::default().mirostat, allow_negative_numbers = true)]
     pub(crate) mirostat: u32,
     /// Surprise in bits per token that mirostat aims at
     #[arg(long, visible_alias = "mirostat-ent", value_name = "X", default_value_t = SamplerOptions::default().mirostat_tau, allow_negative_numbers = true)]
@@ -156,7 +156,7 @@ pub(crate) struct SamplingArguments {
     #[arg(long, value_name = "X", default_value_t = SamplerOptions::default().dry_base, allow_negative_numbers = true)]
     pub(crate) dry_base: f32,
     /// How long a repetition may be that goes on for nothing
-    #[arg(long, value_name = "N", default_value_t = SamplerOptions::default().dry_allowed_length)]
+    #[arg(long, value_name = "N", default_value_t = SamplerOptions::default().dry_allowed_length, allow_negative_numbers = true)]
     pub(crate) dry_allowed_length: usize,
     /// How many recent tokens DRY looks at; -1 is all, 0 is off
     #[arg(long, value_name = "N", default_value = "-1", allow_negative_numbers = true, value_parser = last_n)]

@@ -170,6 +170,40 @@ pub(crate) fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
     partial.finish()
 }
 
+/// As [`write_whole`], for what is made piece by piece: `write` gives `total` bytes to its argument. `sources` must not be the target.
+pub(crate) fn write_pieces(
+    path: &Path,
+    total: u64,
+    sources: &[&Path],
+    write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+) -> Result<()> {
+    let mut partial = Partial::create(path, total, sources)?;
+    let mut at = 0;
+    write(&mut |piece| {
+        partial.write_at(piece, at)?;
+        at += piece.len() as u64;
+        Ok(())
+    })?;
+    if at != total {
+        return Err(Error::Internal(format!("{at} bytes were written of {total} planned")));
+    }
+    partial.finish()
+}
+
+/// Removes partial files whose writer is gone, of targets in `folder` whose names `ours` accepts.
+pub(crate) fn remove_abandoned(folder: &Path, ours: impl Fn(&str) -> bool) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let target = name.to_str().and_then(|name| name.strip_prefix('.')?.split_once(".partial-"));
+        let abandoned = target
+            .is_some_and(|(target, id)| ours(target) && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
+        if abandoned && entry.file_type().is_ok_and(|ty| ty.is_file()) {
+            unlock_and_remove(&entry.path());
+        }
+    }
+}
+
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.settled {

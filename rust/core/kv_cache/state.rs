@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::stored::{Sink, Source};
 use crate::memory::{Zeroed, human};
 use crate::{Error, Result};
 
 /// The most snapshots of a sequence.
 pub const MAX_SNAPSHOTS: usize = 3;
 
+/// Values that are written or read at once.
+const STORED_AT_ONCE: usize = 1 << 16;
+
 /// The most bytes that one sequence takes for a state of `len` values: two that take turns, and the snapshots.
 pub(crate) fn state_bytes_per_sequence(len: usize) -> u64 {
     state_bytes(len).saturating_mul(2 + MAX_SNAPSHOTS as u64)
 }
 
-fn state_bytes(len: usize) -> u64 {
+pub(super) fn state_bytes(len: usize) -> u64 {
     (len as u64).saturating_mul(size_of::<f32>() as u64)
 }
 
@@ -76,6 +80,56 @@ impl States {
             self.snapshots.remove(0);
         }
         self.snapshots.push((len, Arc::clone(now)));
+    }
+
+    /// The lengths of the snapshots, the shortest first.
+    pub(super) fn lengths(&self) -> Vec<usize> {
+        self.snapshots.iter().map(|(at, _)| *at).collect()
+    }
+
+    /// Bytes of all that differ.
+    pub(super) fn bytes(&self) -> u64 {
+        let mut all: Vec<&Arc<State>> =
+            self.now.iter().chain(&self.next).chain(self.snapshots.iter().map(|(_, s)| s)).collect();
+        all.sort_by_key(|state| Arc::as_ptr(state));
+        all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all.iter().fold(0, |sum, state| sum.saturating_add(state_bytes(state.values.len())))
+    }
+
+    /// Writes the states of the snapshots, then the present one, of `len` positions, unless the last snapshot is of it.
+    pub(super) fn store(&self, len: usize, sink: Sink<'_>) -> Result<()> {
+        let now = self.now.iter().filter(|_| self.snapshots.last().is_none_or(|(last, _)| *last != len));
+        let mut buffer = Vec::new();
+        for state in self.snapshots.iter().map(|(_, state)| state).chain(now) {
+            for values in state.values.chunks(STORED_AT_ONCE) {
+                buffer.clear();
+                buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                sink(&buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what [`store`](States::store) has written for snapshots of these lengths.
+    pub(super) fn load(shared: &Arc<Shared>, len: usize, snapshots: &[usize], source: Source<'_>) -> Result<States> {
+        let mut buffer = vec![0; STORED_AT_ONCE.min(shared.state_len) * size_of::<f32>()];
+        let mut read = || -> Result<Arc<State>> {
+            let mut state = State::new(shared)?;
+            for values in state.values.chunks_mut(STORED_AT_ONCE) {
+                let bytes = &mut buffer[..size_of_val(values)];
+                source(bytes)?;
+                for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+            }
+            Ok(Arc::new(state))
+        };
+        let snapshots = snapshots.iter().map(|&at| Ok((at, read()?))).collect::<Result<Vec<_>>>()?;
+        let now = match snapshots.last() {
+            Some((last, state)) if *last == len => Arc::clone(state),
+            _ => read()?,
+        };
+        Ok(States { now: Some(now), next: None, written: false, snapshots })
     }
 
     /// The length, at most `len`, that a sequence of more positions can go back to.

@@ -1,7 +1,7 @@
 //! Models with other data in place of some tensors: what a quantization does to the answers, without a file for each try.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::buffers::{BufferSizes, Buffers};
 use super::info::ModelInfo;
@@ -82,6 +82,7 @@ impl Model {
                 weights,
                 replaced: all,
                 tokenizer: Arc::clone(&base.tokenizer),
+                grammar: base.grammar.clone(),
                 template: base.template.clone(),
                 cache,
                 plan,
@@ -91,6 +92,7 @@ impl Model {
                 processors: base.processors.clone(),
                 turns: Turns::default(),
                 scheduler: Scheduler::new(),
+                fingerprint: OnceLock::new(),
                 engine,
             }),
         })

@@ -20,10 +20,12 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::ModelFile { path, offset, what } => {
             own(py, "ModelFileError", (message, path.display().to_string(), offset, what))
         }
+        Error::Session { .. } => own(py, "SessionError", (message,)),
         Error::NotFinite(_) => own(py, "ModelFileError", (message,)),
         Error::UnsupportedModel(_) => own(py, "UnsupportedModelError", (message,)),
         Error::Tokenizer(_) => own(py, "TokenizerError", (message,)),
         Error::Template(_) => own(py, "TemplateError", (message,)),
+        Error::Grammar(_) => own(py, "GrammarError", (message,)),
         Error::ContextOverflow(_) => own(py, "ContextOverflowError", (message,)),
         Error::Cancelled => own(py, "Cancelled", (message,)),
         Error::Memory(_) => PyMemoryError::new_err(message),

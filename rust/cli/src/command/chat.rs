@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fastq_core::generate::{Completion, GenerationOptions, Kept, chat_tokens};
-use fastq_core::{Error, FinishReason, Generation, Interrupt, Model, Prompt};
+use fastq_core::session::is_session;
+use fastq_core::{Completion, FinishReason, GenerationOptions, Model, Session};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::default_model::set;
 use crate::options::{LoadArguments, SamplingArguments};
@@ -27,8 +27,11 @@ pub(crate) struct Arguments {
     /// A GGUF file with a chat template
     model: Option<PathBuf>,
     /// System message
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "session")]
     system: Option<String>,
+    /// Go on with a conversation that /store has written
+    #[arg(long, value_name = "FILE")]
+    session: Option<PathBuf>,
     /// Print a summary after every answer
     #[arg(long)]
     stats: bool,
@@ -42,6 +45,8 @@ const HELP: &str = r#"/help            this
 /system [TEXT]   show or set the system message; starts a new conversation
 /reset           start a new conversation
 /save FILE       write the conversation as JSON messages
+/store FILE      write the conversation with what was computed of it, for /load and --session
+/load FILE       go on with such a conversation
 /quit            end (also Ctrl-D)
 """              begins and ends a message of several lines; a line may also go on after a \ at its end
 Ctrl-C           stops an answer"#;
@@ -54,6 +59,8 @@ enum Input {
     System(Option<String>),
     Reset,
     Save(String),
+    Store(String),
+    Load(String),
     Quit,
     Nothing,
     Unknown(String),
@@ -73,6 +80,8 @@ impl Input {
             "/system" => Input::System((!rest.is_empty()).then_some(rest)),
             "/reset" | "/clear" => Input::Reset,
             "/save" => Input::Save(rest),
+            "/store" => Input::Store(rest),
+            "/load" => Input::Load(rest),
             "/quit" | "/exit" | "/bye" => Input::Quit,
             other => Input::Unknown(other.to_owned()),
         }
@@ -128,54 +137,28 @@ impl Lines {
     }
 }
 
-/// A conversation: its messages, and the sequence that holds their keys and values.
-struct Conversation<'a> {
-    model: &'a Model,
-    options: GenerationOptions,
-    messages: Vec<Value>,
-    kept: Option<Kept>,
+/// Answers `text`, printing as it comes. Ctrl-C stops the answer.
+fn say(session: &mut Session, text: &str) -> Outcome<Completion> {
+    let computing = Computing::begin();
+    let completion = session.say(text, &computing, |piece| terminal::print(&piece.text))?;
+    terminal::print("\n")?;
+    Ok(completion)
 }
 
-impl Conversation<'_> {
-    /// The system message, if there is one.
-    fn system(&self) -> Option<&str> {
-        self.messages.first().filter(|m| m["role"] == "system").and_then(|m| m["content"].as_str())
+/// Writes the session, refusing to replace a file that is none.
+fn store(session: &Session, path: &Path) -> Outcome {
+    if path.exists() && !is_session(path) {
+        return Err(Failure::Error(format!("{}: the file exists and is no session; name another", path.display())));
     }
+    Ok(session.save(path, &Computing::begin())?)
+}
 
-    /// Starts anew. The kept sequence stays: what the next prompt has in common with it need not be computed again.
-    fn reset(&mut self, system: Option<String>) {
-        self.messages = system.map(|text| json!({ "role": "system", "content": text })).into_iter().collect();
-    }
-
-    /// Answers `text`, printing as it comes. An answer that was stopped stays in the conversation as far as it got; after an
-    /// error the conversation is as before.
-    fn say(&mut self, text: String) -> Outcome<Completion> {
-        let computing = Computing::begin();
-        self.messages.push(json!({ "role": "user", "content": text }));
-        let result = self.answer(&computing);
-        match &result {
-            Ok(completion) => self.messages.push(json!({ "role": "assistant", "content": completion.text })),
-            Err(_) => drop(self.messages.pop()),
-        }
-        result
-    }
-
-    fn answer(&mut self, interrupt: &dyn Interrupt) -> Outcome<Completion> {
-        let tokens = chat_tokens(self.model, &self.messages, None, &Map::new(), interrupt)?;
-        let kept = self.kept.take();
-        let mut generation = Generation::resume(self.model, kept, Prompt::Tokens(tokens), &self.options, interrupt)?;
-        while !generation.finished() {
-            match generation.step(interrupt) {
-                Ok(pieces) => terminal::print(&pieces.iter().map(|piece| piece.text.as_str()).collect::<String>())?,
-                Err(Error::Cancelled) => generation.cancel(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        terminal::print("\n")?;
-        self.kept = generation.take_kept();
-        let completion = generation.into_completions().pop();
-        completion.ok_or_else(|| Failure::Error("internal error: an answer without a completion; please report it".into()))
-    }
+/// Takes back a session, with the options of this conversation.
+fn restore(model: &Model, path: &Path, options: &GenerationOptions) -> Outcome<Session> {
+    let session = Session::load(model, path, &Computing::begin())?.with_options(options.clone());
+    let (messages, tokens) = (session.messages().len(), session.kept_tokens().len());
+    terminal::note(&format!("{messages} messages, {tokens} tokens from {}", path.display()));
+    Ok(session)
 }
 
 /// Where the lines typed are remembered: `fastq/history` in the user's state folder (XDG base directory specification).
@@ -244,8 +227,10 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     }
     report::warn(&model);
     let options = arguments.sampling.options(None);
-    let mut conversation = Conversation { model: &model, options, messages: Vec::new(), kept: None };
-    conversation.reset(arguments.system);
+    let mut session = match &arguments.session {
+        Some(path) => restore(&model, path, &options)?,
+        None => Session::new(&model, arguments.system.as_deref()).with_options(options.clone()),
+    };
     let mut reader = Reader::new()?;
     if reader.terminal {
         terminal::note(&terminal::style("2", "/help for help, Ctrl-D to end"));
@@ -267,7 +252,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         };
         let input = if quoted { Input::Message(text) } else { Input::parse(&text) };
         match input {
-            Input::Message(text) => match conversation.say(text) {
+            Input::Message(text) => match say(&mut session, &text) {
                 Ok(completion) => {
                     if completion.finish_reason == FinishReason::Length {
                         terminal::note(&terminal::style("2", "(the answer reached its limit of tokens; /reset starts anew)"));
@@ -282,8 +267,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
                 Err(Failure::Closed) => return Err(Failure::Closed),
                 Err(Failure::Interrupted) => terminal::note("(stopped)"),
                 Err(Failure::Error(message) | Failure::Usage(message)) => {
-                    let error = terminal::style("1;31", "error:");
-                    terminal::note(&format!("{error} {}", terminal::one_line(&message)));
+                    complain(&message);
                     // Into a pipe nobody reads the message and tries again.
                     if !reader.terminal {
                         return Ok(1);
@@ -291,22 +275,50 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
                 }
             },
             Input::Help => terminal::note(HELP),
-            Input::System(None) => terminal::note(conversation.system().unwrap_or("(no system message)")),
-            Input::System(text) => conversation.reset(text),
+            Input::System(None) => terminal::note(session.system().unwrap_or("(no system message)")),
+            Input::System(text) => session.reset(text.as_deref()),
             Input::Reset => {
-                let system = conversation.system().map(str::to_owned);
-                conversation.reset(system);
+                let system = session.system().map(str::to_owned);
+                session.reset(system.as_deref());
             }
             Input::Save(path) if path.is_empty() => terminal::note("/save needs the name of a file"),
-            Input::Save(path) => match save(&path, &conversation.messages) {
-                Ok(()) => terminal::note(&format!("{} messages in {path}", conversation.messages.len())),
+            Input::Save(path) => match save(&path, session.messages()) {
+                Ok(()) => terminal::note(&format!("{} messages in {path}", session.messages().len())),
                 Err(error) => terminal::note(&format!("cannot write {path}: {error}")),
+            },
+            Input::Store(path) if path.is_empty() => terminal::note("/store needs the name of a file"),
+            Input::Store(path) => match store(&session, path.as_ref()) {
+                Ok(()) => {
+                    let (messages, tokens) = (session.messages().len(), session.kept_tokens().len());
+                    terminal::note(&format!("{messages} messages, {tokens} tokens in {path}"));
+                }
+                Err(failure) => tell(failure)?,
+            },
+            Input::Load(path) if path.is_empty() => terminal::note("/load needs the name of a file"),
+            Input::Load(path) => match restore(&model, path.as_ref(), &options) {
+                Ok(loaded) => session = loaded,
+                Err(failure) => tell(failure)?,
             },
             Input::Quit => return Ok(0),
             Input::Nothing => {}
             Input::Unknown(command) => terminal::note(&format!("{command} is not known; /help shows what is")),
         }
     }
+}
+
+/// Shows an error after which the conversation goes on.
+fn complain(message: &str) {
+    terminal::note(&format!("{} {}", terminal::style("1;31", "error:"), terminal::one_line(message)));
+}
+
+/// As [`complain`], of what a command that reads or writes a file came to.
+fn tell(failure: Failure) -> Outcome {
+    match failure {
+        Failure::Closed => return Err(Failure::Closed),
+        Failure::Interrupted => terminal::note("(stopped)"),
+        Failure::Error(message) | Failure::Usage(message) => complain(&message),
+    }
+    Ok(())
 }
 
 /// Writes the messages, refusing to replace a file.
@@ -346,6 +358,8 @@ mod tests {
         assert_eq!(Input::parse("/system  Be  terse. "), Input::System(Some("Be  terse.".into())));
         assert_eq!(Input::parse("/system"), Input::System(None));
         assert_eq!(Input::parse("/save a b"), Input::Save("a b".into()));
+        assert_eq!(Input::parse("/store a b"), Input::Store("a b".into()));
+        assert_eq!(Input::parse("/load"), Input::Load(String::new()));
         assert_eq!(Input::parse("/nonsense x"), Input::Unknown("/nonsense".into()));
     }
 }

@@ -1,0 +1,191 @@
+//! Grammars: what an answer must match, as a set of allowed tokens before every token.
+//!
+//! A [`Grammar`] is made from a JSON schema, a regular expression, a list of choices, or a grammar in GBNF or Lark, once, for the
+//! vocabulary of a model; a [`Matcher`] is the state of one answer under it. The sets are computed by llguidance: an Earley parser
+//! over lexemes that are regular expressions (derivatives, built as they are needed), run over the trie of all tokens. What is here
+//! brings a source into the form that llguidance reads without changing what it means, refuses what llguidance would ignore, and
+//! bounds size, depth, time and memory: sources are hostile.
+
+mod gbnf;
+mod matcher;
+mod regex;
+mod schema;
+mod vocabulary;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use llguidance::api::{GrammarInit, ParserLimits, StopReason, TopLevelGrammar};
+use llguidance::panic_utils::catch_unwind;
+use llguidance::{Logger, TokenParser};
+
+use crate::{Error, Model, Result};
+
+pub use matcher::Matcher;
+pub use vocabulary::GrammarVocabulary;
+
+/// Bytes of a source at most: of a text, or of a schema written as JSON.
+pub const MAX_SOURCE: usize = 1 << 20;
+
+/// The stack for compiling: recursion follows the nesting and the length of what was written, both of which are bounded.
+const STACK: usize = if cfg!(target_pointer_width = "32") { 32 << 20 } else { 256 << 20 };
+
+/// Compiling takes milliseconds. The limits below stop what takes long; this is for what they do not see.
+const MAX_SECONDS: u64 = 20;
+
+/// What the work of llguidance is bounded by. Its defaults allow half a gigabyte of lexer states.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        // How many ways of reading the text may be open at once.
+        max_items_in_row: 4_000,
+        // Compiling: 50 units are a microsecond.
+        initial_lexer_fuel: 4_000_000,
+        // One mask: 14 units and 20 items are a microsecond.
+        step_lexer_fuel: 1_000_000,
+        step_max_items: 1_000_000,
+        // One to two KiB each.
+        max_lexer_states: 50_000,
+        max_grammar_size: 500_000,
+        precompute_large_lexemes: false,
+        verbose_errors: false,
+    }
+}
+
+/// What an answer must match.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GrammarSource {
+    /// JSON that is valid under this JSON Schema.
+    JsonSchema(serde_json::Value),
+    /// Text that this regular expression matches as a whole.
+    Regex(String),
+    /// Exactly one of these texts.
+    Choices(Vec<String>),
+    /// Text that the rule `root` of this GBNF grammar (that of llama.cpp) derives.
+    Gbnf(String),
+    /// Text that the rule `start` of this Lark grammar (in llguidance's dialect) derives.
+    Lark(String),
+}
+
+/// A grammar compiled for the vocabulary of one model. Cheap to clone; answers under it do not share anything that changes.
+#[derive(Clone)]
+pub struct Grammar {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Never advanced; every answer begins with a copy.
+    start: TokenParser,
+    vocabulary: Arc<GrammarVocabulary>,
+}
+
+impl Grammar {
+    /// Compiles `source` for the vocabulary of `model`. The vocabulary is prepared when the first grammar is made.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] when the source is invalid (with line and column, or the place in the schema), uses what is not supported
+    /// (naming the keyword), matches no text, or exceeds a limit.
+    pub fn new(model: &Model, source: &GrammarSource) -> Result<Grammar> {
+        model.grammar_vocabulary()?.compile(source)
+    }
+
+    /// The state at the beginning of an answer.
+    pub fn matcher(&self) -> Matcher {
+        // A copy of its own, lexer included: limits then count per answer, and a long-lived grammar does not grow.
+        Matcher::new(self.inner.start.deep_clone(), Arc::clone(&self.inner.vocabulary))
+    }
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grammar").finish_non_exhaustive()
+    }
+}
+
+/// The same grammar, not one that matches the same texts.
+impl PartialEq for Grammar {
+    fn eq(&self, other: &Grammar) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl GrammarVocabulary {
+    /// As [`Grammar::new`], for a vocabulary without a model.
+    ///
+    /// # Errors
+    /// As [`Grammar::new`].
+    pub fn compile(self: &Arc<Self>, source: &GrammarSource) -> Result<Grammar> {
+        let grammar = self.translate(source)?;
+        let vocabulary = Arc::clone(self);
+        let (sender, receiver) = sync_channel(1);
+        let compile = move || {
+            // Nobody waits any more when this fails.
+            let _ = sender.send(vocabulary.start(grammar));
+        };
+        let thread = std::thread::Builder::new().name("fastq-grammar".into()).stack_size(STACK).spawn(compile);
+        thread.map_err(|error| Error::Grammar(format!("no thread to compile the grammar: {error}")))?;
+        let start = match receiver.recv_timeout(Duration::from_secs(MAX_SECONDS)) {
+            Ok(start) => start.map_err(Error::Grammar)?,
+            Err(RecvTimeoutError::Timeout) => return Err(too_long()),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::Grammar("the grammar could not be compiled; make it simpler".into()));
+            }
+        };
+        Ok(Grammar { inner: Arc::new(Inner { start, vocabulary: Arc::clone(self) }) })
+    }
+
+    /// The source in the form that llguidance reads.
+    fn translate(&self, source: &GrammarSource) -> Result<TopLevelGrammar> {
+        match source {
+            GrammarSource::JsonSchema(schema) => Ok(TopLevelGrammar::from_json_schema(schema::prepare(schema)?)),
+            GrammarSource::Regex(expression) => Ok(TopLevelGrammar::from_lark(regex::to_lark(expression)?)),
+            GrammarSource::Choices(choices) => Ok(TopLevelGrammar::from_lark(regex::choices_to_lark(choices)?)),
+            GrammarSource::Gbnf(text) => {
+                let token = |name: &str| self.token(name);
+                Ok(TopLevelGrammar::from_lark(gbnf::to_lark(check_size("gbnf", text)?, &token)?))
+            }
+            GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(check_size("lark", text)?.to_owned())),
+        }
+    }
+
+    /// The parser at the beginning of a text; catches panics.
+    fn start(&self, grammar: TopLevelGrammar) -> Result<TokenParser, String> {
+        let factory = self.factory();
+        let parser = factory.create_parser_from_init_ext(
+            GrammarInit::Serialized(grammar),
+            Logger::new(0, 0),
+            Default::default(),
+            limits(),
+        );
+        let mut parser = parser.map_err(|error| told(&error))?;
+        parser.start_without_prompt();
+        // A grammar without any text is a mistake that is better told now than at the first token; and every answer needs this mask.
+        catch_unwind(AssertUnwindSafe(|| parser.compute_mask())).map_err(|error| match parser.stop_reason() {
+            StopReason::NoExtensionBias => "the grammar matches no text that the vocabulary can write".to_owned(),
+            _ => told(&error),
+        })?;
+        Ok(parser)
+    }
+}
+
+fn too_long() -> Error {
+    Error::Grammar(format!("compiling the grammar took more than {MAX_SECONDS} seconds; make it simpler"))
+}
+
+fn check_size<'t>(what: &str, text: &'t str) -> Result<&'t str> {
+    match text.len() {
+        0..=MAX_SOURCE => Ok(text),
+        found => Err(Error::Grammar(format!("{what} must have at most {MAX_SOURCE} bytes, found {found}"))),
+    }
+}
+
+/// An error of llguidance without the traces that it appends.
+fn told(error: &anyhow::Error) -> String {
+    let whole = format!("{error:#}");
+    let text = whole.split("\n<").next().unwrap_or_default().trim();
+    if let Some(panic) = text.strip_prefix("panic: ") {
+        return format!("the grammar cannot be compiled: {panic}");
+    }
+    text.to_owned()
+}

@@ -1,0 +1,162 @@
+//! The keywords of JSON Schema: what each holds, and what is not supported.
+
+use serde_json::Value;
+
+use super::super::regex;
+
+/// The largest count that lengths, items and properties are bounded by.
+const MAX_COUNT: u64 = 1_000_000;
+
+/// Integers beyond are not exact as f64, in which bounds are computed.
+const MAX_INTEGER: u64 = 1 << 53;
+
+/// Formats of texts that are supported. Others would be ignored.
+const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+
+const TYPES: &[&str] = &["null", "boolean", "integer", "number", "string", "array", "object"];
+
+/// How a keyword is treated.
+pub(super) enum Keyword {
+    /// Says nothing about what is valid, or is followed from elsewhere.
+    Annotation,
+    /// Is not supported.
+    Unsupported,
+    /// Is supported where it asks for nothing.
+    False,
+    /// Holds no schema; checked by itself.
+    Plain(fn(&Value) -> Result<(), String>),
+    /// `const` and `enum`.
+    Values,
+    /// Holds a schema.
+    Schema,
+    /// Holds an array of schemas.
+    List,
+    /// Holds an object of schemas.
+    Map,
+    /// `$ref`.
+    Reference,
+}
+
+/// How `name` is treated; `None` for what no draft knows.
+pub(super) fn keyword(name: &str) -> Option<Keyword> {
+    Some(match name {
+        "$anchor" | "$comment" | "$defs" | "$id" | "$schema" | "$vocabulary" | "definitions" | "id" => Keyword::Annotation,
+        "title" | "description" | "default" | "examples" | "example" | "deprecated" | "readOnly" | "writeOnly" => {
+            Keyword::Annotation
+        }
+        // Of OpenAPI: only a hint which option is meant.
+        "discriminator" | "externalDocs" | "xml" => Keyword::Annotation,
+        // Say how a text is encoded, not which texts are valid.
+        "contentEncoding" | "contentMediaType" | "contentSchema" => Keyword::Annotation,
+        name if name.starts_with("x-") && name != "x-guidance" => Keyword::Annotation,
+        "type" => Keyword::Plain(types),
+        "format" => Keyword::Plain(format),
+        "pattern" => Keyword::Plain(pattern),
+        "required" => Keyword::Plain(names),
+        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => Keyword::Plain(count),
+        "minimum" | "maximum" => Keyword::Plain(number),
+        "exclusiveMinimum" | "exclusiveMaximum" => Keyword::Plain(bound),
+        "multipleOf" => Keyword::Plain(multiple),
+        "const" | "enum" => Keyword::Values,
+        "items" | "additionalItems" | "additionalProperties" => Keyword::Schema,
+        "prefixItems" | "allOf" | "anyOf" | "oneOf" => Keyword::List,
+        "properties" | "patternProperties" => Keyword::Map,
+        "$ref" => Keyword::Reference,
+        "uniqueItems" | "nullable" => Keyword::False,
+        "$dynamicAnchor" | "$dynamicRef" | "$recursiveAnchor" | "$recursiveRef" | "contains" | "dependencies"
+        | "dependentRequired" | "dependentSchemas" | "else" | "if" | "maxContains" | "minContains" | "not"
+        | "propertyNames" | "then" | "unevaluatedItems" | "unevaluatedProperties" | "x-guidance" => Keyword::Unsupported,
+        _ => return None,
+    })
+}
+
+fn types(value: &Value) -> Result<(), String> {
+    let known = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
+    let right = match value {
+        Value::Array(names) => !names.is_empty() && names.len() <= TYPES.len() && names.iter().all(known),
+        name => known(name),
+    };
+    if right { Ok(()) } else { Err(format!("must be one of {}, or an array of them, found {}", TYPES.join(", "), short(value))) }
+}
+
+fn format(value: &Value) -> Result<(), String> {
+    match value.as_str() {
+        Some(name) if FORMATS.contains(&name) => Ok(()),
+        _ => Err(format!("must be one of {} to be followed, found {}", FORMATS.join(", "), short(value))),
+    }
+}
+
+fn pattern(value: &Value) -> Result<(), String> {
+    let Value::String(pattern) = value else { return Err(format!("must be a text, found {}", short(value))) };
+    regex::check(pattern).map(drop).map_err(|what| format!("must be a regular expression: {what}"))
+}
+
+fn names(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(names) if names.len() <= super::MAX_PROPERTIES && names.iter().all(Value::is_string) => Ok(()),
+        _ => Err(format!("must be an array of at most {} names, found {}", super::MAX_PROPERTIES, short(value))),
+    }
+}
+
+fn count(value: &Value) -> Result<(), String> {
+    match value.as_u64() {
+        Some(0..=MAX_COUNT) => Ok(()),
+        _ => Err(format!("must be an integer from 0 to {MAX_COUNT}, found {}", short(value))),
+    }
+}
+
+fn number(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Number(_) => exact(value),
+        _ => Err(format!("must be a number, found {}", short(value))),
+    }
+}
+
+/// A number, or since draft 4 whether `minimum` or `maximum` are meant so.
+fn bound(value: &Value) -> Result<(), String> {
+    if value.is_boolean() { Ok(()) } else { number(value) }
+}
+
+fn multiple(value: &Value) -> Result<(), String> {
+    match value.as_f64() {
+        Some(step) if step > 0.0 => exact(value),
+        _ => Err(format!("must be a number above 0, found {}", short(value))),
+    }
+}
+
+/// Refuses integers that f64 rounds.
+fn exact(value: &Value) -> Result<(), String> {
+    let magnitude = value.as_u64().or_else(|| value.as_i64().map(i64::unsigned_abs));
+    let exact = match magnitude {
+        Some(magnitude) => magnitude <= MAX_INTEGER,
+        None => value.as_f64().is_some_and(f64::is_finite),
+    };
+    if exact { Ok(()) } else { Err(format!("must have integers of at most 2^53, found {}", short(value))) }
+}
+
+/// Checks `const` and `enum`.
+pub(super) fn values(key: &str, value: &Value) -> Result<(), String> {
+    match (key, value) {
+        ("enum", Value::Array(values)) if !values.is_empty() => {}
+        ("enum", _) => return Err(format!("`enum` must be an array of at least one value, found {}", short(value))),
+        _ => {}
+    }
+    fn numbers(value: &Value) -> Result<(), String> {
+        match value {
+            Value::Number(_) => exact(value),
+            Value::Array(items) => items.iter().try_for_each(numbers),
+            Value::Object(fields) => fields.values().try_for_each(numbers),
+            _ => Ok(()),
+        }
+    }
+    numbers(value).map_err(|what| format!("`{key}` {what}"))
+}
+
+/// A value for a message.
+fn short(value: &Value) -> String {
+    match value {
+        Value::Array(items) if items.len() > 4 => format!("an array of {} items", items.len()),
+        Value::Object(_) => "an object".to_owned(),
+        value => value.to_string().chars().take(80).collect(),
+    }
+}
