@@ -6,6 +6,7 @@ mod tiny_model;
 use std::cell::Cell;
 
 use fastq_core::generate::{Completion, Kept, chat_tokens};
+use fastq_core::grammar::{Grammar, GrammarSource};
 use fastq_core::sampler::SamplerOptions;
 use fastq_core::{Error, FinishReason, Generation, GenerationOptions, LoadOptions, Model, Never, Prompt};
 use serde_json::{Map, json};
@@ -295,4 +296,78 @@ fn a_conversation_has_one_beginning_token() {
     assert_eq!(tokens.iter().filter(|&&t| t == BOS).count(), 1);
     let without = load(Tiny { template: false, ..Tiny::default() }, &LoadOptions::default());
     assert!(matches!(chat_tokens(&without, &messages, None, &Map::new(), &Never), Err(Error::Template(_))));
+}
+
+#[test]
+fn answers_match_their_grammar_and_end_with_it() {
+    let model = tiny();
+    let words = ["abc", "abd", "zebra"].map(str::to_owned);
+    let grammar = Grammar::new(&model, &GrammarSource::Choices(words.to_vec())).unwrap();
+    let regex = Grammar::new(&model, &GrammarSource::Regex("[a-c]{3}x+y".into())).unwrap();
+    let mut seen = Vec::new();
+    for seed in 0..30 {
+        let sampler =
+            SamplerOptions { seed, temperature: 2.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..SamplerOptions::default() };
+        let with =
+            |grammar: &Grammar| GenerationOptions { grammar: Some(grammar.clone()), ..options(60, sampler.clone()) };
+        let chosen = run(&model, &["q"], &with(&grammar)).remove(0);
+        assert!(words.contains(&chosen.text), "{:?}", chosen.text);
+        assert_eq!(chosen.finish_reason, FinishReason::Stop);
+        if chosen.text == "zebra" {
+            // Behind the z there is no choice: the rest is guessed, and comes true.
+            assert!(chosen.accepted > 0, "{chosen:?}");
+        }
+        seen.push(chosen.text);
+        let matched = run(&model, &["q"], &with(&regex)).remove(0);
+        let (head, tail) = matched.text.split_at(3);
+        assert!(head.bytes().all(|byte| (b'a'..=b'c').contains(&byte)), "{:?}", matched.text);
+        if matched.finish_reason == FinishReason::Stop {
+            assert!(tail.len() > 1 && tail.trim_start_matches('x') == "y", "{:?}", matched.text);
+        }
+        // In a batch, and beside others without a grammar.
+        let prompts = ["q", "abc", "q"].map(Prompt::from);
+        let each = [with(&regex), options(9, sampler.clone()), with(&grammar)];
+        let together = Generation::each(&model, prompts.into_iter().zip(&each), &Never).unwrap().run(&Never).unwrap();
+        assert_eq!((&together[0].text, &together[2].text), (&matched.text, seen.last().unwrap()));
+    }
+    assert!(words.iter().all(|word| seen.contains(word)), "{seen:?}");
+}
+
+#[test]
+fn a_second_process_goes_on_from_the_prompt_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let cached = || {
+        let prompt_cache = Some((folder.path().join("cache"), 1 << 20));
+        load(Tiny::default(), &LoadOptions { prompt_cache, ..LoadOptions::default() })
+    };
+    let options = options(4, SamplerOptions { seed: 1, ..SamplerOptions::default() });
+    let system = "rules ".repeat(25);
+    let ask = |model: &Model, question: &str| {
+        let messages = [json!({ "role": "system", "content": system }), json!({ "role": "user", "content": question })];
+        let tokens = chat_tokens(model, &messages, None, &Map::new(), &Never).unwrap();
+        Generation::new(model, vec![Prompt::Tokens(tokens)], &options, &Never).unwrap().run(&Never).unwrap().remove(0)
+    };
+    let first = ask(&cached(), "one");
+    assert_eq!(first.cached_tokens, 0);
+    let second = cached();
+    let (again, other) = (ask(&second, "one"), ask(&cached(), "two"));
+    assert_eq!(again.tokens, first.tokens);
+    assert!(again.cached_tokens * 100 >= again.prompt_tokens * 85, "{again:?}");
+    assert_eq!(other.tokens, ask(&tiny(), "two").tokens, "the answer is the one without a cache");
+    assert!(other.cached_tokens > 140, "{other:?}");
+    // A plain text is kept as a whole.
+    let plain = "letters ".repeat(20);
+    let whole = run(&cached(), &[&plain], &options).remove(0);
+    let from_disk = run(&cached(), &[&plain], &options).remove(0);
+    assert_eq!((from_disk.cached_tokens, &from_disk.tokens), (whole.prompt_tokens - 1, &whole.tokens));
+    // What lies there is believed only as far as it is whole.
+    for file in std::fs::read_dir(folder.path().join("cache")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let damaged = ask(&cached(), "one");
+    assert_eq!((damaged.cached_tokens, &damaged.tokens), (0, &first.tokens));
 }

@@ -18,6 +18,7 @@ pub use request::Kept;
 pub(crate) use request::{Request, State, common};
 pub use speculate::Speculation;
 
+use crate::grammar::Grammar;
 use crate::sampler::{LogitsProcessor, SamplerOptions, TokenLogprobs};
 use crate::scheduler::Ticket;
 use crate::{Interrupt, Model, Result};
@@ -59,6 +60,8 @@ pub struct GenerationOptions {
     pub special: bool,
     /// How tokens are chosen.
     pub sampler: SamplerOptions,
+    /// What the answer must match. It ends where nothing but an end may follow.
+    pub grammar: Option<Grammar>,
     /// Strings that never come up in the answer, in the text as it is shown.
     pub banned: Vec<String>,
     /// Change the logits before everything else, in this order.
@@ -83,6 +86,7 @@ impl Default for GenerationOptions {
             ignore_eos: false,
             special: false,
             sampler: SamplerOptions::default(),
+            grammar: None,
             banned: Vec::new(),
             processors: Vec::new(),
             logprobs: None,
@@ -283,10 +287,25 @@ impl Generation {
                 }
             }
             if !pieces.is_empty() {
-                self.open -= pieces.iter().filter(|piece| piece.finish.is_some()).count();
+                let ended = pieces.iter().filter(|piece| piece.finish.is_some()).count();
+                self.open -= ended;
+                if ended > 0 {
+                    self.store(interrupt);
+                }
                 return Ok(pieces);
             }
             self.model.scheduler().wait(&self.model, &self.tickets, interrupt)?;
+        }
+    }
+
+    /// Writes beginnings of prompts to the prompt cache of the model, if it has one, now that nobody waits for a token. What cannot be written is
+    /// computed again another time.
+    fn store(&self, interrupt: &dyn Interrupt) {
+        let Some(cache) = self.model.prompt_cache() else { return };
+        for ticket in &self.tickets {
+            for kept in ticket.take_stored() {
+                let _ = cache.store(&self.model, &kept, interrupt);
+            }
         }
     }
 

@@ -29,7 +29,7 @@ mod turns;
 pub mod weights;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -43,6 +43,7 @@ use crate::machine::Machine;
 use crate::memory::{MemoryPlan, Needs};
 use crate::pool::{Pool, check_threads};
 use crate::scheduler::Scheduler;
+use crate::session::PromptCache;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Interrupt, Result};
@@ -92,6 +93,8 @@ pub struct LoadOptions {
     /// The architecture, instead of the one that the file names: a variant of a known one
     /// ([`described`](arch::description::described)). Keys still begin with the file's name.
     pub architecture: Option<Architecture>,
+    /// A folder for beginnings of prompts that were computed, and the most bytes it may take: other processes go on from there.
+    pub prompt_cache: Option<(PathBuf, u64)>,
     /// The most bytes that the KV cache and the recurrent states of all sequences together may take; by default what is free.
     pub kv_limit: Option<u64>,
 }
@@ -107,6 +110,7 @@ impl Default for LoadOptions {
             check_memory: true,
             kv: KvFormat::F16,
             architecture: None,
+            prompt_cache: None,
             kv_limit: None,
         }
     }
@@ -150,6 +154,7 @@ struct Inner {
     processors: BTreeSet<usize>,
     turns: Turns,
     scheduler: Scheduler,
+    prompt_cache: Option<PromptCache>,
     /// Computed when it is first asked for.
     fingerprint: OnceLock<Fingerprint>,
     /// Locked by whoever has the turn.
@@ -282,6 +287,10 @@ impl Model {
         let spare = plan.available_bytes.map(|free| free.saturating_sub(plan.total_bytes - of_sequence));
         let limit = options.kv_limit.unwrap_or_else(|| spare.unwrap_or(u64::MAX).max(of_sequence));
         let cache = KvCache::new(groups, spec.state_len, limit);
+        let prompt_cache = match &options.prompt_cache {
+            Some((folder, limit)) => Some(PromptCache::open(folder, *limit)?),
+            None => None,
+        };
         if interrupt.stop() {
             return Err(Error::Cancelled);
         }
@@ -305,6 +314,7 @@ impl Model {
                 processors,
                 turns: Turns::default(),
                 scheduler: Scheduler::new(),
+                prompt_cache,
                 fingerprint: OnceLock::new(),
                 engine: Mutex::new(Engine { pool, buffers }),
             }),
@@ -415,6 +425,11 @@ impl Model {
     /// Number of prompts of all callers that are under way or wait.
     pub fn requests(&self) -> usize {
         self.inner.scheduler.len()
+    }
+
+    /// The folder of beginnings of prompts, if there is one.
+    pub fn prompt_cache(&self) -> Option<&PromptCache> {
+        self.inner.prompt_cache.as_ref()
     }
 
     pub(crate) fn scheduler(&self) -> &Scheduler {

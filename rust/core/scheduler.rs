@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::generate::{Piece, Request};
+use crate::generate::{Kept, Piece, Request};
 use crate::pool::forks;
 use crate::{Error, Interrupt, Model, Result};
 use prefix::Prefixes;
@@ -41,6 +41,8 @@ pub(crate) struct Ticket {
 struct Outbox {
     pieces: VecDeque<Piece>,
     error: Option<Error>,
+    /// Beginnings of the prompt that are worth a file.
+    stored: Vec<Kept>,
 }
 
 impl Ticket {
@@ -81,6 +83,15 @@ impl Ticket {
     /// Puts a piece where its caller takes it.
     pub(crate) fn give(&self, piece: Piece) {
         self.outbox().pieces.push_back(piece);
+    }
+
+    /// Beginnings of the prompt for the prompt cache.
+    pub(crate) fn take_stored(&self) -> Vec<Kept> {
+        std::mem::take(&mut self.outbox().stored)
+    }
+
+    fn store(&self, kept: Kept) {
+        self.outbox().stored.push(kept);
     }
 
     fn fail(&self, error: Error) {
@@ -176,9 +187,9 @@ impl Scheduler {
         self.queue().tickets.len()
     }
 
-    /// Gives up a text that was computed before; whether there was one.
-    pub(crate) fn give_way(&self) -> bool {
-        self.prefixes().give_way()
+    /// How much of the beginning of a prompt is in memory.
+    pub(crate) fn known(&self, tokens: &[u32]) -> usize {
+        self.prefixes().find(tokens).map_or(0, |sequence| sequence.len())
     }
 
     /// Waits until one of `own` has something to take, and computes if nobody else does.

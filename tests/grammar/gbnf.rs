@@ -184,6 +184,9 @@ fn errors_name_line_and_column() {
         }
     }
     for source in ["root ::= root", "root ::= root \"a\"", "root ::= a\na ::= \"x\" a", "root ::= <[99999999]>"] {
-        assert!(matches!(tiny()[0].compile(&GrammarSource::Gbnf(source.to_owned())), Err(Error::Grammar(_))), "{source}");
+        assert!(
+            matches!(tiny()[0].compile(&GrammarSource::Gbnf(source.to_owned())), Err(Error::Grammar(_))),
+            "{source}"
+        );
     }
 }

@@ -71,7 +71,9 @@ fn the_end_is_allowed_where_the_text_may_end() {
 fn a_refused_token_changes_nothing() {
     for model in tiny() {
         let mut matcher = regex(model, "ab").matcher();
-        for token in [id(model, "b"), model.tokenizer.vocab_size() as u32, u32::MAX, model.tokenizer.end_of_generation()[0]] {
+        for token in
+            [id(model, "b"), model.tokenizer.vocab_size() as u32, u32::MAX, model.tokenizer.end_of_generation()[0]]
+        {
             assert!(matches!(matcher.accept(token), Err(Error::Grammar(_))), "{token}");
             assert!(!matcher.allows(token).unwrap());
         }
@@ -137,7 +139,8 @@ fn answers_share_nothing_that_changes() {
 
 #[test]
 fn choices_are_exactly_these_texts() {
-    let choices: Vec<String> = ["yes", "no", "not at all", "a\"b\\c\n\u{7f}", "é", "🙂", "", "</s>"].map(String::from).into();
+    let choices: Vec<String> =
+        ["yes", "no", "not at all", "a\"b\\c\n\u{7f}", "é", "🙂", "", "</s>"].map(String::from).into();
     for model in tiny().iter().chain(reals()) {
         let grammar = model.compile(&GrammarSource::Choices(choices.clone())).unwrap();
         for choice in &choices {

@@ -18,7 +18,10 @@ fn compile(model: &Model, schema: &Value) -> Grammar {
 }
 
 fn validator(schema: &Value) -> jsonschema::Validator {
-    jsonschema::options().should_validate_formats(true).build(schema).unwrap_or_else(|error| panic!("{error}: {schema}"))
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap_or_else(|error| panic!("{error}: {schema}"))
 }
 
 fn check(model: &Model, schema: &Value, seeds: std::ops::Range<u64>) {
@@ -26,7 +29,8 @@ fn check(model: &Model, schema: &Value, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let (text, complete) = draw(model, &grammar, seed, MOST);
         assert!(complete, "{} {schema}: {text}", model.name);
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{} {error}: {schema}: {text}", model.name));
+        let value: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{} {error}: {schema}: {text}", model.name));
         if let Err(error) = validator.validate(&value) {
             panic!("{} {error}: {schema}: {text}", model.name);
         }
@@ -40,7 +44,10 @@ fn values_of_the_table() {
             let schema: Value = serde_json::from_str(schema).unwrap_or_else(|error| panic!("{error}: {schema}"));
             let (grammar, validator) = (compile(model, &schema), validator(&schema));
             for text in *right {
-                assert!(validator.is_valid(&serde_json::from_str(text).unwrap()), "the table is wrong: {schema}: {text}");
+                assert!(
+                    validator.is_valid(&serde_json::from_str(text).unwrap()),
+                    "the table is wrong: {schema}: {text}"
+                );
                 assert!(accepts(model, &grammar, text), "{} {schema}: {text}", model.name);
             }
             for text in *wrong {

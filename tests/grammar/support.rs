@@ -41,8 +41,9 @@ pub(crate) fn real(name: &'static str) -> Option<Model> {
     Some(Model::new(name, Tokenizer::from_gguf(&gguf).unwrap()))
 }
 
-static TINY: LazyLock<[Model; 2]> =
-    LazyLock::new(|| [Model::new("bpe", bpe("gpt-2").tokenizer().unwrap()), Model::new("spm", spm().tokenizer().unwrap())]);
+static TINY: LazyLock<[Model; 2]> = LazyLock::new(|| {
+    [Model::new("bpe", bpe("gpt-2").tokenizer().unwrap()), Model::new("spm", spm().tokenizer().unwrap())]
+});
 static REAL: LazyLock<Vec<Model>> = LazyLock::new(|| ["smollm2", "gemma3"].into_iter().filter_map(real).collect());
 
 /// Some hundred tokens each: bytes and a few pieces.

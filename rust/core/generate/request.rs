@@ -7,7 +7,9 @@ use super::overflow::{Overflow, drop_middle, shifted};
 use super::speculate::Drafter;
 use super::stop::StopMatcher;
 use super::{Completion, FinishReason, GenerationOptions, Piece, Prompt, Timings};
+use crate::grammar::{Grammar, Matcher};
 use crate::sampler::{BannedStrings, DryBreakers, LogitsProcessor, Sampler, TokenLogprobs, process};
+use crate::session::PromptCache;
 use crate::tokenizer::{Detokenizer, Tokenizer};
 use crate::{Error, Interrupt, Model, Result, Sequence};
 
@@ -84,6 +86,25 @@ impl Kept {
     }
 }
 
+/// The sequence of a prompt, or what the prompt cache on disk has of it, where that is much more than is known in memory.
+fn stored(
+    model: &Model,
+    cache: &PromptCache,
+    tokens: &[u32],
+    sequence: Option<Sequence>,
+    interrupt: &dyn Interrupt,
+) -> Result<Sequence> {
+    let sequence = sequence.unwrap_or_else(|| model.new_sequence());
+    let known = sequence.len().max(model.scheduler().known(tokens));
+    if known >= tokens.len() / 2 {
+        return Ok(sequence);
+    }
+    Ok(match cache.find(model, tokens, interrupt)? {
+        Some(kept) => Some(kept.cut(model, tokens)).filter(|found| found.len() > known).unwrap_or(sequence),
+        None => sequence,
+    })
+}
+
 /// How many first tokens of `prompt` an older sequence can give it: never the last one, whose logits are wanted.
 pub(crate) fn common(tokens: &[u32], prompt: &[u32]) -> usize {
     let limit = prompt.len().saturating_sub(1);
@@ -101,7 +122,7 @@ pub(crate) struct Request {
     cached_tokens: usize,
     dropped_tokens: usize,
     /// How many tokens at the beginning an overflow leaves alone.
-    head: usize,
+    pub(crate) head: usize,
     overflow: Overflow,
     /// The most tokens of the answer, and of all that is in the sequence.
     max_tokens: usize,
@@ -115,6 +136,7 @@ pub(crate) struct Request {
     pub(crate) history: usize,
     pub(crate) logits: Vec<f32>,
     sampler: Sampler,
+    pub(crate) matcher: Option<Matcher>,
     banned: Option<BannedStrings>,
     processors: Vec<Arc<dyn LogitsProcessor>>,
     /// Alternatives of each log-probability, where they are asked for, and those of the answer so far.
@@ -183,10 +205,16 @@ impl Request {
         // The answer continues the prompt: its first token is not at the start of a text, where SPM drops a space.
         let detokenizer = Detokenizer::new(TokenizerOf(model.clone()), options.special, false);
         let is_kept = kept.is_some();
-        let sequence = kept.map(|kept| match options.prompt_logprobs {
-            None => kept.cut(model, &tokens),
-            Some(_) => model.new_sequence(),
-        });
+        let reuse = options.reuse && options.prompt_logprobs.is_none();
+        let sequence = match kept {
+            Some(kept) if options.prompt_logprobs.is_none() => Some(kept.cut(model, &tokens)),
+            Some(_) => Some(model.new_sequence()),
+            None => None,
+        };
+        let sequence = match model.prompt_cache().filter(|_| reuse) {
+            Some(cache) => Some(stored(model, cache, &tokens, sequence, interrupt)?),
+            None => sequence,
+        };
         let banned = match &options.banned[..] {
             [] => None,
             strings => Some(BannedStrings::new(tokenizer, strings, options.special)?),
@@ -212,7 +240,8 @@ impl Request {
             max_tokens,
             context,
             kept: is_kept,
-            reuse: options.reuse && options.prompt_logprobs.is_none(),
+            reuse,
+            matcher: options.grammar.as_ref().map(Grammar::matcher),
             banned,
             processors: options.processors.clone(),
             logprobs: options.logprobs.map(|top| (top, Vec::new())),
@@ -305,6 +334,9 @@ impl Request {
         if let Some(banned) = &self.banned {
             banned.mask(logits);
         }
+        if let Some(matcher) = &mut self.matcher {
+            matcher.mask(logits)?;
+        }
         let token = self.sampler.sample(logits, self.position())?;
         let logprobs = match (&self.logprobs, raw) {
             (Some((top, _)), Some(raw)) => Some(TokenLogprobs::of(&raw, token, *top)),
@@ -323,6 +355,9 @@ impl Request {
         index: usize,
         (token, logprobs): (u32, Option<TokenLogprobs>),
     ) -> Result<Piece> {
+        if let Some(matcher) = &mut self.matcher {
+            matcher.accept(token)?;
+        }
         if model.tokenizer().is_end_of_generation(token) {
             let text = self.finish(FinishReason::Stop);
             return Ok(Piece { index, token: None, logprobs: None, text, finish: Some(FinishReason::Stop) });
@@ -340,7 +375,7 @@ impl Request {
         let mut text = self.stop.push(&decoded);
         self.text.push_str(&text);
         let full = self.tokens.len() >= self.context;
-        let finish = if self.stop.stopped() {
+        let finish = if self.stop.stopped() || self.matcher.as_ref().is_some_and(Matcher::finished) {
             Some(FinishReason::Stop)
         } else if self.answer.len() >= self.max_tokens || (full && self.overflow != Overflow::Shift) {
             Some(FinishReason::Length)

@@ -122,7 +122,9 @@ impl Matcher {
     pub fn forced(&mut self) -> Vec<u32> {
         match self.state {
             // What goes wrong here shows in the mask.
-            State::Open if self.failed.is_none() => self.run(|parser| Ok(parser.compute_ff_tokens())).unwrap_or_default(),
+            State::Open if self.failed.is_none() => {
+                self.run(|parser| Ok(parser.compute_ff_tokens())).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }

@@ -39,7 +39,9 @@ fn look_around(hir: &Hir, expression: &str) -> Result<(), String> {
     // Depth is bounded by the parser.
     match hir.kind() {
         HirKind::Look(Look::Start | Look::End) => Ok(()),
-        HirKind::Look(_) => Err(format!("\\b, \\B and multi-line ^ and $ are not supported, found in {}", shown(expression))),
+        HirKind::Look(_) => {
+            Err(format!("\\b, \\B and multi-line ^ and $ are not supported, found in {}", shown(expression)))
+        }
         // A name that means something else to llguidance.
         HirKind::Capture(group) if group.name.as_deref() == Some("stop") => {
             Err(format!("a group must not be named `stop`, found in {}", shown(expression)))
@@ -66,7 +68,9 @@ pub(super) fn to_lark(expression: &str) -> Result<String> {
     // As the parser understood it, without flags and comments.
     let mut printed = Bounded(String::new());
     if write!(printed, "{hir}").is_err() {
-        let what = format!("regex must have at most {MAX_SOURCE} bytes with its classes written out; use [a-z] instead of \\w");
+        let what = format!(
+            "regex must have at most {MAX_SOURCE} bytes with its classes written out; use [a-z] instead of \\w"
+        );
         return Err(Error::Grammar(what));
     }
     Ok(format!("start: {}\n", literal(&printed.0)))

@@ -92,6 +92,8 @@ impl Model {
                 processors: base.processors.clone(),
                 turns: Turns::default(),
                 scheduler: Scheduler::new(),
+                // What it computes is not what the file would.
+                prompt_cache: None,
                 fingerprint: OnceLock::new(),
                 engine,
             }),

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::prefix::SHORTEST;
 use super::{Scheduler, Ticket};
-use crate::generate::{FinishReason, Request, State, common};
+use crate::generate::speculate::MAX_DRAFT;
+use crate::generate::{FinishReason, Kept, Request, State, common};
 use crate::{BatchItem, Error, Interrupt, Logits, Model, Result, Sequence};
 
 /// Requests under way at once; more wait. Bounds the memory for logits, of which each has a row.
@@ -120,12 +121,18 @@ impl Scheduler {
                 State::Waiting => waiting.push((ticket, request)),
             }
         }
+        let goes_back = model.spec().state_len == 0;
         if parts.len() <= MAX_SPECULATING {
             for part in &mut parts {
                 let request = &mut *part.request;
                 let (position, room) = (request.position(), request.room().saturating_sub(1));
                 if let Some(drafter) = &mut request.drafter {
                     part.draft = drafter.propose(&request.tokens, position, room, interrupt)?;
+                }
+                // What a grammar leaves no choice about is a guess that comes true.
+                if let Some(matcher) = request.matcher.as_mut().filter(|_| part.draft.is_empty() && goes_back) {
+                    part.draft = matcher.forced();
+                    part.draft.truncate(room.min(MAX_DRAFT));
                 }
             }
         }
@@ -158,8 +165,10 @@ impl Scheduler {
             let mut end = missing.end.min(missing.start + room.min(rows));
             // Layers that forget get a stop at the end of the last message: what follows it, the beginning of the answer, is
             // what templates write otherwise the next time.
-            if !model.remembers() && (missing.start + 1..end).contains(&request.history) {
-                end = request.history;
+            if !model.remembers() {
+                let stops = [request.history, if model.prompt_cache().is_some() { request.head } else { 0 }];
+                let inside = stops.into_iter().filter(|stop| (missing.start + 1..end).contains(stop));
+                end = inside.min().unwrap_or(end);
             }
             room -= end - missing.start;
             parts.push(Part { ticket, request, end, draft: Vec::new(), prefill: true });
@@ -250,6 +259,17 @@ impl Scheduler {
         if prefill && !model.remembers() && end == request.history {
             sequence.snapshot();
         }
+        if prefill && request.reuse && model.prompt_cache().is_some() {
+            // The first message is what prompts of other conversations begin with; of a plain text, all of it.
+            let worth = if request.head > 1 { request.head } else { request.history };
+            let known = if model.remembers() { request.state != State::Waiting || finished } else { end == worth };
+            if known && worth >= SHORTEST {
+                let mut fork = sequence.fork();
+                if fork.truncate(worth).is_ok_and(|len| len == worth) {
+                    part.ticket.store(Kept::from_parts(fork, request.tokens[..worth].to_vec()));
+                }
+            }
+        }
         if request.kept || !request.reuse {
             if finished && !request.kept {
                 request.sequence = None;
@@ -277,7 +297,7 @@ fn forward(model: &Model, parts: &mut [Part<'_>], interrupt: &dyn Interrupt) -> 
         tokens.extend_from_slice(&part.draft);
         inputs.push(tokens);
     }
-    let mut batch = Vec::with_capacity(parts.len());
+    let (mut batch, mut matchers) = (Vec::with_capacity(parts.len()), Vec::new());
     for (part, tokens) in parts.iter_mut().zip(&inputs) {
         let logits = match (part.complete(), part.draft.is_empty()) {
             _ if part.request.scores_prompt() => Logits::All,
@@ -285,11 +305,24 @@ fn forward(model: &Model, parts: &mut [Part<'_>], interrupt: &dyn Interrupt) -> 
             (true, true) => Logits::Last,
             (true, false) => Logits::All,
         };
-        let Request { sequence, logits: out, .. } = &mut *part.request;
+        let Request { sequence, logits: out, matcher, .. } = &mut *part.request;
+        matchers.extend(matcher.as_mut().filter(|_| logits != Logits::None));
         let sequence = sequence.get_or_insert_with(|| model.new_sequence());
         batch.push(BatchItem { sequence, tokens, logits, out });
     }
-    model.forward(&mut batch, interrupt)?;
+    if matchers.is_empty() {
+        model.forward(&mut batch, interrupt)?;
+    } else {
+        // Which tokens may come next is found while the model computes. What goes wrong here goes wrong again where the mask is used.
+        std::thread::scope(|scope| {
+            let masks = std::thread::Builder::new().name("fastq-masks".into());
+            let spawned =
+                masks.spawn_scoped(scope, || matchers.into_iter().for_each(|matcher| drop(matcher.prepare())));
+            // Without a thread, masks are computed afterwards.
+            drop(spawned);
+            model.forward(&mut batch, interrupt)
+        })?;
+    }
     for (part, tokens) in parts.iter_mut().zip(&inputs) {
         if part.prefill {
             part.request.timings.prefill_tokens += tokens.len();

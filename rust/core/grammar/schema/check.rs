@@ -40,7 +40,9 @@ pub(super) enum Keyword {
 /// How `name` is treated; `None` for what no draft knows.
 pub(super) fn keyword(name: &str) -> Option<Keyword> {
     Some(match name {
-        "$anchor" | "$comment" | "$defs" | "$id" | "$schema" | "$vocabulary" | "definitions" | "id" => Keyword::Annotation,
+        "$anchor" | "$comment" | "$defs" | "$id" | "$schema" | "$vocabulary" | "definitions" | "id" => {
+            Keyword::Annotation
+        }
         "title" | "description" | "default" | "examples" | "example" | "deprecated" | "readOnly" | "writeOnly" => {
             Keyword::Annotation
         }
@@ -53,7 +55,9 @@ pub(super) fn keyword(name: &str) -> Option<Keyword> {
         "format" => Keyword::Plain(format),
         "pattern" => Keyword::Plain(pattern),
         "required" => Keyword::Plain(names),
-        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => Keyword::Plain(count),
+        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
+            Keyword::Plain(count)
+        }
         "minimum" | "maximum" => Keyword::Plain(number),
         "exclusiveMinimum" | "exclusiveMaximum" => Keyword::Plain(bound),
         "multipleOf" => Keyword::Plain(multiple),
@@ -63,9 +67,24 @@ pub(super) fn keyword(name: &str) -> Option<Keyword> {
         "properties" | "patternProperties" => Keyword::Map,
         "$ref" => Keyword::Reference,
         "uniqueItems" | "nullable" => Keyword::False,
-        "$dynamicAnchor" | "$dynamicRef" | "$recursiveAnchor" | "$recursiveRef" | "contains" | "dependencies"
-        | "dependentRequired" | "dependentSchemas" | "else" | "if" | "maxContains" | "minContains" | "not"
-        | "propertyNames" | "then" | "unevaluatedItems" | "unevaluatedProperties" | "x-guidance" => Keyword::Unsupported,
+        "$dynamicAnchor"
+        | "$dynamicRef"
+        | "$recursiveAnchor"
+        | "$recursiveRef"
+        | "contains"
+        | "dependencies"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "else"
+        | "if"
+        | "maxContains"
+        | "minContains"
+        | "not"
+        | "propertyNames"
+        | "then"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "x-guidance" => Keyword::Unsupported,
         _ => return None,
     })
 }
@@ -76,7 +95,11 @@ fn types(value: &Value) -> Result<(), String> {
         Value::Array(names) => !names.is_empty() && names.len() <= TYPES.len() && names.iter().all(known),
         name => known(name),
     };
-    if right { Ok(()) } else { Err(format!("must be one of {}, or an array of them, found {}", TYPES.join(", "), short(value))) }
+    if right {
+        Ok(())
+    } else {
+        Err(format!("must be one of {}, or an array of them, found {}", TYPES.join(", "), short(value)))
+    }
 }
 
 fn format(value: &Value) -> Result<(), String> {
