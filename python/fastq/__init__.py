@@ -14,7 +14,9 @@ from fastq.errors import (
     Cancelled,
     ContextOverflowError,
     FastqError,
+    GrammarError,
     ModelFileError,
+    SessionError,
     TemplateError,
     TokenizerError,
     UnsupportedModelError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         TensorInfo,
     )
     from fastq.schema import Lark
+    from fastq.session import Session
 
 __all__ = [
     "AsyncChatStream",
@@ -71,6 +74,7 @@ __all__ = [
     "Finding",
     "FormatInfo",
     "GenerateOptions",
+    "GrammarError",
     "Lark",
     "MemoryPlan",
     "Model",
@@ -80,6 +84,8 @@ __all__ = [
     "QuantizeResult",
     "QuantizedTensor",
     "RerankResult",
+    "Session",
+    "SessionError",
     "Stream",
     "TemplateError",
     "TensorInfo",
@@ -121,13 +127,14 @@ if not TYPE_CHECKING:  # which knows the names above, and that there are no othe
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(__getattr__(module), name)
 
-    LATE = ("asynchronous", "completion", "options", "results", "schema", "tools")
+    LATE = ("asynchronous", "completion", "options", "results", "schema", "session", "tools")
     WHERE = {
         "AsyncChatStream": "asynchronous",
         "AsyncStream": "asynchronous",
         "ChatOptions": "options",
         "GenerateOptions": "options",
         "Lark": "schema",
+        "Session": "session",
     }
 
 

@@ -29,8 +29,16 @@ class Stream:
 
     def next_piece(self) -> str | None: ...
     def next_deltas(self) -> list[tuple[Any, str, int, str, str]] | None: ...
+    def take_kept(self) -> Kept | None: ...
     def cancel(self) -> None: ...
     def completion(self) -> dict[str, Any]: ...
+
+@final
+class Kept:
+    """Computed tokens that outlive an answer."""
+
+    def fork(self) -> Kept: ...
+    def __len__(self) -> int: ...
 
 @final
 class Engine:
@@ -48,6 +56,7 @@ class Engine:
         prefill_chunk: int,
         kv: str,
         architecture: str | None = None,
+        prompt_cache: tuple[str, int] | None = None,
     ) -> Engine: ...
     def generate(
         self,
@@ -57,9 +66,29 @@ class Engine:
         cancel: Cancel | None,
     ) -> list[dict[str, Any]]: ...
     def stream(self, prompt: str | Sequence[int], options: Options, cancel: Cancel | None) -> Stream: ...
-    def chat_tokens(
-        self, messages: list[Any], tools: list[Any] | None, variables: dict[str, Any], cancel: Cancel | None
-    ) -> list[int]: ...
+    def chat(
+        self,
+        messages: list[Any],
+        tools: list[Any],
+        choice: str,
+        variables: dict[str, Any],
+        options: Options,
+        samples: int,
+        cancel: Cancel | None,
+    ) -> list[dict[str, Any]]: ...
+    def stream_chat(
+        self,
+        messages: list[Any],
+        tools: list[Any],
+        choice: str,
+        variables: dict[str, Any],
+        options: Options,
+        cancel: Cancel | None,
+        kept: Kept | None,
+        keep: bool,
+    ) -> Stream: ...
+    def save_kept(self, kept: Kept | None, path: str, extra: dict[str, Any]) -> None: ...
+    def load_kept(self, path: str) -> tuple[Kept, dict[str, Any]]: ...
     def rerank(self, query: str, documents: list[str]) -> NDArray[np.float32]: ...
     def score(self, ids: list[int]) -> NDArray[np.float32]: ...
     def apply_template(

@@ -26,6 +26,7 @@ class Conversation:
     options: _fastq.Options
     schema: Any
     rounds: int
+    keep: bool
     added: list[dict[str, Any]]
 
     def __init__(
@@ -43,6 +44,7 @@ class Conversation:
         self.tool_choice = _choice(tool_choice)
         self.variables = dict(variables or {})
         self.rounds = rounds or 0
+        self.keep = False
         self.added = []
         if rounds is not None:
             self.tools.check_runnable(asynchronous=asynchronous)

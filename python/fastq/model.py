@@ -11,7 +11,7 @@ from fastq.stream import ChatStream, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Literal, overload
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastq.conversation import Conversation
     from fastq.options import ChatOptions, GenerateOptions
     from fastq.results import ModelInfo, RerankResult
+    from fastq.session import Session
 
 __all__ = ["Model"]
 
@@ -56,6 +57,9 @@ class Model:
             name in the file.
         draft: A smaller model with the same vocabulary, or its file, that guesses tokens ahead: the default of
             ``speculate=``. The answers stay the same.
+        prompt_cache: A folder for the beginnings of prompts that were computed, made if it is not there: another process
+            with the same model does not compute them again. It holds what was asked, so it is for its owner only.
+        prompt_cache_bytes: The most bytes the folder may take; what was used longest ago gives way.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -91,6 +95,8 @@ class Model:
         kv: Literal["f32", "f16", "q8_0"] = "f16",
         architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         draft: Model | str | os.PathLike[str] | None = None,
+        prompt_cache: str | os.PathLike[str] | None = None,
+        prompt_cache_bytes: int = 2 << 30,
     ) -> None:
         self._info = None
         self._engine = _fastq.Engine(
@@ -103,6 +109,7 @@ class Model:
             prefill_chunk=prefill_chunk,
             kv=kv,
             architecture=described(architecture),
+            prompt_cache=None if prompt_cache is None else (os.fspath(prompt_cache), prompt_cache_bytes),
         )
         # Whoever listens has imported it.
         if (logging := sys.modules.get("logging")) and (log := logging.getLogger("fastq")).isEnabledFor(logging.INFO):
@@ -485,13 +492,46 @@ class Model:
     def _answer(self, chat: Conversation, n: int | None, cancel: _fastq.Cancel | None) -> list[ChatCompletion]:
         from fastq.completion import chat_completion
 
-        prompt = self._engine.chat_tokens(chat.messages, chat.tools.descriptions or None, chat.variables, cancel)
-        records = self._engine.generate([prompt], chat.options, 1 if n is None else n, cancel)
+        tools, samples = chat.tools.descriptions, 1 if n is None else n
+        records = self._engine.chat(
+            chat.messages, tools, chat.tool_choice, chat.variables, chat.options, samples, cancel
+        )
         return [chat_completion(record, chat.schema) for record in records]
 
-    def _stream_chat(self, chat: Conversation, cancel: _fastq.Cancel | None) -> ChatStream:
-        prompt = self._engine.chat_tokens(chat.messages, chat.tools.descriptions or None, chat.variables, cancel)
-        return ChatStream(self._engine.stream(prompt, chat.options, cancel), chat.schema)
+    def _stream_chat(
+        self,
+        chat: Conversation,
+        cancel: _fastq.Cancel | None,
+        kept: _fastq.Kept | None = None,
+        on_end: Callable[[ChatStream, bool], None] | None = None,
+    ) -> ChatStream:
+        tools, choice = chat.tools.descriptions, chat.tool_choice
+        stream = self._engine.stream_chat(
+            chat.messages, tools, choice, chat.variables, chat.options, cancel, kept, chat.keep
+        )
+        return ChatStream(stream, chat.schema, on_end)
+
+    def session(self, *, system: str | None = None, **options: Unpack[ChatOptions]) -> Session:
+        """A conversation that remembers what was computed: each turn computes only its new tokens.
+
+        Args:
+            system: A system message.
+            options: Of all answers; see :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
+
+        Raises:
+            TypeError: An option is not known, or has a wrong type.
+
+        Example:
+            >>> from fastq import Model, default_model
+            >>> s = Model(default_model(), context=512).session(system="You are terse.", max_tokens=4)
+            >>> s.say("Hi").message["role"], [message["role"] for message in s.messages]
+            ('assistant', ['system', 'user', 'assistant'])
+        """
+        from fastq.session import Session
+
+        # Refused here and not in the first turn.
+        self._conversation((), options, None, False, 0, asynchronous=False)
+        return Session(self, system, options)
 
     def apply_template(
         self,

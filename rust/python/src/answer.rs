@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, PoisonError};
 
+use fastq_core::generate::Kept;
+use fastq_core::grammar::{Grammar, GrammarSource};
 use fastq_core::sampler::TokenLogprobs;
 use fastq_core::{Completion, Error, FinishReason, Generation, GenerationOptions, Model, Piece, Prompt, Result};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::chat::Reader;
 use crate::interrupt::PyInterrupt;
+use crate::json;
 use crate::processor::Raised;
 
 /// How prompts are answered.
@@ -17,6 +21,19 @@ pub(crate) struct Question {
     pub(crate) stop_when: Option<Py<PyAny>>,
     /// What one of its processors raised.
     pub(crate) raised: Raised,
+    /// Takes the answer apart, of a chat.
+    pub(crate) reader: Option<Reader>,
+}
+
+impl Question {
+    /// Compiles what the answer must match for a model.
+    ///
+    /// # Errors
+    /// As [`Grammar::new`].
+    pub(crate) fn compile(&mut self, model: &Model, source: Option<&GrammarSource>) -> Result<()> {
+        self.options.grammar = source.map(|source| Grammar::new(model, source)).transpose()?;
+        Ok(())
+    }
 }
 
 /// The answer to one prompt.
@@ -25,6 +42,7 @@ pub(crate) struct Answer {
     seed: u64,
     stop_when: Option<Py<PyAny>>,
     raised: Raised,
+    reader: Option<Reader>,
     /// What the pieces so far add up to, kept for `stop_when`: the engine may be ahead of them.
     text: String,
     tokens: Vec<u32>,
@@ -43,10 +61,38 @@ impl Answer {
         question: Question,
         interrupt: &PyInterrupt<'_>,
     ) -> Result<Answer> {
-        let Question { options, stop_when, raised } = question;
-        let generation = Generation::new(model, vec![prompt], &options, interrupt)?;
-        let seed = options.sampler.seed;
-        Ok(Answer { generation, seed, stop_when, raised, text: String::new(), tokens: Vec::new(), stopped: false })
+        let generation = Generation::new(model, vec![prompt], &question.options, interrupt)?;
+        Ok(Answer::of(generation, question))
+    }
+
+    /// Prepares an answer that goes on from what was kept, and gives it back in the end.
+    ///
+    /// # Errors
+    /// As [`Generation::resume`].
+    pub(crate) fn resume(
+        model: &Model,
+        kept: Option<Kept>,
+        prompt: Prompt,
+        question: Question,
+        interrupt: &PyInterrupt<'_>,
+    ) -> Result<Answer> {
+        let generation = Generation::resume(model, kept, prompt, &question.options, interrupt)?;
+        Ok(Answer::of(generation, question))
+    }
+
+    fn of(generation: Generation, question: Question) -> Answer {
+        let Question { options, stop_when, raised, reader } = question;
+        let (seed, text, tokens) = (options.sampler.seed, String::new(), Vec::new());
+        Answer { generation, seed, stop_when, raised, reader, text, tokens, stopped: false }
+    }
+
+    pub(crate) fn reader(&self) -> Option<&Reader> {
+        self.reader.as_ref()
+    }
+
+    /// What the next answer can go on from, once this one has ended.
+    pub(crate) fn take_kept(&mut self) -> Option<Kept> {
+        self.generation.take_kept()
     }
 
     pub(crate) fn finished(&self) -> bool {
@@ -94,7 +140,7 @@ impl Answer {
                 logprobs.truncate(self.tokens.len());
             }
         }
-        Some(Record { completion, seed: self.seed })
+        Some(Record::new(completion, self.seed, self.reader.as_ref()))
     }
 }
 
@@ -130,13 +176,15 @@ pub(crate) fn all(
         let completions = Generation::each(model, requests, interrupt)?.run(interrupt);
         let completions = completions.map_err(|error| raised(&question.raised, error, interrupt))?;
         let seeds = options.iter().map(|options| options.sampler.seed).cycle();
-        return Ok(completions.into_iter().zip(seeds).map(|(completion, seed)| Record { completion, seed }).collect());
+        let reader = question.reader.as_ref();
+        return Ok(completions.into_iter().zip(seeds).map(|(c, seed)| Record::new(c, seed, reader)).collect());
     };
     // Each on its own, so that one can end while others go on; what is computed for one is computed for all.
     let mut answers = requests
         .map(|(prompt, options)| {
             let stop_when = Python::try_attach(|py| stop_when.clone_ref(py));
-            let question = Question { options: options.clone(), stop_when, raised: Arc::clone(&question.raised) };
+            let (raised, reader) = (Arc::clone(&question.raised), question.reader.clone());
+            let question = Question { options: options.clone(), stop_when, raised, reader };
             Answer::new(model, prompt, question, interrupt)
         })
         .collect::<Result<Vec<Answer>>>()?;
@@ -168,9 +216,16 @@ fn logprob(model: &Model, of: &TokenLogprobs) -> PyLogprob {
 pub(crate) struct Record {
     completion: Completion,
     seed: u64,
+    /// The message, of a chat.
+    message: Option<serde_json::Value>,
 }
 
 impl Record {
+    fn new(completion: Completion, seed: u64, reader: Option<&Reader>) -> Record {
+        let message = reader.map(|reader| reader.message(&completion.text));
+        Record { completion, seed, message }
+    }
+
     /// As a dictionary, from which `fastq.completion` makes its records.
     pub(crate) fn to_python(&self, py: Python<'_>, model: &Model) -> PyResult<Py<PyDict>> {
         let load_seconds = model.info().load_seconds;
@@ -194,6 +249,9 @@ impl Record {
         record.set_item("accepted_tokens", c.accepted)?;
         record.set_item("seed", self.seed)?;
         record.set_item("timings", timings)?;
+        if let Some(message) = &self.message {
+            record.set_item("message", json::to_python(py, message)?)?;
+        }
         if let Some(logprobs) = &c.logprobs {
             let logprobs: Vec<PyLogprob> = logprobs.iter().map(|of| logprob(model, of)).collect();
             record.set_item("logprobs", logprobs)?;

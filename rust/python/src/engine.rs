@@ -1,14 +1,14 @@
 //! A loaded model.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use fastq_core::generate::chat_tokens;
+use fastq_core::chat::ChatFormat;
 use fastq_core::model::arch::description::described;
 use fastq_core::model::embed::{EmbedOptions, Pooling};
 use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
-use fastq_core::{Error, LoadOptions, Model, Prompt};
+use fastq_core::{Error, LoadOptions, Model, Prompt, Result, session};
 use fastq_kernels::{Level, LevelError};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::Borrowed;
@@ -17,9 +17,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
 use crate::answer::{self, Answer, Question};
+use crate::chat::Chat;
 use crate::error::to_python;
-use crate::interrupt::detached;
+use crate::interrupt::{PyInterrupt, detached};
 use crate::json;
+use crate::kept::Kept;
 use crate::options::{Options, natural, optional};
 use crate::stream::{Cancel, Stream};
 
@@ -84,6 +86,16 @@ pub(crate) struct Engine {
     model: RwLock<Option<Model>>,
     path: PathBuf,
     seed: Option<u64>,
+    /// How it writes calls of tools and reasoning: found when the first conversation is answered.
+    format: OnceLock<ChatFormat>,
+}
+
+fn count_of_samples(n: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let samples: usize = natural(n, "n")?;
+    if !(1..=MAX_SAMPLES).contains(&samples) {
+        return Err(PyValueError::new_err(format!("n must be from 1 to {MAX_SAMPLES}, found {samples}")));
+    }
+    Ok(samples)
 }
 
 impl Engine {
@@ -101,14 +113,25 @@ impl Engine {
             options: engine,
             stop_when: options.stop_when.as_ref().map(|function| function.clone_ref(py)),
             raised: Arc::clone(&options.raised),
+            reader: None,
         }
+    }
+
+    /// The prompt of a conversation; the question learns how the answer is read.
+    fn ask(&self, model: &Model, chat: &Chat, question: &mut Question, interrupt: &PyInterrupt<'_>) -> Result<Prompt> {
+        let format = self.format.get_or_init(|| ChatFormat::of(model));
+        let options = std::mem::take(&mut question.options);
+        let prepared = chat.prepare(model, format, options, interrupt)?;
+        question.options = prepared.options;
+        question.reader = Some(prepared.reader);
+        Ok(Prompt::Tokens(prepared.tokens))
     }
 }
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None, prompt_cache=None))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
@@ -121,6 +144,7 @@ impl Engine {
         prefill_chunk: &Bound<'_, PyAny>,
         kv: &str,
         architecture: Option<&str>,
+        prompt_cache: Option<(PathBuf, Bound<'_, PyAny>)>,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -136,12 +160,16 @@ impl Engine {
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
             kv: kv_format(kv).map_err(|error| to_python(py, error))?,
+            prompt_cache: match prompt_cache {
+                Some((folder, bytes)) => Some((folder, natural(&bytes, "prompt_cache_bytes")?)),
+                None => None,
+            },
             architecture: architecture.map(described).transpose().map_err(|error| to_python(py, error))?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;
         let model = detached(py, None, |interrupt| Model::load(&path, &options, interrupt))?;
-        Ok(Engine { model: RwLock::new(Some(model)), path, seed })
+        Ok(Engine { model: RwLock::new(Some(model)), path, seed, format: OnceLock::new() })
     }
 
     /// Answers to every prompt, `samples` of each, whose seeds follow each other.
@@ -154,14 +182,13 @@ impl Engine {
         cancel: Option<PyRef<'_, Cancel>>,
     ) -> PyResult<Vec<Py<PyDict>>> {
         let model = self.model()?;
-        let samples: usize = natural(samples, "n")?;
-        if !(1..=MAX_SAMPLES).contains(&samples) {
-            return Err(PyValueError::new_err(format!("n must be from 1 to {MAX_SAMPLES}, found {samples}")));
-        }
-        let question = self.question(py, &options);
+        let samples = count_of_samples(samples)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
         let cancel = cancel.map(|cancel| cancel.flag());
         let handle = model.clone();
         let records = detached(py, cancel.as_deref(), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
             answer::all(&model, prompts.0, &question, samples, interrupt)
         })?;
         records.into_iter().map(|record| record.to_python(py, &handle)).collect()
@@ -175,30 +202,101 @@ impl Engine {
         cancel: Option<PyRef<'_, Cancel>>,
     ) -> PyResult<Stream> {
         let model = self.model()?;
-        let question = self.question(py, &options);
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
         let handle = model.clone();
         let cancel = cancel.map(|cancel| cancel.flag()).unwrap_or_default();
         let flag = Arc::clone(&cancel);
-        let answer = detached(py, Some(&flag), move |interrupt| Answer::new(&model, prompt.0, question, interrupt))?;
+        let answer = detached(py, Some(&flag), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            Answer::new(&model, prompt.0, question, interrupt)
+        })?;
         Ok(Stream::new(answer, cancel, handle))
     }
 
-    fn chat_tokens(
+    /// Answers to a conversation, whose seeds follow each other.
+    #[allow(clippy::too_many_arguments, reason = "one parameter per argument of the Python API")]
+    fn chat(
         &self,
         py: Python<'_>,
         messages: &Bound<'_, PyList>,
-        tools: Option<&Bound<'_, PyList>>,
-        variables: Option<&Bound<'_, PyDict>>,
+        tools: &Bound<'_, PyList>,
+        choice: &str,
+        variables: &Bound<'_, PyDict>,
+        options: PyRef<'_, Options>,
+        samples: &Bound<'_, PyAny>,
         cancel: Option<PyRef<'_, Cancel>>,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Vec<Py<PyDict>>> {
         let model = self.model()?;
-        let messages = json::objects(messages, "messages")?;
-        let tools = tools.map(|tools| json::list(tools, "tools")).transpose()?.map(serde_json::Value::Array);
-        let variables = variables.map(|v| json::object(v, "variables")).transpose()?.unwrap_or_default();
+        let samples = count_of_samples(samples)?;
+        let chat = Chat::read(messages, tools, choice, variables)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
         let cancel = cancel.map(|cancel| cancel.flag());
-        detached(py, cancel.as_deref(), move |interrupt| {
-            chat_tokens(&model, &messages, tools.as_ref(), &variables, interrupt)
+        let handle = model.clone();
+        let records = detached(py, cancel.as_deref(), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            let prompt = self.ask(&model, &chat, &mut question, interrupt)?;
+            answer::all(&model, vec![prompt], &question, samples, interrupt)
+        })?;
+        records.into_iter().map(|record| record.to_python(py, &handle)).collect()
+    }
+
+    /// The answer to a conversation, piece by piece. With `keep`, it goes on from what was `kept`, and what it computes can be kept.
+    #[allow(clippy::too_many_arguments, reason = "one parameter per argument of the Python API")]
+    fn stream_chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyList>,
+        tools: &Bound<'_, PyList>,
+        choice: &str,
+        variables: &Bound<'_, PyDict>,
+        options: PyRef<'_, Options>,
+        cancel: Option<PyRef<'_, Cancel>>,
+        kept: Option<PyRef<'_, Kept>>,
+        keep: bool,
+    ) -> PyResult<Stream> {
+        let model = self.model()?;
+        let chat = Chat::read(messages, tools, choice, variables)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
+        let kept = kept.and_then(|kept| kept.take());
+        let handle = model.clone();
+        let cancel = cancel.map(|cancel| cancel.flag()).unwrap_or_default();
+        let flag = Arc::clone(&cancel);
+        let answer = detached(py, Some(&flag), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            let prompt = self.ask(&model, &chat, &mut question, interrupt)?;
+            match keep {
+                true => Answer::resume(&model, kept, prompt, question, interrupt),
+                false => Answer::new(&model, prompt, question, interrupt),
+            }
+        })?;
+        Ok(Stream::new(answer, cancel, handle))
+    }
+
+    /// Writes what was kept, and a JSON-like value, to a file.
+    fn save_kept(
+        &self,
+        py: Python<'_>,
+        kept: Option<PyRef<'_, Kept>>,
+        path: PathBuf,
+        extra: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let model = self.model()?;
+        let extra = serde_json::Value::Object(json::object(extra, "messages")?);
+        let kept = kept.map(|kept| kept.forked()).transpose()?;
+        detached(py, None, move |interrupt| {
+            let kept = kept.unwrap_or_else(|| fastq_core::generate::Kept::new(&model));
+            session::save(&kept, &model, &path, &extra, interrupt)
         })
+    }
+
+    /// Reads what `save_kept` has written.
+    fn load_kept<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<(Kept, Bound<'py, PyAny>)> {
+        let model = self.model()?;
+        let (kept, extra) = detached(py, None, move |interrupt| session::load(&model, &path, interrupt))?;
+        Ok((Kept::new(kept), json::to_python(py, &extra)?))
     }
 
     #[pyo3(signature = (messages, tools, add_generation_prompt, variables))]

@@ -2,6 +2,7 @@
 
 mod affine;
 mod answer;
+mod chat;
 mod convert;
 mod engine;
 mod error;
@@ -10,6 +11,7 @@ mod files;
 mod formats;
 mod interrupt;
 mod json;
+mod kept;
 mod options;
 mod processor;
 mod progress;
@@ -35,6 +37,8 @@ mod _fastq {
     use super::files::{cpu_info, default_model, doctor, inspect, plan};
     #[pymodule_export]
     use super::formats::{dequantize_array, formats, quantize_array};
+    #[pymodule_export]
+    use super::kept::Kept;
     #[pymodule_export]
     use super::main;
     #[pymodule_export]

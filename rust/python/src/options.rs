@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fastq_core::generate::{Overflow, Speculation};
+use fastq_core::grammar::GrammarSource;
 use fastq_core::sampler::StageName;
 use fastq_core::{Error, GenerationOptions};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -23,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) stop_when: Option<Py<PyAny>>,
     /// What one of the processors raised.
     pub(crate) raised: Raised,
+    /// What the answer must match; compiled when the model is known.
+    pub(crate) grammar: Option<GrammarSource>,
 }
 
 /// A number that is not negative. What does not fit is a `ValueError` that names the argument, as every other value out of
@@ -142,12 +145,13 @@ const OPTIONS: &[(&str, Setter)] = &[
         let name: String = plain(v, n)?;
         Ok(o.inner.overflow = Overflow::from_name(&name).map_err(|error| to_python(v.py(), error))?)
     }),
+    ("grammar", |o, v, n| Ok(o.grammar = given(v).map(|v| grammar(v, n)).transpose()?)),
     ("speculate", |o, v, n| Ok(o.inner.speculate = speculation(v, n)?)),
 ];
 
 /// Options that the Python side takes out before: only for what to say about names that are not known.
 const OF_PYTHON: &[&str] =
-    &["n", "schema", "regex", "choices", "grammar", "tools", "tool_choice", "run_tools", "max_rounds", "variables"];
+    &["n", "schema", "regex", "choices", "tools", "tool_choice", "run_tools", "max_rounds", "variables"];
 
 /// Names of other libraries.
 const ALIASES: &[(&str, &str)] = &[
@@ -197,6 +201,23 @@ fn biases(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<(u32, f32)>> {
     Ok(biases)
 }
 
+/// What `fastq.schema.constrain` makes: a kind and its source.
+fn grammar(value: &Bound<'_, PyAny>, name: &str) -> PyResult<GrammarSource> {
+    let (kind, source): (String, Bound<'_, PyAny>) = plain(value, name)?;
+    Ok(match kind.as_str() {
+        "json_schema" => {
+            let text: String = plain(&source, "schema")?;
+            let schema = serde_json::from_str(&text);
+            GrammarSource::JsonSchema(schema.map_err(|error| PyValueError::new_err(format!("schema: {error}")))?)
+        }
+        "regex" => GrammarSource::Regex(plain(&source, "regex")?),
+        "choices" => GrammarSource::Choices(plain(&source, "choices")?),
+        "gbnf" => GrammarSource::Gbnf(plain(&source, name)?),
+        "lark" => GrammarSource::Lark(plain(&source, name)?),
+        other => return Err(PyValueError::new_err(format!("{name}: unknown kind {other:?}"))),
+    })
+}
+
 /// `"ngram"`, or the engine of a draft model.
 fn speculation(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Speculation>> {
     let Some(value) = given(value) else { return Ok(None) };
@@ -234,7 +255,7 @@ impl Options {
     #[new]
     fn new(options: &Bound<'_, PyDict>, max_tokens: Option<usize>) -> PyResult<Options> {
         let inner = GenerationOptions { max_tokens, ..GenerationOptions::default() };
-        let mut result = Options { inner, seed: None, stop_when: None, raised: Raised::default() };
+        let mut result = Options { inner, seed: None, stop_when: None, raised: Raised::default(), grammar: None };
         let mut seen: Vec<(&str, String)> = Vec::with_capacity(options.len());
         for (key, value) in options {
             let key: String = key.extract()?;

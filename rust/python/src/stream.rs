@@ -3,13 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use fastq_core::{Error, Model};
+use fastq_core::chat::ChatParser;
+use fastq_core::{Error, Model, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::answer::Answer;
-use crate::interrupt::detached;
+use crate::chat::{PyDelta, Reader, delta};
+use crate::interrupt::{PyInterrupt, detached};
+use crate::kept::Kept;
 
 /// Ends calls that were given it, from any thread.
 #[pyclass(frozen, module = "fastq._fastq")]
@@ -41,17 +44,42 @@ impl Cancel {
 #[pyclass(frozen, module = "fastq._fastq")]
 pub(crate) struct Stream {
     answer: Mutex<Answer>,
+    /// Takes the answer apart, of a chat; gone when it has ended.
+    parser: Mutex<Option<ChatParser>>,
     cancel: Arc<AtomicBool>,
     model: Model,
 }
 
 impl Stream {
     pub(crate) fn new(answer: Answer, cancel: Arc<AtomicBool>, model: Model) -> Stream {
-        Stream { answer: Mutex::new(answer), cancel, model }
+        let parser = Mutex::new(answer.reader().map(Reader::parser));
+        Stream { answer: Mutex::new(answer), parser, cancel, model }
     }
 
     fn answer(&self) -> MutexGuard<'_, Answer> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next text that is certain; `None` at the end.
+    fn next_text(&self, answer: &mut Answer, interrupt: &PyInterrupt<'_>) -> Result<Option<String>> {
+        loop {
+            if answer.finished() {
+                return Ok(None);
+            }
+            if self.cancel.load(Ordering::Relaxed) {
+                answer.cancel();
+                continue;
+            }
+            let pieces = match answer.step(interrupt) {
+                // A request of the caller ends the stream; Ctrl-C is raised by `detached`.
+                Err(Error::Cancelled) if self.cancel.load(Ordering::Relaxed) => continue,
+                other => other?,
+            };
+            let text: String = pieces.into_iter().map(|piece| piece.text).collect();
+            if !text.is_empty() {
+                return Ok(Some(text));
+            }
+        }
     }
 }
 
@@ -59,34 +87,36 @@ impl Stream {
 impl Stream {
     /// The next piece that has text; `None` at the end.
     fn next_piece(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        detached(py, Some(&self.cancel), |interrupt| {
-            let mut answer = self.answer();
-            loop {
-                if answer.finished() {
-                    return Ok(None);
-                }
-                if self.cancel.load(Ordering::Relaxed) {
-                    answer.cancel();
-                    continue;
-                }
-                let pieces = match answer.step(interrupt) {
-                    // A request of the caller ends the stream; Ctrl-C is raised by `detached`.
-                    Err(Error::Cancelled) if self.cancel.load(Ordering::Relaxed) => continue,
-                    other => other?,
-                };
-                let text: String = pieces.into_iter().map(|piece| piece.text).collect();
-                if !text.is_empty() {
-                    return Ok(Some(text));
-                }
-            }
-        })
+        detached(py, Some(&self.cancel), |interrupt| self.next_text(&mut self.answer(), interrupt))
     }
 
     /// What the next text adds to the message of a chat; `None` at the end.
-    #[allow(clippy::type_complexity, reason = "the fields of `fastq.ChatDelta`")]
-    fn next_deltas(&self, py: Python<'_>) -> PyResult<Option<Vec<(&'static str, String, usize, String, String)>>> {
-        let text = self.next_piece(py)?;
-        Ok(text.map(|text| vec![("content", text, 0, String::new(), String::new())]))
+    fn next_deltas(&self, py: Python<'_>) -> PyResult<Option<Vec<PyDelta>>> {
+        let deltas = detached(py, Some(&self.cancel), |interrupt| {
+            // In the order of the texts, whoever asks.
+            let mut answer = self.answer();
+            let mut slot = self.parser.lock().unwrap_or_else(PoisonError::into_inner);
+            loop {
+                let Some(parser) = slot.as_mut() else { return Ok(None) };
+                let deltas = match self.next_text(&mut answer, interrupt)? {
+                    Some(text) => parser.push(&text),
+                    None => {
+                        let last = parser.finish();
+                        *slot = None;
+                        last
+                    }
+                };
+                if !deltas.is_empty() {
+                    return Ok(Some(deltas));
+                }
+            }
+        })?;
+        Ok(deltas.map(|deltas| deltas.into_iter().map(delta).collect()))
+    }
+
+    /// What the next answer can go on from, of a stream that has ended.
+    fn take_kept(&self, py: Python<'_>) -> Option<Kept> {
+        py.detach(|| self.answer().take_kept()).map(Kept::new)
     }
 
     /// Never waits for a thread that is inside `next_piece`: that one ends the answer.
