@@ -26,6 +26,7 @@ macro_rules! commands {
 commands! {
     Run = run,
     Chat = chat,
+    Serve = serve,
     Embed = embed,
     Inspect = inspect,
     Plan = plan,

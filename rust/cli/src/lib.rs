@@ -10,6 +10,7 @@ pub mod doctor;
 mod options;
 mod progress;
 mod report;
+pub mod serve;
 mod signals;
 mod terminal;
 
