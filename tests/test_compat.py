@@ -221,6 +221,8 @@ def test_programs_run_with_nothing_changed_but_the_import(
         pytest.importorskip("openai", reason="openai is not installed")
     typed = iter(["What is the capital of France?", "And of Italy?", "exit"])
     monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    # Programs draw at random; here each run draws the same.
+    monkeypatch.setitem(_arguments.DEFAULTS, "seed", 1)
     source = (HERE / "compat" / f"listing_{name}.py").read_text()
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(changed(source, str(smollm2), str(minilm)), name, "exec"), names)
@@ -527,12 +529,22 @@ def test_grammars_from_files_and_damaged_ones(llm: Llama, tmp_path: Path) -> Non
     file.write_text("")
     with pytest.raises(ValueError, match="is empty"):
         LlamaGrammar.from_file(file)
-    with pytest.raises(ValueError, match="root"):
+    with pytest.raises(ValueError, match="gbnf"):
         llm("x", grammar=LlamaGrammar.from_string("root ::= ("))
     with pytest.raises(ValueError, match="Expecting"):
         LlamaGrammar.from_json_schema("{")
     with pytest.raises(TypeError, match="LlamaGrammar"):
         llm("x", grammar="root ::= x")  # type: ignore[arg-type]
+
+
+def test_objects_of_a_schema_have_no_other_keys() -> None:
+    point = {"properties": {"x": {"type": "number"}, "properties": {"enum": [{"properties": {}}]}}}
+    schema = {"$defs": {"point": point}, "items": [{"$ref": "#/$defs/point"}], "allOf": [{"properties": {}}]}
+    found = LlamaGrammar.from_json_schema(json.dumps(schema))._schema
+    shut = {**point, "additionalProperties": False}
+    assert found == {**schema, "$defs": {"point": shut}}
+    opened = {"properties": {}, "additionalProperties": True}
+    assert LlamaGrammar.from_json_schema(json.dumps(opened))._schema == opened
 
 
 def test_patterns_of_the_hub_match_one_file(hub: list[dict[str, Any]]) -> None:

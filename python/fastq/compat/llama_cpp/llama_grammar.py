@@ -63,12 +63,41 @@ class LlamaGrammar:
     def from_json_schema(cls, json_schema: str, verbose: bool = True) -> LlamaGrammar:
         """JSON that a schema describes.
 
+        As in the original, an object has no other keys than those of its ``properties`` unless the schema says
+        ``additionalProperties``.
+
         Raises:
             ValueError: The schema is not JSON.
         """
         result = cls(_grammar="")
-        result._schema = json.loads(json_schema)
+        result._schema = closed(json.loads(json_schema))
         return result
+
+
+OF_SCHEMAS = ("properties", "$defs", "definitions", "patternProperties")
+"""Keys whose values are schemas by name."""
+
+
+def closed(schema: Any) -> Any:
+    """A schema whose objects have the keys that it names only, wherever it leaves that open.
+
+    The parts of ``allOf`` stay as they are: each names some of the keys of one object.
+    """
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {}
+    for key, value in schema.items():
+        if key in OF_SCHEMAS and isinstance(value, dict):
+            result[key] = {name: closed(item) for name, item in value.items()}
+        elif key in ("enum", "const", "default", "examples", "allOf"):
+            result[key] = value
+        else:
+            result[key] = closed(value)
+    if "properties" in result and not result.keys() & {"additionalProperties", "unevaluatedProperties", "allOf"}:
+        result["additionalProperties"] = "patternProperties" in result
+    return result
 
 
 def option(grammar: Any) -> dict[str, Any]:
