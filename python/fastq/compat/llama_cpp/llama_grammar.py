@@ -87,7 +87,7 @@ def closed(schema: Any) -> Any:
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in schema.items():
         if key in OF_SCHEMAS and isinstance(value, dict):
             result[key] = {name: closed(item) for name, item in value.items()}

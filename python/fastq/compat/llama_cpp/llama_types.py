@@ -423,19 +423,64 @@ ChatCompletionToolChoiceOption = Union[  # noqa: UP007 - evaluated on Python 3.1
     Literal["none", "auto", "required"], ChatCompletionNamedToolChoice
 ]
 
-# Older names of the same.
-EmbeddingData = Embedding
-CompletionChunk = CreateCompletionResponse
-Completion = CreateCompletionResponse
-CreateCompletionStreamResponse = CreateCompletionResponse
-ChatCompletionFunctions = ChatCompletionFunction
-ChatCompletionMessage = ChatCompletionResponseMessage
-ChatCompletionChoice = ChatCompletionResponseChoice
-ChatCompletion = CreateChatCompletionResponse
-ChatCompletionChunkDeltaEmpty = ChatCompletionStreamResponseDeltaEmpty
-ChatCompletionChunkChoice = ChatCompletionStreamResponseChoice
-ChatCompletionChunkDelta = ChatCompletionStreamResponseDelta
-ChatCompletionChunk = CreateChatCompletionStreamResponse
-ChatCompletionStreamResponse = CreateChatCompletionStreamResponse
-ChatCompletionResponseFunction = ChatCompletionFunction
-ChatCompletionFunctionCall = ChatCompletionResponseFunctionCall
+# Older names of the same; classes of their own, because tools that check stubs know no aliases of a TypedDict.
+
+
+class EmbeddingData(Embedding):
+    """An older name of :class:`Embedding`."""
+
+
+class CompletionChunk(CreateCompletionResponse):
+    """An older name of :class:`CreateCompletionResponse`."""
+
+
+class Completion(CreateCompletionResponse):
+    """An older name of :class:`CreateCompletionResponse`."""
+
+
+class CreateCompletionStreamResponse(CreateCompletionResponse):
+    """An older name of :class:`CreateCompletionResponse`."""
+
+
+class ChatCompletionFunctions(ChatCompletionFunction):
+    """An older name of :class:`ChatCompletionFunction`."""
+
+
+class ChatCompletionMessage(ChatCompletionResponseMessage):
+    """An older name of :class:`ChatCompletionResponseMessage`."""
+
+
+class ChatCompletionChoice(ChatCompletionResponseChoice):
+    """An older name of :class:`ChatCompletionResponseChoice`."""
+
+
+class ChatCompletion(CreateChatCompletionResponse):
+    """An older name of :class:`CreateChatCompletionResponse`."""
+
+
+class ChatCompletionChunkDeltaEmpty(ChatCompletionStreamResponseDeltaEmpty):
+    """An older name of :class:`ChatCompletionStreamResponseDeltaEmpty`."""
+
+
+class ChatCompletionChunkChoice(ChatCompletionStreamResponseChoice):
+    """An older name of :class:`ChatCompletionStreamResponseChoice`."""
+
+
+class ChatCompletionChunkDelta(ChatCompletionStreamResponseDelta):
+    """An older name of :class:`ChatCompletionStreamResponseDelta`."""
+
+
+class ChatCompletionChunk(CreateChatCompletionStreamResponse):
+    """An older name of :class:`CreateChatCompletionStreamResponse`."""
+
+
+class ChatCompletionStreamResponse(CreateChatCompletionStreamResponse):
+    """An older name of :class:`CreateChatCompletionStreamResponse`."""
+
+
+class ChatCompletionResponseFunction(ChatCompletionFunction):
+    """An older name of :class:`ChatCompletionFunction`."""
+
+
+class ChatCompletionFunctionCall(ChatCompletionResponseFunctionCall):
+    """An older name of :class:`ChatCompletionResponseFunctionCall`."""
