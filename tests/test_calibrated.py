@@ -84,9 +84,14 @@ def test_a_file_of_gram_matrices_stands_in_for_the_text(source: Path, tmp_path: 
 
 
 def test_gram_matrices_of_another_model_are_refused(source: Path, make: Make, tmp_path: Path) -> None:
-    other, grams = make(layers=2, width=128, heads=4, kv_heads=2, ffn=512, format="F16", context=512), tmp_path / "g.gguf"
+    other, grams = (
+        make(layers=2, width=128, heads=4, kv_heads=2, ffn=512, format="F16", context=512),
+        tmp_path / "g.gguf",
+    )
     fastq.calibrate(other, [TEXT], grams, chunks=1, gram=True)
-    with pytest.raises(ValueError, match=r"is of 128 inputs, but its rows have 256: the file was made of another model"):
+    with pytest.raises(
+        ValueError, match=r"is of 128 inputs, but its rows have 256: the file was made of another model"
+    ):
         fastq.quantize(source, tmp_path / "out.gguf", method="feedback", calibration=grams)
     with pytest.raises(ValueError, match="expected text, for divergences are measured on it"):
         fastq.quantize(other, tmp_path / "out.gguf", target_bpw=5, calibration=grams)

@@ -39,7 +39,8 @@ class TestGreedy:
 class TestSeed:
     def test_decides(self, model: fastq.Model) -> None:
         def run(seed: int) -> list[int]:
-            return model.generate(PROMPT, max_tokens=16, seed=seed, ignore_eos=True, **PLAIN).tokens
+            tokens: list[int] = model.generate(PROMPT, max_tokens=16, seed=seed, ignore_eos=True, **PLAIN).tokens
+            return tokens
 
         assert run(1) == run(1)
         assert len({tuple(run(seed)) for seed in range(5)}) == 5

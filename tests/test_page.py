@@ -1,4 +1,4 @@
-"""The page of the server in headless Chromium: it streams, stops, works by keys and on a phone, and asks nobody else."""
+"""The page of the server in headless Chromium: it streams, stops, works by keys, on a phone, and asks nobody else."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from fastq.errors import (
     Cancelled,
     ContextOverflowError,
     FastqError,
+    GrammarError,
     ModelFileError,
+    SessionError,
     TemplateError,
     TokenizerError,
     UnsupportedModelError,
@@ -22,16 +24,18 @@ from fastq.errors import (
 from fastq.evaluate import calibrate, kl_divergence, perplexity
 from fastq.files import cpu_info, default_model, doctor, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
-from fastq.model import Model, Stream
+from fastq.model import Model
 from fastq.quantize import quantize
+from fastq.stream import ChatStream, Stream
 
 # `import fastq` takes milliseconds, because nothing here imports `typing`, `dataclasses` or `logging`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from fastq.asynchronous import AsyncChatStream, AsyncStream
+    from fastq.completion import ChatCompletion, ChatDelta, Completion, Timings, TokenLogprob, ToolCall, Usage
+    from fastq.options import ChatOptions, GenerateOptions
     from fastq.results import (
         Calibration,
-        ChatCompletion,
-        Completion,
         ConvertNote,
         ConvertResult,
         CpuInfo,
@@ -44,15 +48,21 @@ if TYPE_CHECKING:
         Perplexity,
         QuantizedTensor,
         QuantizeResult,
+        RerankResult,
         TensorInfo,
-        Timings,
-        Usage,
     )
+    from fastq.schema import Lark
+    from fastq.session import Session
 
 __all__ = [
+    "AsyncChatStream",
+    "AsyncStream",
     "Calibration",
     "Cancelled",
     "ChatCompletion",
+    "ChatDelta",
+    "ChatOptions",
+    "ChatStream",
     "Completion",
     "ContextOverflowError",
     "ConvertNote",
@@ -63,6 +73,9 @@ __all__ = [
     "FileInfo",
     "Finding",
     "FormatInfo",
+    "GenerateOptions",
+    "GrammarError",
+    "Lark",
     "MemoryPlan",
     "Model",
     "ModelFileError",
@@ -70,11 +83,16 @@ __all__ = [
     "Perplexity",
     "QuantizeResult",
     "QuantizedTensor",
+    "RerankResult",
+    "Session",
+    "SessionError",
     "Stream",
     "TemplateError",
     "TensorInfo",
     "Timings",
+    "TokenLogprob",
     "TokenizerError",
+    "ToolCall",
     "UnsupportedModelError",
     "Usage",
     "__version__",
@@ -98,12 +116,26 @@ __all__ = [
 if not TYPE_CHECKING:  # which knows the names above, and that there are no others
 
     def __getattr__(name: str) -> object:
-        # The records are dataclasses, which take longer to import than the rest: they come with the first result.
-        if name in __all__ or name == "results":
-            import fastq.results as results
+        # The records are dataclasses, which take longer to import than the rest: they come with the first result. So do
+        # the modules for asyncio, structured answers and tools.
+        if name in LATE:
+            from importlib import import_module
 
-            return results if name == "results" else getattr(results, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return import_module(f"fastq.{name}")
+        module = WHERE.get(name, "results" if name in __all__ else None)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(__getattr__(module), name)
+
+    LATE = ("asynchronous", "completion", "options", "results", "schema", "session", "tools")
+    WHERE = {
+        "AsyncChatStream": "asynchronous",
+        "AsyncStream": "asynchronous",
+        "ChatOptions": "options",
+        "GenerateOptions": "options",
+        "Lark": "schema",
+        "Session": "session",
+    }
 
 
 def __dir__() -> list[str]:

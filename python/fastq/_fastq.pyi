@@ -1,46 +1,44 @@
 """The compiled part of fastq. Private: use the names in :mod:`fastq`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, final
+from collections.abc import Callable, Sequence
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
 
-_Completion = tuple[
-    str, list[int], Literal["stop", "length", "cancelled"], int, int, tuple[float, int, float, int, float, int]
-]
-
 @final
 class Options:
     """Validated types of the generation options; ranges are checked by the engine."""
 
-    def __new__(
-        cls,
-        max_tokens: int | None,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        presence_penalty: float,
-        frequency_penalty: float,
-        logit_bias: Mapping[int, float] | None,
-        seed: int | None,
-        stop: str | Sequence[str] | None,
-        ignore_eos: bool,
-    ) -> Options: ...
+    def __new__(cls, options: dict[str, Any], max_tokens: int | None) -> Options: ...
+    @staticmethod
+    def names() -> list[str]: ...
+
+@final
+class Cancel:
+    """Ends calls that were given it, from any thread."""
+
+    def __new__(cls) -> Cancel: ...
+    def set(self) -> None: ...
 
 @final
 class Stream:
-    """One generation that advances while it is asked for pieces."""
+    """One answer that advances while it is asked for pieces."""
 
     def next_piece(self) -> str | None: ...
+    def next_deltas(self) -> list[tuple[Any, str, int, str, str]] | None: ...
+    def take_kept(self) -> Kept | None: ...
     def cancel(self) -> None: ...
-    def completion(self) -> _Completion: ...
+    def completion(self) -> dict[str, Any]: ...
+
+@final
+class Kept:
+    """Computed tokens that outlive an answer."""
+
+    def fork(self) -> Kept: ...
+    def __len__(self) -> int: ...
 
 @final
 class Engine:
@@ -58,10 +56,41 @@ class Engine:
         prefill_chunk: int,
         kv: str,
         architecture: str | None = None,
+        prompt_cache: tuple[str, int] | None = None,
     ) -> Engine: ...
-    def generate(self, prompts: Sequence[str] | Sequence[Sequence[int]], options: Options) -> list[_Completion]: ...
-    def stream(self, prompt: str | Sequence[int], options: Options) -> Stream: ...
-    def chat_tokens(self, messages: list[Any]) -> list[int]: ...
+    def generate(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[int]],
+        options: Options,
+        samples: int,
+        cancel: Cancel | None,
+    ) -> list[dict[str, Any]]: ...
+    def stream(self, prompt: str | Sequence[int], options: Options, cancel: Cancel | None) -> Stream: ...
+    def chat(
+        self,
+        messages: list[Any],
+        tools: list[Any],
+        choice: str,
+        variables: dict[str, Any],
+        options: Options,
+        samples: int,
+        cancel: Cancel | None,
+    ) -> list[dict[str, Any]]: ...
+    def stream_chat(
+        self,
+        messages: list[Any],
+        tools: list[Any],
+        choice: str,
+        variables: dict[str, Any],
+        options: Options,
+        cancel: Cancel | None,
+        kept: Kept | None,
+        keep: bool,
+    ) -> Stream: ...
+    def save_kept(self, kept: Kept | None, path: str, extra: dict[str, Any]) -> None: ...
+    def load_kept(self, path: str) -> tuple[Kept, dict[str, Any]]: ...
+    def rerank(self, query: str, documents: list[str]) -> NDArray[np.float32]: ...
+    def score(self, ids: list[int]) -> NDArray[np.float32]: ...
     def apply_template(
         self, messages: list[Any], tools: list[Any] | None, add_generation_prompt: bool, variables: dict[str, Any]
     ) -> str: ...

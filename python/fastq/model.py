@@ -7,53 +7,29 @@ import sys
 
 from fastq import _fastq
 from fastq.files import described
+from fastq.stream import ChatStream, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Literal, overload
 
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
-    from fastq.results import ChatCompletion, Completion, ModelInfo
+    from fastq.asynchronous import AsyncChatStream, AsyncStream
+    from fastq.completion import ChatCompletion, Completion
+    from fastq.conversation import Conversation
+    from fastq.options import ChatOptions, GenerateOptions
+    from fastq.results import ModelInfo, RerankResult
+    from fastq.session import Session
 
-__all__ = ["Model", "Stream"]
+__all__ = ["Model"]
 
-
-class Stream:
-    """A running generation: an iterator of pieces of text, each valid UTF-8, that join to the whole text.
-
-    The record of the whole answer is in :attr:`result`. Any thread may call :meth:`cancel`.
-    """
-
-    _stream: _fastq.Stream
-
-    def __init__(self, stream: _fastq.Stream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        piece = self._stream.next_piece()
-        if piece is None:
-            raise StopIteration
-        return piece
-
-    def cancel(self) -> None:
-        """Stop after the piece of work under way; the iterator then ends, with finish reason ``"cancelled"``."""
-        self._stream.cancel()
-
-    @property
-    def result(self) -> Completion:
-        """Text, tokens, finish reason and timings of a stream that has ended or was cancelled.
-
-        Raises:
-            ValueError: The stream is still under way.
-        """
-        return _completion(self._stream.completion())
+DEFAULT_MAX_TOKENS = 256
+"""Of ``generate``; a chat goes on until the model ends it."""
 
 
 class Model:
@@ -79,6 +55,11 @@ class Model:
             description of how it differs, as a mapping or in a TOML file, with the keys ``base`` and those that
             CONTRIBUTING lists: ``{"base": "llama", "head_norms": "each"}``. The metadata keys still begin with the
             name in the file.
+        draft: A smaller model with the same vocabulary, or its file, that guesses tokens ahead: the default of
+            ``speculate=``. The answers stay the same.
+        prompt_cache: A folder for the beginnings of prompts that were computed, made if it is not there: another process
+            with the same model does not compute them again. It holds what was asked, so it is for its owner only.
+        prompt_cache_bytes: The most bytes the folder may take; what was used longest ago gives way.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -99,6 +80,7 @@ class Model:
 
     _engine: _fastq.Engine
     _info: ModelInfo | None
+    _draft: Model | None
 
     def __init__(
         self,
@@ -112,6 +94,9 @@ class Model:
         prefill_chunk: int = 512,
         kv: Literal["f32", "f16", "q8_0"] = "f16",
         architecture: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        draft: Model | str | os.PathLike[str] | None = None,
+        prompt_cache: str | os.PathLike[str] | None = None,
+        prompt_cache_bytes: int = 2 << 30,
     ) -> None:
         self._info = None
         self._engine = _fastq.Engine(
@@ -124,6 +109,7 @@ class Model:
             prefill_chunk=prefill_chunk,
             kv=kv,
             architecture=described(architecture),
+            prompt_cache=None if prompt_cache is None else (os.fspath(prompt_cache), prompt_cache_bytes),
         )
         # Whoever listens has imported it.
         if (logging := sys.modules.get("logging")) and (log := logging.getLogger("fastq")).isEnabledFor(logging.INFO):
@@ -135,99 +121,54 @@ class Model:
         # Without a handler, logging itself would print a warning.
         if logging and log.hasHandlers() and (warning := self._engine.warning()):
             log.warning("%s: %s", self.info.path, warning)
+        if draft is not None and not isinstance(draft, Model):
+            draft = Model(draft, context=self.info.context, threads=threads, mmap=mmap, level=level)
+        self._draft = draft
 
     if TYPE_CHECKING:
 
         @overload
         def generate(
-            self,
-            prompt: str | list[int],
-            *,
-            max_tokens: int | None = 256,
-            temperature: float = 0.8,
-            top_k: int = 40,
-            top_p: float = 0.95,
-            min_p: float = 0.05,
-            typical_p: float = 1.0,
-            repeat_penalty: float = 1.0,
-            repeat_last_n: int = 64,
-            presence_penalty: float = 0.0,
-            frequency_penalty: float = 0.0,
-            logit_bias: Mapping[int, float] | None = None,
-            seed: int | None = None,
-            stop: str | Sequence[str] | None = None,
-            ignore_eos: bool = False,
+            self, prompt: str | list[int], *, n: None = None, **options: Unpack[GenerateOptions]
         ) -> Completion: ...
-
         @overload
         def generate(
-            self,
-            prompt: list[str] | list[list[int]],
-            *,
-            max_tokens: int | None = 256,
-            temperature: float = 0.8,
-            top_k: int = 40,
-            top_p: float = 0.95,
-            min_p: float = 0.05,
-            typical_p: float = 1.0,
-            repeat_penalty: float = 1.0,
-            repeat_last_n: int = 64,
-            presence_penalty: float = 0.0,
-            frequency_penalty: float = 0.0,
-            logit_bias: Mapping[int, float] | None = None,
-            seed: int | None = None,
-            stop: str | Sequence[str] | None = None,
-            ignore_eos: bool = False,
+            self, prompt: list[str] | list[list[int]], *, n: None = None, **options: Unpack[GenerateOptions]
         ) -> list[Completion]: ...
+        @overload
+        def generate(
+            self, prompt: str | list[int], *, n: int, **options: Unpack[GenerateOptions]
+        ) -> list[Completion]: ...
+        @overload
+        def generate(
+            self, prompt: list[str] | list[list[int]], *, n: int, **options: Unpack[GenerateOptions]
+        ) -> list[list[Completion]]: ...
 
     def generate(
         self,
         prompt: str | list[int] | list[str] | list[list[int]],
         *,
-        max_tokens: int | None = 256,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> Completion | list[Completion]:
+        n: int | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion | list[Completion] | list[list[Completion]]:
         """Continue a prompt, or several as one batch.
 
         Args:
             prompt: Text (special tokens in it are parsed, and BOS is added as the file asks), or token ids taken as
                 they are; a list of either is a batch, answered in its order. Every answer equals the one of a call of
                 its own.
-            max_tokens: Most tokens to generate; ``None`` for as many as the context holds.
-            temperature: Divides the logits before drawing; 0 takes the likeliest token (greedy).
-            top_k: Keep the ``k`` likeliest tokens; 0 keeps all.
-            top_p: Keep the likeliest tokens up to this probability mass (Holtzman et al. 2020); 1 keeps all.
-            min_p: Drop tokens below this share of the likeliest one's probability; 0 keeps all.
-            typical_p: Locally typical sampling (Meister et al. 2022); 1 keeps all.
-            repeat_penalty: Divides positive and multiplies negative logits of recent tokens; 1 is off.
-            repeat_last_n: How many recent tokens the penalties look at; 0 none, -1 all.
-            presence_penalty: Subtracted once from logits of recent tokens.
-            frequency_penalty: Subtracted once for each occurrence among the recent tokens.
-            logit_bias: Added to the logits of token ids.
-            seed: Makes the answer repeatable; ``None`` takes the model's seed, or a random one (``result.seed``).
-            stop: A string, or several, at which the text ends; not part of it.
-            ignore_eos: Never choose an end token, so that the text goes on to ``max_tokens``.
+            n: How many answers to each prompt, with the seeds ``seed``, ``seed + 1``, … The prompt is computed once.
+            options: See :class:`fastq.GenerateOptions`.
 
         Returns:
-            The completion; for a list, a list of them.
+            The completion; for a list or with ``n``, a list of them; for a list with ``n``, a list of lists.
 
         Raises:
             ContextOverflowError: A prompt is longer than the context.
             TokenizerError: The vocabulary cannot encode a prompt.
             ModelFileError: The logits are not finite, or the mapped file changed since it was loaded.
             MemoryError: The KV cache of the prompt does not fit.
+            TypeError: An option is not known, or has a wrong type; the message names it.
             ValueError: An option is out of range; the message names it.
             KeyboardInterrupt: Ctrl-C, within 200 ms; the model stays usable.
 
@@ -239,41 +180,90 @@ class Model:
             (8, 'length')
             >>> [c.usage.prompt_tokens for c in m.generate(["One", "One two three"], max_tokens=1)]
             [1, 3]
+            >>> [c.seed for c in m.generate("Once", n=3, seed=7, max_tokens=1)]
+            [7, 8, 9]
         """
-        single = isinstance(prompt, str) or (bool(prompt) and all(type(item) is int for item in prompt))
-        prompts: Any = [prompt] if single else prompt
-        options = _fastq.Options(
-            max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
-            frequency_penalty, logit_bias, seed, stop, ignore_eos,
-        )  # fmt: skip
-        completions = [_completion(record) for record in self._engine.generate(prompts, options)]
-        return completions[0] if single else completions
+        return self._generate(prompt, n, dict(options), None)
 
-    def stream(
+    if TYPE_CHECKING:
+
+        @overload
+        async def agenerate(
+            self, prompt: str | list[int], *, n: None = None, **options: Unpack[GenerateOptions]
+        ) -> Completion: ...
+        @overload
+        async def agenerate(
+            self, prompt: list[str] | list[list[int]], *, n: None = None, **options: Unpack[GenerateOptions]
+        ) -> list[Completion]: ...
+        @overload
+        async def agenerate(
+            self, prompt: str | list[int], *, n: int, **options: Unpack[GenerateOptions]
+        ) -> list[Completion]: ...
+        @overload
+        async def agenerate(
+            self, prompt: list[str] | list[list[int]], *, n: int, **options: Unpack[GenerateOptions]
+        ) -> list[list[Completion]]: ...
+
+    async def agenerate(
         self,
-        prompt: str | list[int],
+        prompt: str | list[int] | list[str] | list[list[int]],
         *,
-        max_tokens: int | None = 256,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> Stream:
-        """Continue a prompt piece by piece. The pieces join to the text that :meth:`generate` returns.
+        n: int | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion | list[Completion] | list[list[Completion]]:
+        """The same as :meth:`generate` for asyncio: computed on a thread, so that the event loop goes on.
 
-        Every option is that of :meth:`generate`.
+        Calls that run at the same time are computed together. Cancelling the task ends the call within 200 ms.
+
+        Args:
+            prompt: As for :meth:`generate`.
+            n: How many answers to each prompt.
+            options: See :class:`fastq.GenerateOptions`.
+
+        Example:
+            >>> import asyncio
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> async def both():
+            ...     return await asyncio.gather(*(m.agenerate(p, max_tokens=2) for p in ["One", "Two"]))
+            >>> len(asyncio.run(both()))
+            2
+        """
+        from fastq.asynchronous import call
+
+        return await call(lambda cancel: self._generate(prompt, n, dict(options), cancel))
+
+    def _generate(
+        self, prompt: Any, n: int | None, options: dict[str, Any], cancel: _fastq.Cancel | None
+    ) -> Completion | list[Completion] | list[list[Completion]]:
+        from fastq.completion import completion
+
+        single = isinstance(prompt, str) or (bool(prompt) and all(type(item) is int for item in prompt))
+        prepared, schema = self._prepare(options, DEFAULT_MAX_TOKENS)
+        records = self._engine.generate([prompt] if single else prompt, prepared, 1 if n is None else n, cancel)
+        answers = [completion(record, schema) for record in records]
+        if n is None:
+            return answers[0] if single else answers
+        return answers if single else [answers[i : i + n] for i in range(0, len(answers), n)]
+
+    def _prepare(self, options: dict[str, Any], max_tokens: int | None) -> tuple[_fastq.Options, Any]:
+        """The options for the engine, and what ``.parsed`` is made with."""
+        schema = None
+        # Most calls have none of these: they do not wait for the import.
+        if not options.keys().isdisjoint(("schema", "regex", "choices", "grammar")):
+            from fastq.schema import constrain
+
+            schema = constrain(options)
+        draft = options.get("speculate", self._draft)
+        options["speculate"] = draft._engine if isinstance(draft, Model) else draft
+        return _fastq.Options(options, max_tokens), schema
+
+    def stream(self, prompt: str | list[int], **options: Unpack[GenerateOptions]) -> Stream:
+        """Continue a prompt piece by piece. The pieces join to the text that :meth:`generate` returns.
 
         Args:
             prompt: Text or token ids, as for :meth:`generate`.
+            options: See :class:`fastq.GenerateOptions`.
 
         Returns:
             An iterator of ``str`` with ``cancel()`` and ``result``. Work is done while iterating.
@@ -288,40 +278,75 @@ class Model:
             >>> "".join(stream), stream.result.finish_reason
             (' Paris.', 'length')
         """
-        options = _fastq.Options(
-            max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
-            frequency_penalty, logit_bias, seed, stop, ignore_eos,
-        )  # fmt: skip
-        return Stream(self._engine.stream(prompt, options))
+        prepared, schema = self._prepare(dict(options), DEFAULT_MAX_TOKENS)
+        return Stream(self._engine.stream(prompt, prepared, None), schema)
+
+    def astream(self, prompt: str | list[int], **options: Unpack[GenerateOptions]) -> AsyncStream[Stream]:
+        """The same as :meth:`stream` for asyncio: an asynchronous iterator of pieces, computed on a thread.
+
+        Args:
+            prompt: Text or token ids, as for :meth:`generate`.
+            options: See :class:`fastq.GenerateOptions`.
+
+        Example:
+            >>> import asyncio
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> async def text():
+            ...     stream = m.astream("The capital of France is", max_tokens=2, temperature=0)
+            ...     return "".join([piece async for piece in stream])
+            >>> asyncio.run(text())
+            ' Paris.'
+        """
+        from fastq.asynchronous import AsyncStream
+
+        prepared, schema = self._prepare(dict(options), DEFAULT_MAX_TOKENS)
+        return AsyncStream(lambda cancel: Stream(self._engine.stream(prompt, prepared, cancel), schema))
+
+    if TYPE_CHECKING:
+
+        @overload
+        def chat(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            *,
+            n: None = None,
+            run_tools: bool = False,
+            max_rounds: int = 8,
+            **options: Unpack[ChatOptions],
+        ) -> ChatCompletion: ...
+        @overload
+        def chat(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            *,
+            n: int,
+            run_tools: bool = False,
+            max_rounds: int = 8,
+            **options: Unpack[ChatOptions],
+        ) -> list[ChatCompletion]: ...
 
     def chat(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        max_tokens: int | None = None,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> ChatCompletion:
+        n: int | None = None,
+        run_tools: bool = False,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion | list[ChatCompletion]:
         """Answer a conversation, written out by the chat template of the file.
 
-        Every option is that of :meth:`generate`.
-
         Args:
-            messages: ``{"role": "system" | "user" | "assistant", "content": str}``, oldest first.
+            messages: ``{"role": "system" | "user" | "assistant" | "tool", "content": str}``, oldest first.
+            n: How many answers, with the seeds ``seed``, ``seed + 1``, …
+            run_tools: Run the functions among ``tools`` that the model calls, and give it their results, until it
+                answers with a text. What a function raises is told to the model.
+            max_rounds: How many times tools are run; the answer after the last may still ask for calls.
+            options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
 
         Returns:
-            The answer; ``.message`` can be appended to ``messages``.
+            The answer; ``.message`` can be appended to ``messages``, and ``.messages`` is all that the call added.
 
         Raises:
             TemplateError: The file has no chat template, or it refuses the messages.
@@ -334,40 +359,77 @@ class Model:
             >>> m.chat([{"role": "user", "content": "What is 2+2?"}], max_tokens=24, temperature=0).message["role"]
             'assistant'
         """
-        options = _fastq.Options(
-            max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
-            frequency_penalty, logit_bias, seed, stop, ignore_eos,
-        )  # fmt: skip
-        from fastq.results import ChatCompletion
+        conversation = self._conversation(messages, options, n, run_tools, max_rounds, asynchronous=False)
+        answers = self._answer(conversation, n, None)
+        while calls := conversation.calls(answers):
+            conversation.add(answers[0], [conversation.tools.run(call) for call in calls])
+            answers = self._answer(conversation, None, None)
+        return conversation.finish(answers, n)
 
-        prompt = self._engine.chat_tokens(list(messages))
-        return ChatCompletion(**vars(_completion(self._engine.generate([prompt], options)[0])))
+    if TYPE_CHECKING:
 
-    def stream_chat(
+        @overload
+        async def achat(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            *,
+            n: None = None,
+            run_tools: bool = False,
+            max_rounds: int = 8,
+            **options: Unpack[ChatOptions],
+        ) -> ChatCompletion: ...
+        @overload
+        async def achat(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            *,
+            n: int,
+            run_tools: bool = False,
+            max_rounds: int = 8,
+            **options: Unpack[ChatOptions],
+        ) -> list[ChatCompletion]: ...
+
+    async def achat(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        max_tokens: int | None = None,
-        temperature: float = 0.8,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        repeat_penalty: float = 1.0,
-        repeat_last_n: int = 64,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] | None = None,
-        ignore_eos: bool = False,
-    ) -> Stream:
-        """Answer a conversation piece by piece; see :meth:`chat` and :meth:`stream`.
-
-        Every option is that of :meth:`generate`.
+        n: int | None = None,
+        run_tools: bool = False,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion | list[ChatCompletion]:
+        """The same as :meth:`chat` for asyncio; see :meth:`agenerate`.
 
         Args:
             messages: The conversation, oldest message first.
+            n: How many answers.
+            run_tools: Run the tools that the model calls. Coroutine functions are awaited, others run on a thread.
+            max_rounds: How many times tools are run.
+            options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
+
+        Example:
+            >>> import asyncio
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> answer = asyncio.run(m.achat([{"role": "user", "content": "Hi"}], max_tokens=2))
+            >>> answer.message["role"]
+            'assistant'
+        """
+        from fastq.asynchronous import call
+
+        conversation = self._conversation(messages, options, n, run_tools, max_rounds, asynchronous=True)
+        answers = await call(lambda cancel: self._answer(conversation, n, cancel))
+        while calls := conversation.calls(answers):
+            conversation.add(answers[0], [await conversation.tools.arun(call) for call in calls])
+            answers = await call(lambda cancel: self._answer(conversation, None, cancel))
+        return conversation.finish(answers, n)
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
+        """Answer a conversation piece by piece; see :meth:`chat` and :meth:`stream`.
+
+        Args:
+            messages: The conversation, oldest message first.
+            options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
 
         Returns:
             An iterator of ``str`` with ``cancel()`` and ``result``.
@@ -382,11 +444,94 @@ class Model:
             >>> len("".join(stream)) > 0
             True
         """
-        options = _fastq.Options(
-            max_tokens, temperature, top_k, top_p, min_p, typical_p, repeat_penalty, repeat_last_n, presence_penalty,
-            frequency_penalty, logit_bias, seed, stop, ignore_eos,
-        )  # fmt: skip
-        return Stream(self._engine.stream(self._engine.chat_tokens(list(messages)), options))
+        return self._stream_chat(self._conversation(messages, options, None, False, 0, asynchronous=False), None)
+
+    def astream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> AsyncChatStream:
+        """The same as :meth:`stream_chat` for asyncio; see :meth:`astream`.
+
+        Args:
+            messages: The conversation, oldest message first.
+            options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
+
+        Example:
+            >>> import asyncio
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> async def text():
+            ...     stream = m.astream_chat([{"role": "user", "content": "Hi"}], max_tokens=2, temperature=0)
+            ...     return "".join([piece async for piece in stream])
+            >>> len(asyncio.run(text())) > 0
+            True
+        """
+        from fastq.asynchronous import AsyncChatStream
+
+        conversation = self._conversation(messages, options, None, False, 0, asynchronous=True)
+        return AsyncChatStream(lambda cancel: self._stream_chat(conversation, cancel))
+
+    def _conversation(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        n: int | None,
+        run_tools: bool,
+        max_rounds: int,
+        *,
+        asynchronous: bool,
+    ) -> Conversation:
+        from fastq.conversation import Conversation
+
+        if run_tools and n is not None:
+            raise ValueError("n and run_tools exclude each other: every answer would need calls of its own")
+        rest = dict(options)
+        tools, choice, variables = (rest.pop(name, None) for name in ("tools", "tool_choice", "variables"))
+        rounds = max_rounds if run_tools else None
+        conversation = Conversation(messages, tools, choice, variables, rounds, asynchronous=asynchronous)
+        conversation.options, conversation.schema = self._prepare(rest, None)
+        return conversation
+
+    def _answer(self, chat: Conversation, n: int | None, cancel: _fastq.Cancel | None) -> list[ChatCompletion]:
+        from fastq.completion import chat_completion
+
+        tools, samples = chat.tools.descriptions, 1 if n is None else n
+        records = self._engine.chat(
+            chat.messages, tools, chat.tool_choice, chat.variables, chat.options, samples, cancel
+        )
+        return [chat_completion(record, chat.schema) for record in records]
+
+    def _stream_chat(
+        self,
+        chat: Conversation,
+        cancel: _fastq.Cancel | None,
+        kept: _fastq.Kept | None = None,
+        on_end: Callable[[ChatStream, bool], None] | None = None,
+    ) -> ChatStream:
+        tools, choice = chat.tools.descriptions, chat.tool_choice
+        stream = self._engine.stream_chat(
+            chat.messages, tools, choice, chat.variables, chat.options, cancel, kept, chat.keep
+        )
+        return ChatStream(stream, chat.schema, on_end)
+
+    def session(self, *, system: str | None = None, **options: Unpack[ChatOptions]) -> Session:
+        """A conversation that remembers what was computed: each turn computes only its new tokens.
+
+        Args:
+            system: A system message.
+            options: Of all answers; see :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
+
+        Raises:
+            TypeError: An option is not known, or has a wrong type.
+
+        Example:
+            >>> from fastq import Model, default_model
+            >>> s = Model(default_model(), context=512).session(system="You are terse.", max_tokens=4)
+            >>> s.say("Hi").message["role"], [message["role"] for message in s.messages]
+            ('assistant', ['system', 'user', 'assistant'])
+        """
+        from fastq.session import Session
+
+        # Refused here and not in the first turn.
+        self._conversation((), options, None, False, 0, asynchronous=False)
+        return Session(self, system, options)
 
     def apply_template(
         self,
@@ -480,6 +625,32 @@ class Model:
         """
         return self._engine.logits(list(ids), all)
 
+    def score(self, text: str | Sequence[int]) -> NDArray[np.float32]:
+        """Log-probabilities of the tokens of a text, each given those before it.
+
+        The sum is the log-probability of the text, and ``exp(-mean)`` its perplexity. Logits are held for a few tokens
+        at a time, however long the text is.
+
+        Args:
+            text: Text, tokenized as by :meth:`tokenize`, or token ids.
+
+        Returns:
+            float32 ``(tokens - 1,)``, natural logarithms: the first token has nothing before it. Where the file asks
+            for BOS, that is the first, and every token of the text has its value.
+
+        Raises:
+            ContextOverflowError: More tokens than the context.
+            ValueError: An id is outside the vocabulary.
+
+        Example:
+            >>> from fastq import Model, default_model
+            >>> m = Model(default_model(), context=512)
+            >>> paris, rome = (m.score(f"The capital of France is {city}")[-1] for city in ("Paris", "Rome"))
+            >>> bool(paris > rome)
+            True
+        """
+        return self._engine.score(self.tokenize(text) if isinstance(text, str) else list(text))
+
     def embed(
         self,
         texts: str | Sequence[str],
@@ -519,6 +690,39 @@ class Model:
         vectors = self._engine.embed([texts] if isinstance(texts, str) else list(texts), pooling, normalize, truncate)
         return vectors[0] if one else vectors
 
+    def rerank(self, query: str, documents: Sequence[str]) -> list[RerankResult]:
+        """Order documents by how well they answer a query, with a model that was made for it.
+
+        Such a model has a head that ranks: ``pooling_type`` 4 and the tensor ``cls.output.weight``, as llama.cpp writes
+        them for Qwen3-Reranker and BGE rerankers. Query and document are put into the template of the file
+        (``tokenizer.chat_template.rerank``); encoders read them as two texts.
+
+        Args:
+            query: What is asked.
+            documents: Texts, of which each is scored on its own.
+
+        Returns:
+            The best first; of equal ones, the earlier first. The score of a language model is the probability of "yes",
+            that of an encoder is a logit.
+
+        Raises:
+            UnsupportedModelError: The model has no such head; the message says what is missing.
+            ContextOverflowError: Query and document together are longer than the context.
+
+        Example:
+            >>> from fastq import Model, UnsupportedModelError, default_model
+            >>> try:
+            ...     Model(default_model(), context=512).rerank("Where is Paris?", ["In France.", "A cat."])
+            ... except UnsupportedModelError as error:
+            ...     print("pooling_type 4" in str(error))
+            True
+        """
+        from fastq.results import RerankResult
+
+        scores = self._engine.rerank(query, list(documents)).tolist()
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        return [RerankResult(index, scores[index]) for index in order]
+
     @property
     def info(self) -> ModelInfo:
         """Facts about the model: architecture, sizes, types, level, threads."""
@@ -542,17 +746,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<fastq.Model {self.info.path!r} {self.info.architecture} {self.info.parameters:,} parameters>"
-
-
-def _completion(record: tuple[Any, ...]) -> Completion:
-    from fastq.results import Completion, Timings, Usage
-
-    text, tokens, finish_reason, prompt_tokens, seed, timings = record
-    return Completion(
-        text=text,
-        tokens=tokens,
-        finish_reason=finish_reason,
-        usage=Usage(prompt_tokens, len(tokens)),
-        timings=Timings(*timings),
-        seed=seed,
-    )

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from fastq.completion import ChatCompletion, ChatDelta, Completion, FinishReason, Timings, TokenLogprob, ToolCall, Usage
+
 __all__ = [
     "ChatCompletion",
+    "ChatDelta",
     "Completion",
     "ConvertNote",
     "ConvertResult",
@@ -21,104 +24,13 @@ __all__ = [
     "ModelInfo",
     "QuantizeResult",
     "QuantizedTensor",
+    "RerankResult",
     "TensorInfo",
     "Timings",
+    "TokenLogprob",
+    "ToolCall",
     "Usage",
 ]
-
-FinishReason = Literal["stop"] | Literal["length"] | Literal["cancelled"]
-"""Why a text ended: an end token or stop string, ``max_tokens`` or the context, or ``cancel()``."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Token counts.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt, BOS included.
-        completion_tokens: Tokens generated; an end token is not counted.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Where the time went.
-
-    Attributes:
-        load_seconds: Seconds the model took to load.
-        prefill_tokens: Prompt tokens computed.
-        prefill_seconds: Seconds they took.
-        decode_tokens: Tokens computed one step at a time.
-        decode_seconds: Seconds they took.
-        peak_rss_bytes: The largest resident size of the process so far, in bytes; 0 where the system does not say.
-    """
-
-    load_seconds: float
-    prefill_tokens: int
-    prefill_seconds: float
-    decode_tokens: int
-    decode_seconds: float
-    peak_rss_bytes: int
-
-    @property
-    def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens per second; 0.0 when none was computed."""
-        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds > 0 else 0.0
-
-    @property
-    def decode_tokens_per_second(self) -> float:
-        """Generated tokens per second; 0.0 when none was computed."""
-        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A generated text. ``str(completion)`` is the text.
-
-    Attributes:
-        text: The text, without end tokens and without the stop string that ended it.
-        tokens: Ids of the generated tokens, without the end token.
-        finish_reason: ``"stop"``, ``"length"`` or ``"cancelled"``.
-        usage: Token counts.
-        timings: Seconds and tokens per second. In a batch, the seconds are those of the whole batch.
-        seed: The seed that reproduces the answer.
-    """
-
-    text: str
-    tokens: list[int]
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-    seed: int
-
-    def __str__(self) -> str:
-        return self.text
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain dictionaries, ready for ``json.dumps``."""
-        record = asdict(self)
-        record["usage"]["total_tokens"] = self.usage.total_tokens
-        record["timings"]["prefill_tokens_per_second"] = self.timings.prefill_tokens_per_second
-        record["timings"]["decode_tokens_per_second"] = self.timings.decode_tokens_per_second
-        return record
-
-
-@dataclass(frozen=True)
-class ChatCompletion(Completion):
-    """The answer to a conversation."""
-
-    @property
-    def message(self) -> dict[str, str]:
-        """The answer as a message, to be appended to the conversation."""
-        return {"role": "assistant", "content": self.text}
 
 
 @dataclass(frozen=True)
@@ -174,6 +86,19 @@ class ModelInfo:
     level: str
     threads: int
     load_seconds: float
+
+
+@dataclass(frozen=True)
+class RerankResult:
+    """One document of :meth:`fastq.Model.rerank`.
+
+    Attributes:
+        index: Its place in the list that was given.
+        score: How well it answers the query; larger is better. Only scores of one model can be compared.
+    """
+
+    index: int
+    score: float
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
-//! How good a model is: its perplexity on a text, and how far its answers are from those of another one.
+//! How good a model is: its perplexity on a text, how far its answers are from those of another one, and how likely it finds each token.
 //!
-//! Both cut and score a text as llama.cpp's llama-perplexity does, so that figures can be compared.
+//! The first two cut and score a text as llama.cpp's llama-perplexity does, so that figures can be compared.
 
 pub mod chunks;
 pub mod divergence;
 pub mod perplexity;
 mod rows;
+pub mod score;
 
 pub use chunks::chunks;
 pub use divergence::{Divergence, kl_divergence};
 pub use perplexity::{Perplexity, perplexity};
+pub use score::score;
 
 /// What of a text is computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

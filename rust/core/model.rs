@@ -19,6 +19,7 @@ mod logits;
 pub mod mixers;
 pub mod observe;
 mod parts;
+mod rank;
 mod regions;
 pub mod replace;
 pub mod rope;

@@ -97,8 +97,10 @@ fn what_is_forced_is_spelled_as_the_tokenizer_spells_it() {
         let encoded = model.tokenizer.encode("hello world", false, false, &fastq_core::Never).unwrap();
         let text = model.tokenizer.decode(&encoded, false).unwrap();
         assert_eq!(text, "hello world");
+        // The last token may become another one with what follows it, so it stays open.
+        assert!(!written.is_empty());
         if !model.tokenizer.add_space_prefix() {
-            assert_eq!(written, encoded);
+            assert!(encoded.starts_with(&written), "{written:?} {encoded:?}");
         }
         // Another spelling of the same text is a choice of the caller.
         assert!(accepts(model, &grammar, "hello world!") && !accepts(model, &grammar, "hello world"));

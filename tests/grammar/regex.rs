@@ -48,11 +48,11 @@ fn random_answers_match() {
     for model in tiny().iter().chain(reals()) {
         for (expression, ..) in CASES {
             let grammar = model.compile(&GrammarSource::Regex((*expression).to_owned())).unwrap();
-            let oracle = regex_automata::meta::Regex::new(&format!("\\A(?:{expression}\n)\\z")).unwrap();
+            let oracle = regex_automata::meta::Regex::new(&format!("\\A(?:{expression})\\z")).unwrap();
             for seed in 0..8 {
                 let (text, complete) = draw(model, &grammar, seed, 300);
                 assert!(complete, "{} {expression:?} {text:?}", model.name);
-                assert!(oracle.is_match(&format!("{text}")), "{} {expression:?} {text:?}", model.name);
+                assert!(oracle.is_match(&text), "{} {expression:?} {text:?}", model.name);
             }
         }
     }

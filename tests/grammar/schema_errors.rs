@@ -42,9 +42,10 @@ const CASES: &[(&str, &str)] = &[
     (r#"{"type":"integer","minimum":5,"maximum":4}"#, "…"),
     (r#"{"type":"string","minLength":5,"maxLength":4}"#, "…minLength (5) is greater than maxLength (4)"),
     (r#"{"allOf":[{"type":"string"},{"type":"integer"}]}"#, "…incompatible types"),
-    (r##"{"$ref":"#"}"##, "…"),
-    (r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##, "…"),
-    (r##"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]}"##, "…"),
+    (r##"{"$ref":"#"}"##, "…without an end"),
+    (r##"{"$ref":"#/$defs/a","$defs":{"a":{"$ref":"#/$defs/b"},"b":{"$ref":"#/$defs/a"}}}"##, "…without an end"),
+    (r##"{"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]}"##, "schema: a value would have to hold another one of the same kind, without an end (at #)"),
+    (r##"{"properties":{"a":{"$ref":"#/$defs/a"}},"$defs":{"a":{"type":"array","minItems":1,"items":{"anyOf":[{"$ref":"#/$defs/a"}]}}}}"##, "schema: a value would have to hold another one of the same kind, without an end (at #/$defs/a)"),
 ];
 
 #[test]

@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
     // Numbers.
     (r#"{"type":"integer","minimum":-5,"maximum":120}"#, &["-5", "0", "99", "120"], &["-6", "121", "1000"]),
     (r#"{"type":"integer","exclusiveMinimum":0,"exclusiveMaximum":10}"#, &["1", "9"], &["0", "10", "-1"]),
-    (r#"{"type":"integer","minimum":0,"exclusiveMinimum":true,"maximum":3}"#, &["1", "3"], &["0"]),
+    (r#"{"$schema":"http://json-schema.org/draft-04/schema#","type":"integer","minimum":0,"exclusiveMinimum":true,"maximum":3}"#, &["1", "3"], &["0"]),
     (r#"{"type":"number","minimum":0,"maximum":1}"#, &["0", "0.25", "1"], &["1.01", "-0.1"]),
     (r#"{"type":"number","exclusiveMinimum":-1.5,"maximum":2.25}"#, &["-1.25", "2.25"], &["-1.5", "2.26"]),
     (r#"{"type":"integer","multipleOf":3}"#, &["0", "3", "-12"], &["4"]),

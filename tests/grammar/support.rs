@@ -15,13 +15,25 @@ pub(crate) struct Model {
     pub(crate) name: &'static str,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) vocabulary: Arc<GrammarVocabulary>,
+    /// The token of each byte.
+    bytes: Vec<u32>,
+    /// Whether a token is one byte.
+    single: Vec<bool>,
 }
 
 impl Model {
     fn new(name: &'static str, tokenizer: Tokenizer) -> Model {
         let tokenizer = Arc::new(tokenizer);
         let vocabulary = Arc::new(GrammarVocabulary::new(Arc::clone(&tokenizer)).unwrap());
-        Model { name, tokenizer, vocabulary }
+        let (mut bytes, mut single) = (vec![u32::MAX; 256], Vec::new());
+        for id in 0..tokenizer.vocab_size() as u32 {
+            let text = tokenizer.token_bytes(id, false).unwrap();
+            single.push(text.len() == 1);
+            if let [byte] = *text {
+                bytes[usize::from(byte)] = id;
+            }
+        }
+        Model { name, tokenizer, vocabulary, bytes, single }
     }
 
     pub(crate) fn compile(&self, source: &GrammarSource) -> Result<Grammar> {
@@ -83,22 +95,13 @@ impl Random {
 
 /// Whether the grammar takes the whole text, written byte by byte and as the tokenizer writes it, which must say the same.
 pub(crate) fn accepts(model: &Model, grammar: &Grammar, text: &str) -> bool {
-    let whole = accepts_tokens(model, grammar, &bytes(model, text));
+    let whole = accepts_tokens(model, grammar, &text.bytes().map(|byte| model.bytes[usize::from(byte)]).collect::<Vec<_>>());
     let encoded = model.tokenizer.encode(text, false, false, &fastq_core::Never).unwrap();
     // What SentencePiece puts in front belongs to no text.
     if !model.tokenizer.add_space_prefix() && model.tokenizer.decode(&encoded, false).unwrap() == text {
         assert_eq!(accepts_tokens(model, grammar, &encoded), whole, "{} {text:?}", model.name);
     }
     whole
-}
-
-/// One token per byte, in vocabularies that have them.
-fn bytes(model: &Model, text: &str) -> Vec<u32> {
-    let of = |byte: u8| {
-        let is = |id: &u32| *model.tokenizer.token_bytes(*id, false).unwrap() == [byte];
-        (0..model.tokenizer.vocab_size() as u32).find(is).unwrap()
-    };
-    text.bytes().map(of).collect()
 }
 
 fn accepts_tokens(model: &Model, grammar: &Grammar, tokens: &[u32]) -> bool {
@@ -160,20 +163,17 @@ pub(crate) fn draw_with(
 
 fn choose(model: &Model, allowed: &[u32], random: &mut Random, hurry: bool) -> u32 {
     if hurry {
-        if let Some(end) = allowed.iter().find(|id| model.tokenizer.is_end_of_generation(**id)) {
+        if let Some(end) = model.tokenizer.end_of_generation().iter().find(|id| allowed.binary_search(id).is_ok()) {
             return *end;
         }
-        for closing in ["}", "]", "\"", "0"] {
-            let closes = |id: &&u32| *model.tokenizer.token_bytes(**id, false).unwrap() == *closing.as_bytes();
-            if let Some(token) = allowed.iter().find(closes)
-                && !random.chance(10)
-            {
-                return *token;
+        for closing in b"}]\"0" {
+            let token = model.bytes[usize::from(*closing)];
+            if allowed.binary_search(&token).is_ok() && !random.chance(10) {
+                return token;
             }
         }
     }
     // Single characters are rare among all tokens, but most of what has a structure.
-    let short = |id: &&u32| model.tokenizer.token_bytes(**id, false).unwrap().len() == 1;
-    let singles: Vec<u32> = allowed.iter().filter(short).copied().collect();
+    let singles: Vec<u32> = allowed.iter().filter(|id| model.single[**id as usize]).copied().collect();
     if singles.is_empty() || random.chance(40) { *random.pick(allowed) } else { *random.pick(&singles) }
 }

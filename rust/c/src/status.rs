@@ -67,7 +67,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let status = match &error {
-            Error::Argument(_) => fastq_status::InvalidArgument,
+            Error::Argument(_) | Error::Grammar(_) => fastq_status::InvalidArgument,
             Error::NotFound(_) => fastq_status::NotFound,
             Error::Io { .. } => fastq_status::Io,
             Error::ModelFile { .. } | Error::Session { .. } | Error::NotFinite(_) => fastq_status::Format,

@@ -131,24 +131,6 @@ fn run_uses_the_template_unless_raw() {
     assert_eq!(count(&["--raw"]), 3);
     assert_eq!(count(&[]), 1 + 7 + 1 + 10);
     assert_eq!(count(&["--system", "be"]), 1 + 9 + 1 + 7 + 1 + 10);
-    // In two programs, with what was computed of it: the same again.
-    let (code, first, err) = place.run_with(&arguments, "hi\n/store talk.kv\n/store talk.json\n/store\n");
-    assert!(code == 0 && err.contains("3 messages, ") && err.contains("tokens in talk.kv"), "{err}");
-    assert!(err.contains("talk.json: the file exists and is no session") && err.contains("/store needs"), "{err}");
-    let resume = ["chat", "tiny.gguf", "--session", "talk.kv", "-n", "5", "--ignore-eos", "--seed", "1", "--stats"];
-    let (code, second, err) = place.run_with(&resume, "ho \\\nho\n");
-    assert!(code == 0 && err.contains("3 messages, ") && err.contains("tokens from talk.kv"), "{err}");
-    assert_eq!(first + &second, long, "{err}");
-    assert!(err.contains("tokens kept") && !err.contains("| 0 tokens kept"), "{err}");
-    let (code, other, err) =
-        place.run_with(&arguments, "a\n/load talk.kv\n/load tiny.gguf\n/load none.kv\nho \\\nho\n");
-    assert!(code == 0 && other.ends_with(&second), "{other:?} {second:?}");
-    assert!(err.contains("tiny.gguf at byte 0: expected a session") && err.contains("no such file: none.kv"), "{err}");
-    let (code, _, err) = place.run(&["chat", "tiny.gguf", "--session", "talk.kv", "--kv", "q8_0"]);
-    assert!(code == 1 && err.contains("another model"), "{err}");
-    let (code, ..) = place.run(&["chat", "tiny.gguf", "--session", "talk.kv", "--system", "x"]);
-    assert_eq!(code, 2);
-
     tiny_model::write(&place.path("plain.gguf"), Tiny { template: false, ..Tiny::default() });
     let (code, _, err) = place.run(&["run", "plain.gguf", "hi", "-n", "1"]);
     assert_eq!(code, 0, "{err}");
@@ -336,6 +318,24 @@ fn chat_keeps_a_conversation() {
     let (_, long, _) = place.run_with(&arguments, "hi\nho \\\nho\n");
     let (_, again, _) = place.run_with(&arguments, "a\n/reset\nhi\nho \\\nho\n/quit\nnever\n");
     assert!(again.ends_with(&long), "{again:?} does not end with {long:?}");
+
+    // In two programs, with what was computed of it: the same again.
+    let (code, first, err) = place.run_with(&arguments, "hi\n/store talk.kv\n/store talk.json\n/store\n");
+    assert!(code == 0 && err.contains("3 messages, ") && err.contains("tokens in talk.kv"), "{err}");
+    assert!(err.contains("talk.json: the file exists and is no session") && err.contains("/store needs"), "{err}");
+    let resume = ["chat", "tiny.gguf", "--session", "talk.kv", "-n", "5", "--ignore-eos", "--seed", "1", "--stats"];
+    let (code, second, err) = place.run_with(&resume, "ho \\\nho\n");
+    assert!(code == 0 && err.contains("3 messages, ") && err.contains("tokens from talk.kv"), "{err}");
+    assert_eq!(first + &second, long, "{err}");
+    assert!(err.contains("tokens kept") && !err.contains("| 0 tokens kept"), "{err}");
+    let (code, other, err) =
+        place.run_with(&arguments, "a\n/load talk.kv\n/load tiny.gguf\n/load none.kv\nho \\\nho\n");
+    assert!(code == 0 && other.ends_with(&second), "{other:?} {second:?}");
+    assert!(err.contains("tiny.gguf at byte 0: expected a session") && err.contains("no such file: none.kv"), "{err}");
+    let (code, _, err) = place.run(&["chat", "tiny.gguf", "--session", "talk.kv", "--kv", "q8_0"]);
+    assert!(code == 1 && err.contains("another model"), "{err}");
+    let (code, ..) = place.run(&["chat", "tiny.gguf", "--session", "talk.kv", "--system", "x"]);
+    assert_eq!(code, 2);
 
     tiny_model::write(&place.path("plain.gguf"), Tiny { template: false, ..Tiny::default() });
     let (code, _, err) = place.run(&["chat", "plain.gguf"]);

@@ -45,7 +45,7 @@ pub struct Kept {
 
 impl Kept {
     /// An empty sequence.
-    pub(super) fn new(model: &Model) -> Kept {
+    pub fn new(model: &Model) -> Kept {
         Kept { sequence: model.new_sequence(), tokens: Vec::new() }
     }
 

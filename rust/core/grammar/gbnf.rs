@@ -23,6 +23,10 @@ use crate::{Error, Result};
 /// [`Error::Grammar`] with line and column.
 pub(super) fn to_lark(text: &str, token: &dyn Fn(&str) -> Option<u32>) -> Result<String> {
     let grammar = parse::parse(text, token).map_err(|what| Error::Grammar(format!("gbnf: {what}")))?;
+    if let Some(rule) = plan::endless(&grammar) {
+        let what = "a rule matches no text: each of its alternatives leads back to it";
+        return Err(Error::Grammar(format!("gbnf: {}: {what}", parse::place(text, grammar.rules[rule].position))));
+    }
     let regular = plan::regular(&grammar);
     let mut split = HashSet::new();
     loop {

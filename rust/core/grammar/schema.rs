@@ -7,6 +7,7 @@
 
 mod check;
 mod disjoint;
+mod finite;
 mod pointer;
 
 use std::collections::{HashMap, VecDeque};
@@ -57,6 +58,10 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
         if let Some(definition) = definitions.get_mut(definition) {
             require(definition, name);
         }
+    }
+    if let Some(name) = finite::endless(&definitions) {
+        let place = walk.names.iter().find(|(_, other)| *other == name).map_or("#", |(place, _)| place);
+        return Err(wrong(place, "a value would have to hold another one of the same kind, without an end"));
     }
     if let Value::Object(root) = &mut root {
         root.insert("$defs".into(), Value::Object(definitions));

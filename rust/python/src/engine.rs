@@ -1,15 +1,14 @@
-//! A loaded model and its running generations.
+//! A loaded model.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use fastq_core::generate::chat_tokens;
+use fastq_core::chat::ChatFormat;
 use fastq_core::model::arch::description::described;
 use fastq_core::model::embed::{EmbedOptions, Pooling};
 use fastq_core::model::{BatchItem, Logits, kv_format};
 use fastq_core::sampler::random_seed;
-use fastq_core::{Completion, Error, Generation, GenerationOptions, LoadOptions, Model, Prompt};
+use fastq_core::{Error, LoadOptions, Model, Prompt, Result, session};
 use fastq_kernels::{Level, LevelError};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::Borrowed;
@@ -17,10 +16,17 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
+use crate::answer::{self, Answer, Question};
+use crate::chat::Chat;
 use crate::error::to_python;
-use crate::interrupt::detached;
+use crate::interrupt::{PyInterrupt, detached};
 use crate::json;
+use crate::kept::Kept;
 use crate::options::{Options, natural, optional};
+use crate::stream::{Cancel, Stream};
+
+/// Most samples of one prompt.
+const MAX_SAMPLES: usize = 1024;
 
 /// Token ids: a sequence of integers, but no `bytes`, of which one is surely meant as text.
 pub(crate) struct Tokens(Vec<u32>);
@@ -74,15 +80,22 @@ fn wrong(found: Borrowed<'_, '_, PyAny>, expected: &str) -> PyErr {
     }
 }
 
-type Timings = (f64, usize, f64, usize, f64, u64);
-type PyCompletion = (String, Vec<u32>, &'static str, usize, u64, Timings);
-
 /// A loaded model; `None` once closed.
 #[pyclass(frozen, module = "fastq._fastq")]
 pub(crate) struct Engine {
     model: RwLock<Option<Model>>,
     path: PathBuf,
     seed: Option<u64>,
+    /// How it writes calls of tools and reasoning: found when the first conversation is answered.
+    format: OnceLock<ChatFormat>,
+}
+
+fn count_of_samples(n: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let samples: usize = natural(n, "n")?;
+    if !(1..=MAX_SAMPLES).contains(&samples) {
+        return Err(PyValueError::new_err(format!("n must be from 1 to {MAX_SAMPLES}, found {samples}")));
+    }
+    Ok(samples)
 }
 
 impl Engine {
@@ -92,18 +105,33 @@ impl Engine {
         model.clone().ok_or_else(|| PyValueError::new_err(format!("model {} is closed", self.path.display())))
     }
 
-    /// The options with the seed of the call, of the model, or a random one.
-    fn options(&self, options: &Options) -> GenerationOptions {
-        let mut result = options.inner.clone();
-        result.sampler.seed = options.seed.or(self.seed).unwrap_or_else(random_seed);
-        result
+    /// The options of one answer, and how it is watched.
+    fn question(&self, py: Python<'_>, options: &Options) -> Question {
+        let mut engine = options.inner.clone();
+        engine.sampler.seed = options.seed.or(self.seed).unwrap_or_else(random_seed);
+        Question {
+            options: engine,
+            stop_when: options.stop_when.as_ref().map(|function| function.clone_ref(py)),
+            raised: Arc::clone(&options.raised),
+            reader: None,
+        }
+    }
+
+    /// The prompt of a conversation; the question learns how the answer is read.
+    fn ask(&self, model: &Model, chat: &Chat, question: &mut Question, interrupt: &PyInterrupt<'_>) -> Result<Prompt> {
+        let format = self.format.get_or_init(|| ChatFormat::of(model));
+        let options = std::mem::take(&mut question.options);
+        let prepared = chat.prepare(model, format, options, interrupt)?;
+        question.options = prepared.options;
+        question.reader = Some(prepared.reader);
+        Ok(Prompt::Tokens(prepared.tokens))
     }
 }
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None))]
+    #[pyo3(signature = (path, *, context=None, threads=None, mmap=true, seed=None, level=None, prefill_chunk, kv, architecture=None, prompt_cache=None))]
     #[allow(clippy::too_many_arguments, reason = "one parameter per option of the Python API")]
     fn new(
         py: Python<'_>,
@@ -116,6 +144,7 @@ impl Engine {
         prefill_chunk: &Bound<'_, PyAny>,
         kv: &str,
         architecture: Option<&str>,
+        prompt_cache: Option<(PathBuf, Bound<'_, PyAny>)>,
     ) -> PyResult<Engine> {
         let level = match level {
             None => None,
@@ -131,37 +160,143 @@ impl Engine {
             level,
             prefill_chunk: natural(prefill_chunk, "prefill_chunk")?,
             kv: kv_format(kv).map_err(|error| to_python(py, error))?,
+            prompt_cache: match prompt_cache {
+                Some((folder, bytes)) => Some((folder, natural(&bytes, "prompt_cache_bytes")?)),
+                None => None,
+            },
             architecture: architecture.map(described).transpose().map_err(|error| to_python(py, error))?,
             ..LoadOptions::default()
         };
         let seed = optional(seed, "seed")?;
         let model = detached(py, None, |interrupt| Model::load(&path, &options, interrupt))?;
-        Ok(Engine { model: RwLock::new(Some(model)), path, seed })
+        Ok(Engine { model: RwLock::new(Some(model)), path, seed, format: OnceLock::new() })
     }
 
-    fn generate(&self, py: Python<'_>, prompts: PyPrompts, options: PyRef<'_, Options>) -> PyResult<Vec<PyCompletion>> {
+    /// Answers to every prompt, `samples` of each, whose seeds follow each other.
+    fn generate(
+        &self,
+        py: Python<'_>,
+        prompts: PyPrompts,
+        options: PyRef<'_, Options>,
+        samples: &Bound<'_, PyAny>,
+        cancel: Option<PyRef<'_, Cancel>>,
+    ) -> PyResult<Vec<Py<PyDict>>> {
         let model = self.model()?;
-        let options = self.options(&options);
+        let samples = count_of_samples(samples)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
+        let cancel = cancel.map(|cancel| cancel.flag());
+        let handle = model.clone();
+        let records = detached(py, cancel.as_deref(), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            answer::all(&model, prompts.0, &question, samples, interrupt)
+        })?;
+        records.into_iter().map(|record| record.to_python(py, &handle)).collect()
+    }
+
+    fn stream(
+        &self,
+        py: Python<'_>,
+        prompt: PyPrompt,
+        options: PyRef<'_, Options>,
+        cancel: Option<PyRef<'_, Cancel>>,
+    ) -> PyResult<Stream> {
+        let model = self.model()?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
+        let handle = model.clone();
+        let cancel = cancel.map(|cancel| cancel.flag()).unwrap_or_default();
+        let flag = Arc::clone(&cancel);
+        let answer = detached(py, Some(&flag), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            Answer::new(&model, prompt.0, question, interrupt)
+        })?;
+        Ok(Stream::new(answer, cancel, handle))
+    }
+
+    /// Answers to a conversation, whose seeds follow each other.
+    #[allow(clippy::too_many_arguments, reason = "one parameter per argument of the Python API")]
+    fn chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyList>,
+        tools: &Bound<'_, PyList>,
+        choice: &str,
+        variables: &Bound<'_, PyDict>,
+        options: PyRef<'_, Options>,
+        samples: &Bound<'_, PyAny>,
+        cancel: Option<PyRef<'_, Cancel>>,
+    ) -> PyResult<Vec<Py<PyDict>>> {
+        let model = self.model()?;
+        let samples = count_of_samples(samples)?;
+        let chat = Chat::read(messages, tools, choice, variables)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
+        let cancel = cancel.map(|cancel| cancel.flag());
+        let handle = model.clone();
+        let records = detached(py, cancel.as_deref(), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            let prompt = self.ask(&model, &chat, &mut question, interrupt)?;
+            answer::all(&model, vec![prompt], &question, samples, interrupt)
+        })?;
+        records.into_iter().map(|record| record.to_python(py, &handle)).collect()
+    }
+
+    /// The answer to a conversation, piece by piece. With `keep`, it goes on from what was `kept`, and what it computes can be kept.
+    #[allow(clippy::too_many_arguments, reason = "one parameter per argument of the Python API")]
+    fn stream_chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyList>,
+        tools: &Bound<'_, PyList>,
+        choice: &str,
+        variables: &Bound<'_, PyDict>,
+        options: PyRef<'_, Options>,
+        cancel: Option<PyRef<'_, Cancel>>,
+        kept: Option<PyRef<'_, Kept>>,
+        keep: bool,
+    ) -> PyResult<Stream> {
+        let model = self.model()?;
+        let chat = Chat::read(messages, tools, choice, variables)?;
+        let mut question = self.question(py, &options);
+        let grammar = options.grammar.clone();
+        let kept = kept.and_then(|kept| kept.take());
+        let handle = model.clone();
+        let cancel = cancel.map(|cancel| cancel.flag()).unwrap_or_default();
+        let flag = Arc::clone(&cancel);
+        let answer = detached(py, Some(&flag), move |interrupt| {
+            question.compile(&model, grammar.as_ref())?;
+            let prompt = self.ask(&model, &chat, &mut question, interrupt)?;
+            match keep {
+                true => Answer::resume(&model, kept, prompt, question, interrupt),
+                false => Answer::new(&model, prompt, question, interrupt),
+            }
+        })?;
+        Ok(Stream::new(answer, cancel, handle))
+    }
+
+    /// Writes what was kept, and a JSON-like value, to a file.
+    fn save_kept(
+        &self,
+        py: Python<'_>,
+        kept: Option<PyRef<'_, Kept>>,
+        path: PathBuf,
+        extra: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let model = self.model()?;
+        let extra = serde_json::Value::Object(json::object(extra, "messages")?);
+        let kept = kept.map(|kept| kept.forked()).transpose()?;
         detached(py, None, move |interrupt| {
-            let completions = Generation::new(&model, prompts.0, &options, interrupt)?.run(interrupt)?;
-            let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
-            Ok(completions.into_iter().map(|c| facts.completion(c)).collect())
+            let kept = kept.unwrap_or_else(|| fastq_core::generate::Kept::new(&model));
+            session::save(&kept, &model, &path, &extra, interrupt)
         })
     }
 
-    fn stream(&self, py: Python<'_>, prompt: PyPrompt, options: PyRef<'_, Options>) -> PyResult<Stream> {
+    /// Reads what `save_kept` has written.
+    fn load_kept<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<(Kept, Bound<'py, PyAny>)> {
         let model = self.model()?;
-        let options = self.options(&options);
-        let facts = Facts { load_seconds: model.info().load_seconds, seed: options.sampler.seed };
-        let generation =
-            detached(py, None, move |interrupt| Generation::new(&model, vec![prompt.0], &options, interrupt))?;
-        Ok(Stream { generation: Mutex::new(generation), cancel: AtomicBool::new(false), facts })
-    }
-
-    fn chat_tokens(&self, py: Python<'_>, messages: &Bound<'_, PyList>) -> PyResult<Vec<u32>> {
-        let model = self.model()?;
-        let messages = json::objects(messages, "messages")?;
-        detached(py, None, move |interrupt| chat_tokens(&model, &messages, None, &serde_json::Map::new(), interrupt))
+        let (kept, extra) = detached(py, None, move |interrupt| session::load(&model, &path, interrupt))?;
+        Ok((Kept::new(kept), json::to_python(py, &extra)?))
     }
 
     #[pyo3(signature = (messages, tools, add_generation_prompt, variables))]
@@ -215,6 +350,25 @@ impl Engine {
         let width = logits.len() / if all { rows.max(1) } else { 1 };
         let flat = PyArray1::from_vec(py, logits);
         Ok(if all { flat.reshape([rows, width])?.into_any() } else { flat.into_any() })
+    }
+
+    /// Log-probabilities of the tokens but the first.
+    fn score<'py>(&self, py: Python<'py>, ids: Tokens) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let model = self.model()?;
+        let scores = detached(py, None, move |interrupt| fastq_core::evaluate::score(&model, &ids.0, interrupt))?;
+        Ok(PyArray1::from_vec(py, scores))
+    }
+
+    /// How well each document answers a query.
+    fn rerank<'py>(
+        &self,
+        py: Python<'py>,
+        query: String,
+        documents: Vec<String>,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let model = self.model()?;
+        let scores = detached(py, None, move |interrupt| model.rerank(&query, &documents, interrupt))?;
+        Ok(PyArray1::from_vec(py, scores))
     }
 
     fn embed<'py>(
@@ -277,87 +431,5 @@ impl Engine {
         // Dropping a model joins its threads and unmaps its file: not under the GIL.
         let model = self.model.write().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| drop(model));
-    }
-}
-
-/// One generation that advances while it is asked for pieces.
-#[pyclass(frozen, module = "fastq._fastq")]
-pub(crate) struct Stream {
-    generation: Mutex<Generation>,
-    cancel: AtomicBool,
-    facts: Facts,
-}
-
-impl Stream {
-    fn generation(&self) -> MutexGuard<'_, Generation> {
-        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[pymethods]
-impl Stream {
-    /// The next piece that has text; `None` at the end.
-    fn next_piece(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        detached(py, Some(&self.cancel), |interrupt| {
-            let mut generation = self.generation();
-            loop {
-                if generation.finished() {
-                    return Ok(None);
-                }
-                if self.cancel.load(Ordering::Relaxed) {
-                    generation.cancel();
-                    continue;
-                }
-                let pieces = match generation.step(interrupt) {
-                    // A request of the caller ends the stream; Ctrl-C is raised by `detached`.
-                    Err(Error::Cancelled) if self.cancel.load(Ordering::Relaxed) => continue,
-                    other => other?,
-                };
-                let text: String = pieces.into_iter().map(|piece| piece.text).collect();
-                if !text.is_empty() {
-                    return Ok(Some(text));
-                }
-            }
-        })
-    }
-
-    fn cancel(&self) {
-        self.cancel.store(true, Ordering::Relaxed);
-    }
-
-    /// The answer of a stream that ended or was cancelled.
-    fn completion(&self, py: Python<'_>) -> PyResult<PyCompletion> {
-        let record = py.detach(|| {
-            let mut generation = self.generation();
-            if self.cancel.load(Ordering::Relaxed) {
-                generation.cancel();
-            }
-            generation.completions().into_iter().next().flatten()
-        });
-        match record {
-            Some(record) => Ok(self.facts.completion(record)),
-            None => Err(PyValueError::new_err("the stream has not ended: iterate to its end, or cancel() it")),
-        }
-    }
-}
-
-/// What a completion does not know itself.
-#[derive(Clone, Copy)]
-struct Facts {
-    load_seconds: f64,
-    seed: u64,
-}
-
-impl Facts {
-    fn completion(self, c: Completion) -> PyCompletion {
-        let timings = (
-            self.load_seconds,
-            c.timings.prefill_tokens,
-            c.timings.prefill_seconds,
-            c.timings.decode_tokens,
-            c.timings.decode_seconds,
-            fastq_core::machine::peak_rss_bytes().unwrap_or(0),
-        );
-        (c.text, c.tokens, c.finish_reason.name(), c.prompt_tokens, self.seed, timings)
     }
 }

@@ -31,6 +31,12 @@ impl<'a> PyInterrupt<'a> {
         }
     }
 
+    /// Keeps an exception of the caller's own function until [`error`](Self::error) raises it.
+    pub(crate) fn raise(&self, error: PyErr) -> Error {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        Error::Cancelled
+    }
+
     /// The exception for an error: what a signal handler raised, if one stopped the work.
     pub(crate) fn error(self, py: Python<'_>, error: Error) -> PyErr {
         match self.raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -54,7 +60,7 @@ impl Interrupt for PyInterrupt<'_> {
         Python::try_attach(|py| match py.check_signals() {
             Ok(()) => false,
             Err(error) => {
-                *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                self.raise(error);
                 true
             }
         })
@@ -66,7 +72,7 @@ impl Interrupt for PyInterrupt<'_> {
 pub(crate) fn detached<T, F>(py: Python<'_>, cancel: Option<&AtomicBool>, work: F) -> PyResult<T>
 where
     T: Send,
-    F: Send + FnOnce(&dyn Interrupt) -> fastq_core::Result<T>,
+    F: Send + FnOnce(&PyInterrupt<'_>) -> fastq_core::Result<T>,
 {
     let interrupt = PyInterrupt::new(cancel);
     let result = py.detach(|| work(&interrupt));

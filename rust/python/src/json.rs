@@ -1,4 +1,4 @@
-//! Python values as JSON, for chat templates.
+//! Python values as JSON, for chat templates, and back.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -41,6 +41,14 @@ pub(crate) fn object(values: &Bound<'_, PyDict>, place: &str) -> PyResult<Map<St
         Value::Object(map) => Ok(map),
         _ => Err(PyTypeError::new_err(format!("{place}: expected a mapping"))),
     }
+}
+
+/// The Python value of a JSON value.
+///
+/// # Errors
+/// Those of Python's `json.loads`.
+pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    py.import("json")?.call_method1("loads", (value.to_string(),))
 }
 
 /// `left` is how many values may still come.

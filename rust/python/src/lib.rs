@@ -1,6 +1,8 @@
 //! The extension module `fastq._fastq`: conversions of types and errors, and letting go of the GIL. No logic.
 
 mod affine;
+mod answer;
+mod chat;
 mod convert;
 mod engine;
 mod error;
@@ -9,9 +11,12 @@ mod files;
 mod formats;
 mod interrupt;
 mod json;
+mod kept;
 mod options;
+mod processor;
 mod progress;
 mod quantize;
+mod stream;
 
 use pyo3::prelude::*;
 
@@ -25,7 +30,7 @@ mod _fastq {
     #[pymodule_export]
     use super::convert::convert;
     #[pymodule_export]
-    use super::engine::{Engine, Stream};
+    use super::engine::Engine;
     #[pymodule_export]
     use super::evaluate::{calibrate, kl_divergence, perplexity};
     #[pymodule_export]
@@ -33,11 +38,15 @@ mod _fastq {
     #[pymodule_export]
     use super::formats::{dequantize_array, formats, quantize_array};
     #[pymodule_export]
+    use super::kept::Kept;
+    #[pymodule_export]
     use super::main;
     #[pymodule_export]
     use super::options::Options;
     #[pymodule_export]
     use super::quantize::{presets, quantize_file, report_html};
+    #[pymodule_export]
+    use super::stream::{Cancel, Stream};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -11,8 +11,9 @@ pub(super) struct Grammar {
 }
 
 /// Alternatives, each a sequence.
-#[derive(Default)]
 pub(super) struct Rule {
+    /// Where it came up first, in bytes.
+    pub(super) position: usize,
     pub(super) alternatives: Vec<Vec<Item>>,
 }
 

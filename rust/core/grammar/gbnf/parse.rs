@@ -18,15 +18,8 @@ const MAX_REPEAT: u32 = 10_000;
 /// # Errors
 /// A message with line and column.
 pub(super) fn parse(text: &str, token: &dyn Fn(&str) -> Option<u32>) -> Result<Grammar, String> {
-    let mut parser = Parser {
-        rest: text,
-        text,
-        token,
-        rules: Vec::new(),
-        names: HashMap::new(),
-        places: Vec::new(),
-        defined: Vec::new(),
-    };
+    let mut parser =
+        Parser { rest: text, text, token, rules: Vec::new(), names: HashMap::new(), defined: Vec::new() };
     parser.space(true);
     while !parser.rest.is_empty() {
         parser.rule()?;
@@ -35,7 +28,7 @@ pub(super) fn parse(text: &str, token: &dyn Fn(&str) -> Option<u32>) -> Result<G
     let missing = (0..parser.rules.len()).find(|&rule| !parser.defined[rule]);
     if let Some(rule) = missing {
         let name = parser.names.iter().find(|(_, id)| **id == rule).map_or("", |(name, _)| *name);
-        return Err(parser.error_at(parser.places[rule], &format!("rule `{name}` is not defined")));
+        return Err(parser.error_at(parser.rules[rule].position, &format!("rule `{name}` is not defined")));
     }
     match parser.names.get("root") {
         Some(&root) => Ok(Grammar { rules: parser.rules, root }),
@@ -50,8 +43,6 @@ struct Parser<'t> {
     token: &'t dyn Fn(&str) -> Option<u32>,
     rules: Vec<Rule>,
     names: HashMap<&'t str, usize>,
-    /// Where each rule came up first, in bytes.
-    places: Vec<usize>,
     /// Whether the alternatives of a rule were read.
     defined: Vec<bool>,
 }
@@ -117,7 +108,7 @@ impl<'t> Parser<'t> {
                     let group = self.new_rule(start)?;
                     self.alternatives(group, depth + 1)?;
                     if !self.eat(")") {
-                        return Err(self.expected(&format!("`)` for the `(` at {}", self.place(start))));
+                        return Err(self.expected(&format!("`)` for the `(` at {}", place(self.text, start))));
                     }
                     Atom::Rule(group)
                 }
@@ -304,8 +295,7 @@ impl<'t> Parser<'t> {
         if self.rules.len() >= MAX_RULES {
             return Err(self.error(&format!("a grammar must have at most {MAX_RULES} rules and groups")));
         }
-        self.rules.push(Rule::default());
-        self.places.push(place);
+        self.rules.push(Rule { position: place, alternatives: Vec::new() });
         self.defined.push(false);
         Ok(self.rules.len() - 1)
     }
@@ -349,14 +339,14 @@ impl<'t> Parser<'t> {
     }
 
     fn error_at(&self, position: usize, what: &str) -> String {
-        format!("{}: {what}", self.place(position))
+        format!("{}: {what}", place(self.text, position))
     }
+}
 
-    /// Line and column, from 1, of a position in bytes.
-    fn place(&self, position: usize) -> String {
-        let before = &self.text[..position];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("line {line}, column {column}")
-    }
+/// Line and column, from 1, of a position in bytes.
+pub(super) fn place(text: &str, position: usize) -> String {
+    let before = &text[..position];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}")
 }

@@ -61,6 +61,40 @@ pub(super) fn regular(grammar: &Grammar) -> Vec<bool> {
     regular
 }
 
+/// A rule that matches no text, since each of its alternatives leads back to it.
+pub(super) fn endless(grammar: &Grammar) -> Option<usize> {
+    // From the leaves up, as above, but one alternative is enough.
+    let rules = &grammar.rules;
+    let mut users: Vec<Vec<(usize, usize)>> = vec![Vec::new(); rules.len()];
+    let mut open: Vec<Vec<usize>> = Vec::with_capacity(rules.len());
+    let mut finite = vec![false; rules.len()];
+    let mut pending = Vec::new();
+    for (index, rule) in rules.iter().enumerate() {
+        open.push(vec![0; rule.alternatives.len()]);
+        for (alternative, items) in rule.alternatives.iter().enumerate() {
+            for used in items.iter().filter(|item| item.least > 0).filter_map(Item::rule) {
+                users[used].push((index, alternative));
+                open[index][alternative] += 1;
+            }
+        }
+        if open[index].contains(&0) {
+            pending.push(index);
+        }
+    }
+    while let Some(rule) = pending.pop() {
+        if std::mem::replace(&mut finite[rule], true) {
+            continue;
+        }
+        for &(user, alternative) in &users[rule] {
+            open[user][alternative] -= 1;
+            if open[user][alternative] == 0 {
+                pending.push(user);
+            }
+        }
+    }
+    finite.iter().position(|finite| !finite)
+}
+
 impl Plan {
     /// The plan in which the lexemes of `split` are single characters.
     pub(super) fn new(grammar: &Grammar, regular: &[bool], split: &HashSet<Lexeme>) -> Plan {

@@ -117,9 +117,9 @@ fn inline(grammar: &Grammar, alternatives: &[Vec<Item>], depth: usize, written: 
             match &item.atom {
                 Atom::Text(text) => {
                     written.push_str("(?:");
-                    text.chars().for_each(|char| {
+                    for char in text.chars() {
                         let _ = write!(written, "\\u{{{:x}}}", char as u32);
-                    });
+                    }
                     written.push(')');
                 }
                 Atom::Class(class) => written.push_str(&of_class(class)),

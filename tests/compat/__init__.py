@@ -1,0 +1,1 @@
+"""Programs written for llama-cpp-python, and what they get of it."""
