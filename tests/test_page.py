@@ -1,4 +1,4 @@
-"""The page of the server in headless Chromium: it streams, stops, works without a mouse and on a phone, and asks nobody else."""
+"""The page of the server in headless Chromium: it streams, stops, works by keys, on a phone, and asks nobody else."""
 
 from __future__ import annotations
 
@@ -100,8 +100,9 @@ def test_an_answer_is_streamed(browser: Any, server: Server, size: str, scheme: 
     page.keyboard.type("Where is the Eiffel Tower?")
     # How the text grows while it comes.
     page.evaluate(
-        "window.seen = []; new MutationObserver(() => seen.push(document.querySelector('#messages').textContent.length))"
-        ".observe(document.querySelector('#messages'), {childList: true, subtree: true, characterData: true})"
+        "window.seen = [];"
+        "new MutationObserver(() => seen.push(document.querySelector('#messages').textContent.length)).observe("
+        "document.querySelector('#messages'), {childList: true, subtree: true, characterData: true})"
     )
     page.keyboard.press("Enter")
     text = visit.answered()

@@ -30,7 +30,10 @@ WEATHER: dict[str, Any] = {
 }
 PERSON: dict[str, Any] = {
     "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+    },
     "required": ["name", "age"],
     "additionalProperties": False,
 }
@@ -85,9 +88,13 @@ def test_openai_errors(client: Any) -> None:
 
 
 def test_openai_completions(client: Any) -> None:
-    answer = client.completions.create(model="any", prompt="The capital of France is", temperature=0, max_tokens=3, echo=True)
+    answer = client.completions.create(
+        model="any", prompt="The capital of France is", temperature=0, max_tokens=3, echo=True
+    )
     assert answer.choices[0].text.startswith("The capital of France is Paris")
-    stream = client.completions.create(model="any", prompt=["1, 2, 3,", "A, B, C,"], temperature=0, max_tokens=6, stream=True)
+    stream = client.completions.create(
+        model="any", prompt=["1, 2, 3,", "A, B, C,"], temperature=0, max_tokens=6, stream=True
+    )
     texts = ["", ""]
     for chunk in stream:
         texts[chunk.choices[0].index] += chunk.choices[0].text
@@ -104,7 +111,9 @@ def test_openai_schema(client: Any) -> None:
     assert set(person) == {"name", "age"}
     assert 0 <= person["age"] <= 150
     pydantic = pytest.importorskip("pydantic")
-    model = pydantic.create_model("Person", name=(str, pydantic.Field(max_length=20)), age=(int, pydantic.Field(ge=0, le=150)))
+    model = pydantic.create_model(
+        "Person", name=(str, pydantic.Field(max_length=20)), age=(int, pydantic.Field(ge=0, le=150))
+    )
     parsed = client.chat.completions.parse(
         model="any", messages=ask("Invent a person."), temperature=0, max_tokens=100, response_format=model
     )
@@ -139,8 +148,12 @@ def test_openai_tools(client: Any) -> None:
     assert more.choices[0].finish_reason in ("stop", "length", "tool_calls")
 
     response = client.responses.create(
-        model="any", input="What is the weather in Paris?", tools=[{"type": "function", **WEATHER}],
-        tool_choice={"type": "function", "name": "get_weather"}, temperature=0, max_output_tokens=100,
+        model="any",
+        input="What is the weather in Paris?",
+        tools=[{"type": "function", **WEATHER}],
+        tool_choice={"type": "function", "name": "get_weather"},
+        temperature=0,
+        max_output_tokens=100,
     )
     assert [item.type for item in response.output] == ["function_call"]
     output = {"type": "function_call_output", "call_id": response.output[0].call_id, "output": "Sunny"}
@@ -168,11 +181,15 @@ def test_openai_embeddings(client: Any) -> None:
 
 
 def test_openai_responses(client: Any) -> None:
-    answer = client.responses.create(model="any", input=QUESTION, instructions="Be brief.", temperature=0, max_output_tokens=40)
+    answer = client.responses.create(
+        model="any", input=QUESTION, instructions="Be brief.", temperature=0, max_output_tokens=40
+    )
     assert "Paris" in answer.output_text
-    events = list(client.responses.create(
-        model="any", input=QUESTION, instructions="Be brief.", temperature=0, max_output_tokens=40, stream=True
-    ))
+    events = list(
+        client.responses.create(
+            model="any", input=QUESTION, instructions="Be brief.", temperature=0, max_output_tokens=40, stream=True
+        )
+    )
     assert events[0].type == "response.created"
     assert events[-1].type in ("response.completed", "response.incomplete")
     assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == answer.output_text
@@ -193,7 +210,21 @@ def test_llm(server: Server, tmp_path: Path) -> None:
     models.write_text(f"- model_id: mine\n  model_name: smollm2\n  api_base: {server.url}/v1\n")
     environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none"}
     for more in ([], ["--no-stream"]):
-        command = [sys.executable, "-m", "llm", "-m", "mine", "-o", "temperature", "0", "-o", "max_tokens", "40", *more, QUESTION]
+        command = [
+            sys.executable,
+            "-m",
+            "llm",
+            "-m",
+            "mine",
+            "-o",
+            "temperature",
+            "0",
+            "-o",
+            "max_tokens",
+            "40",
+            *more,
+            QUESTION,
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert "Paris" in done.stdout
@@ -212,7 +243,9 @@ def test_langchain(server: Server) -> None:
     assert len(embeddings.embed_query("a text")) == 576
     person = chat.with_structured_output(PERSON | {"title": "Person"}, method="json_schema").invoke("Invent a person.")
     assert set(person) == {"name", "age"}
-    called = chat.bind_tools([{"type": "function", "function": WEATHER}], tool_choice="get_weather").invoke("Weather in Paris?")
+    called = chat.bind_tools([{"type": "function", "function": WEATHER}], tool_choice="get_weather").invoke(
+        "Weather in Paris?"
+    )
     assert [call["name"] for call in called.tool_calls] == ["get_weather"]
 
 
@@ -221,11 +254,19 @@ def test_llama_index(server: Server) -> None:
     from llama_index.core.llms import ChatMessage
 
     model = like.OpenAILike(
-        model="any", api_base=f"{server.url}/v1", api_key="none", is_chat_model=True, context_window=8192, temperature=0, max_tokens=40
+        model="any",
+        api_base=f"{server.url}/v1",
+        api_key="none",
+        is_chat_model=True,
+        context_window=8192,
+        temperature=0,
+        max_tokens=40,
     )
     answer = model.chat([ChatMessage(role="user", content=QUESTION)])
     assert "Paris" in answer.message.content
     streamed = list(model.stream_chat([ChatMessage(role="user", content=QUESTION)]))
     assert streamed[-1].message.content == answer.message.content
-    text = like.OpenAILike(model="any", api_base=f"{server.url}/v1", api_key="none", is_chat_model=False, max_tokens=3, temperature=0)
+    text = like.OpenAILike(
+        model="any", api_base=f"{server.url}/v1", api_key="none", is_chat_model=False, max_tokens=3, temperature=0
+    )
     assert "Paris" in text.complete("The capital of France is").text

@@ -58,7 +58,8 @@ fn integer(random: &mut Random) -> Value {
     if random.chance(60) {
         schema[*random.pick(&["maximum", "exclusiveMaximum"])] = high.into();
     }
-    if random.chance(20) {
+    // Beyond 2^53 the validator divides inexactly.
+    if random.chance(40) && schema.as_object().is_some_and(|fields| fields.len() == 3) {
         schema["multipleOf"] = (1 + random.below(9)).into();
     }
     schema
@@ -78,7 +79,7 @@ fn number(random: &mut Random) -> Value {
 
 fn string(random: &mut Random) -> Value {
     let patterns = ["^[a-z]+$", "^\\d{3}-\\d{4}$", "^(foo|bar)*baz$", "[A-F]", "^.{1,8}$", "^\\S+@\\S+$", "^é+$"];
-    let formats = ["date", "time", "date-time", "uuid", "ipv4", "email"];
+    let formats = ["date", "time", "date-time", "uuid", "ipv4", "ipv6", "email", "uri", "hostname", "duration"];
     let mut schema = json!({ "type": "string" });
     match random.below(4) {
         0 => schema["pattern"] = (*random.pick(&patterns)).into(),

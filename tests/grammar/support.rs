@@ -150,7 +150,10 @@ pub(crate) fn draw_with(
         if let Some(token) = forced.first() {
             assert_eq!(allowed, [*token], "{text:?}: what is forced is the only possibility");
         }
-        let token = choose(model, &allowed, &mut random, count >= hurry);
+        // A number with a long exponent is right, but nobody can read it.
+        let exponent = text.trim_end_matches(|char: char| char.is_ascii_digit()).trim_end_matches(['+', '-']);
+        let long = exponent.ends_with(['e', 'E']) && text.len() > exponent.len() + 1;
+        let token = choose(model, &allowed, &mut random, long || count >= hurry);
         matcher.accept(token).unwrap();
         if model.tokenizer.is_end_of_generation(token) {
             break;
@@ -166,9 +169,13 @@ fn choose(model: &Model, allowed: &[u32], random: &mut Random, hurry: bool) -> u
         if let Some(end) = model.tokenizer.end_of_generation().iter().find(|id| allowed.binary_search(id).is_ok()) {
             return *end;
         }
-        for closing in b"}]\"0" {
+        let may = |byte: &u8| allowed.binary_search(&model.bytes[usize::from(*byte)]).is_ok();
+        // Inside a text brackets lead nowhere.
+        let inside = (b'a'..=b'z').chain(b'A'..=b'Z').filter(may).count() > 5;
+        for closing in if inside { &b"\"@/"[..] } else { b"}],\"0" } {
             let token = model.bytes[usize::from(*closing)];
-            if allowed.binary_search(&token).is_ok() && !random.chance(10) {
+            let likely = if matches!(closing, b'@' | b'/') { 10 } else { 90 };
+            if may(closing) && random.chance(likely) {
                 return token;
             }
         }

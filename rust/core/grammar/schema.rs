@@ -160,7 +160,13 @@ impl Walk<'_> {
                 Keyword::Plain(check) => {
                     check(value).map_err(|what| wrong(&at, &format!("`{key}` {what}")))?;
                     self.values += 1;
-                    prepared.insert(key.clone(), value.clone());
+                    match check::stricter(value).filter(|_| key == "format") {
+                        Some(pattern) if fields.contains_key("pattern") => {
+                            also(&mut prepared, json!([{ "type": "string", "pattern": pattern }]));
+                        }
+                        Some(pattern) => drop(prepared.insert("pattern".to_owned(), pattern.into())),
+                        None => drop(prepared.insert(key.clone(), value.clone())),
+                    }
                 }
                 Keyword::Values => {
                     check::values(key, value).map_err(|what| wrong(&at, &what))?;

@@ -13,6 +13,38 @@ const MAX_INTEGER: u64 = 1 << 53;
 /// Formats of texts that are supported. Others would be ignored.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
+/// Days: those of February by whether the year is a leap year, years from 1 (Python knows no other).
+const DATE: &str = concat!(
+    r"(?:(?:[0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})-(?:",
+    r"(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))",
+    r"|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29)"
+);
+
+/// Times with an offset, without leap seconds, which not every minute has.
+const TIME: &str = concat!(
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?",
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+);
+
+/// One part of a host name; with at most eight of them it has no more than 253 characters. Hyphens are single: `xn--` begins what is encoded.
+const LABEL: &str = "[A-Za-z0-9](?:-?[A-Za-z0-9]){0,14}";
+
+/// What stands before the `@`, at most 64 characters.
+const MAILBOX: &str = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,15}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,15}){0,3}";
+
+/// The pattern to write a format by, where llguidance's takes more than is valid: RFC 3339 asks for days that exist, RFC 5321 and
+/// RFC 1035 bound lengths. All that match are valid; not all that are valid match.
+pub(super) fn stricter(format: &Value) -> Option<String> {
+    match format.as_str()? {
+        "date" => Some(format!("^{DATE}$")),
+        "time" => Some(format!("^{TIME}$")),
+        "date-time" => Some(format!("^{DATE}T{TIME}$")),
+        "hostname" => Some(format!(r"^{LABEL}(?:\.{LABEL}){{0,7}}$")),
+        "email" => Some(format!(r"^{MAILBOX}@(?:{LABEL}\.){{1,6}}[A-Za-z]{{2,15}}$")),
+        _ => None,
+    }
+}
+
 const TYPES: &[&str] = &["null", "boolean", "integer", "number", "string", "array", "object"];
 
 /// How a keyword is treated.

@@ -120,6 +120,9 @@ function speed(tokens, seconds, end) {
 }
 
 async function answer() {
+  // What the model thinks stands before its answer, and is not part of the conversation.
+  const thought = show("thought", "");
+  thought.hidden = true;
   const item = show("assistant", "");
   item.classList.add("writing");
   const list = element("messages");
@@ -138,12 +141,12 @@ async function answer() {
     for await (const event of events(response.body)) {
       if (event.error) throw new Error(event.error.message);
       const choice = event.choices[0];
-      const more = choice?.delta.content ?? choice?.delta.reasoning_content;
-      if (more) {
+      const { content, reasoning_content: reasoning } = choice?.delta ?? {};
+      if (content || reasoning) {
         // Who has scrolled up is reading and stays there.
         const follow = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-        text += more;
-        item.textContent = text;
+        if (reasoning) { thought.hidden = false; thought.textContent += reasoning; }
+        if (content) { text += content; item.textContent = text; }
         if (follow) list.scrollTop = list.scrollHeight;
         first ||= performance.now();
         pieces += 1;
@@ -163,6 +166,7 @@ async function answer() {
     // An answer that was stopped stays in the conversation as far as it came; a question without any is taken back.
     if (text) messages.push({ role: "assistant", content: text });
     else { messages.pop(); item.remove(); }
+    if (thought.hidden) thought.remove();
     facts();
   }
 }
