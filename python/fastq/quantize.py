@@ -70,7 +70,7 @@ def quantize(
         imatrix: An importance matrix (GGUF, or the older binary format), which the types below three bits need.
         calibration: What shows the inputs of the layers: a text file, or texts, of which some 20,000 tokens of the kind
             that the model will meet are used and the first 1024 are needed; or a file that ``fastq.calibrate`` wrote
-            with ``gram=True``. With text, inputs are those behind the layers that are quantized already, which is better.
+            with ``gram=True``. With text, inputs are those behind the layers that are quantized already: better.
         target_size: Bytes that the file has at most, header and padding included, as a number or as ``"700MB"``. Types
             are chosen for it: what each tensor costs is measured on ``calibration`` (mean KL divergence), and dynamic
             programming finds the best choice. ``overrides`` and the types of output and embedding stay. The preset
