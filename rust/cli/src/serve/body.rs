@@ -123,8 +123,9 @@ fn depth_exceeds(bytes: &[u8], most: usize) -> bool {
 
 /// Where a place that serde_json tells (lines from 1, bytes in the line) is.
 fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
-    let starts = std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1));
-    (starts.skip(line.saturating_sub(1)).next().unwrap_or(0) + column).min(bytes.len())
+    let mut starts =
+        std::iter::once(0).chain(bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1));
+    (starts.nth(line.saturating_sub(1)).unwrap_or(0) + column).min(bytes.len())
 }
 
 /// The key whose value is being read at `offset`: what people write for numbers that JSON lacks (`NaN`, `Infinity`, `1e999`)
