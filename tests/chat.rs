@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use fastq_core::Error;
-use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, MAX_CALLS, Marker, Tool, read_tools};
+use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, MAX_CALL, MAX_CALLS, Marker, Tool, read_tools};
+use fastq_core::generate::chat_tokens;
 use fastq_core::template::ChatTemplate;
+use fastq_core::{Error, LoadOptions, Model, Never};
 use serde_json::{Map, Value, json};
 
 /// The format of a template and of a vocabulary that has `control` as control tokens and `plain` as others.
@@ -29,15 +30,48 @@ fn families() -> Vec<(&'static str, ChatFormat)> {
     vec![
         ("hermes", plain("<tool_call></tool_call><think>")),
         ("qwen-xml", plain("<tool_call><function=x><parameter=y><think>")),
-        ("llama3", format(&with("<|start_header_id|>\"parameters\""), &["<|python_tag|>", "<|eot_id|>", "<|eom_id|>"], &[])),
-        ("mistral", format(&with("[TOOL_CALLS]"), &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"], &[])),
+        (
+            "llama3",
+            format(&with("<|start_header_id|>\"parameters\""), &["<|python_tag|>", "<|eot_id|>", "<|eom_id|>"], &[]),
+        ),
+        (
+            "mistral",
+            format(&with("[TOOL_CALLS]"), &["[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"], &[]),
+        ),
         ("phi4", format(&with("<|tool|>"), &["<|tool_call|>", "<|/tool_call|>", "<|tool|>"], &[])),
-        ("functiongemma", format(&with("<start_function_call>"), &[], &["<start_function_call>", "<end_function_call>", "<escape>"])),
-        ("gemma4", format(&with("<|tool_call>call<tool_call|><|channel>thought<|\"|>"), &["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"], &[])),
-        ("gemma3", format("{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}", &["<start_of_turn>", "<end_of_turn>"], &[])),
+        (
+            "functiongemma",
+            format(&with("<start_function_call>"), &[], &["<start_function_call>", "<end_function_call>", "<escape>"]),
+        ),
+        (
+            "gemma4",
+            format(
+                &with("<|tool_call>call<tool_call|><|channel>thought<|\"|>"),
+                &["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"],
+                &[],
+            ),
+        ),
+        (
+            "gemma3",
+            format(
+                "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}",
+                &["<start_of_turn>", "<end_of_turn>"],
+                &[],
+            ),
+        ),
         ("lfm2", format(&with("<|tool_list_start|>"), &["<|tool_call_start|>", "<|tool_call_end|>"], &[])),
-        ("granite", format(&with("<|tool_call|> Here is my thought process: "), &["<|tool_call|>", "<|start_of_role|>"], &[])),
-        ("harmony", format(&with("<|channel|><|message|>"), &["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>"], &[])),
+        (
+            "granite",
+            format(&with("<|tool_call|> Here is my thought process: "), &["<|tool_call|>", "<|start_of_role|>"], &[]),
+        ),
+        (
+            "harmony",
+            format(
+                &with("<|channel|><|message|>"),
+                &["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>"],
+                &[],
+            ),
+        ),
         ("json", format("{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}", &["<|im_end|>"], &[])),
     ]
 }
@@ -96,10 +130,15 @@ fn read<'a>(mut parser: ChatParser, pieces: impl IntoIterator<Item = &'a str>) -
     assert_eq!(message["role"], "assistant");
     assert_eq!(message["content"].as_str().unwrap_or_default(), said.content);
     assert_eq!(message.get("reasoning_content").and_then(Value::as_str).unwrap_or_default(), said.reasoning);
-    let calls: Vec<(String, String)> = message["tool_calls"].as_array().into_iter().flatten().map(|call| {
-        let function = &call["function"];
-        (function["name"].as_str().unwrap().to_owned(), function["arguments"].as_str().unwrap().to_owned())
-    }).collect();
+    let calls: Vec<(String, String)> = message["tool_calls"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|call| {
+            let function = &call["function"];
+            (function["name"].as_str().unwrap().to_owned(), function["arguments"].as_str().unwrap().to_owned())
+        })
+        .collect();
     assert_eq!(calls, said.calls);
     said
 }
@@ -112,7 +151,11 @@ fn every_split(parser: &ChatParser, answer: &str) -> Said {
         let (first, second) = answer.split_at(at);
         assert_eq!(read(parser.clone(), [first, second]), whole, "{first:?} {second:?}");
         for &end in places.iter().filter(|&&end| end > at).step_by(7) {
-            assert_eq!(read(parser.clone(), [&answer[..at], &answer[at..end], &answer[end..]]), whole, "{at} {end} {answer:?}");
+            assert_eq!(
+                read(parser.clone(), [&answer[..at], &answer[at..end], &answer[end..]]),
+                whole,
+                "{at} {end} {answer:?}"
+            );
         }
     }
     let characters: Vec<String> = answer.chars().map(String::from).collect();
@@ -121,10 +164,12 @@ fn every_split(parser: &ChatParser, answer: &str) -> Said {
 }
 
 /// family, prompt, answer, reasoning, content, calls (arguments as JSON, or `"cut: …"` for those that were cut off).
-type Example = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+type Example =
+    (&'static str, &'static str, &'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const ROME: &str = r#"{"city": "Rome"}"#;
 
+#[rustfmt::skip]
 const EXAMPLES: &[Example] = &[
     // Hermes, Qwen2.5, Qwen3, SmolLM3.
     ("hermes", "", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>", "", "", &[("get_weather", ROME)]),
@@ -196,7 +241,7 @@ const EXAMPLES: &[Example] = &[
     ("lfm2", "", "<|tool_call_start|>[get_weather(city=\"Ro)me\", days=3, tags=['a', \"b\\n\\u00e9\", (1, -2.5e3), None]), now()]<|tool_call_end|>I look.", "", "I look.", &[("get_weather", r#"{"city":"Ro)me","days":3,"tags":["a","b\né",[1,-2500.0],null]}"#), ("now", "{}")]),
     ("lfm2", "", "<|tool_call_start|>[write_file(options={\"a\": {\"b\": True}}, text='it\\'s')]<|tool_call_end|>", "", "", &[("write_file", r#"{"options":{"a":{"b":true}},"text":"it's"}"#)]),
     ("lfm2", "", "<|tool_call_start|>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}]<|tool_call_end|>", "", "", &[("get_weather", ROME)]),
-    ("lfm2", "", "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>", "", "<|tool_call_start|>[get_weather(\"Rome\")]", &[]),
+    ("lfm2", "", "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>", "", "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>", &[]),
     // Granite.
     ("granite", "", r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#, "", "", &[("get_weather", ROME)]),
     ("granite", "", "Here is my thought process:\nHm.\n\nHere is my response:\nYes.", "Hm.", "Yes.", &[]),
@@ -240,11 +285,23 @@ fn families_are_found_by_template_or_vocabulary() {
 fn control_tokens_are_shown_where_the_format_needs_them() {
     let special: Vec<(&str, bool, bool)> =
         families().iter().map(|(name, format)| (*name, format.special(false), format.special(true))).collect();
-    assert_eq!(special, [
-        ("hermes", false, false), ("qwen-xml", false, false), ("llama3", false, true), ("mistral", true, true), ("phi4", false, true),
-        ("functiongemma", false, false), ("gemma4", true, true), ("gemma3", false, false), ("lfm2", false, true), ("granite", false, true),
-        ("harmony", true, true), ("json", false, false),
-    ]);
+    assert_eq!(
+        special,
+        [
+            ("hermes", false, false),
+            ("qwen-xml", false, false),
+            ("llama3", false, true),
+            ("mistral", true, true),
+            ("phi4", false, true),
+            ("functiongemma", false, false),
+            ("gemma4", true, true),
+            ("gemma3", false, false),
+            ("lfm2", false, true),
+            ("granite", false, true),
+            ("harmony", true, true),
+            ("json", false, false),
+        ]
+    );
 }
 
 #[test]
@@ -254,9 +311,17 @@ fn answers_of_every_family_in_every_split() {
         let format = &families.iter().find(|(known, _)| known == name).unwrap().1;
         let parser = format.parser_for(prompt, &tools);
         let said = every_split(&parser, answer);
-        let found: Vec<(&str, &str)> = said.calls.iter().map(|(name, arguments)| (name.as_str(), arguments.as_str())).collect();
-        let expected: Vec<(&str, &str)> = calls.iter().map(|(name, arguments)| (*name, arguments.strip_prefix("cut: ").unwrap_or(arguments))).collect();
-        assert_eq!((said.reasoning.as_str(), said.content.as_str(), found), (*reasoning, *content, expected), "{name}: {answer}");
+        let found: Vec<(&str, &str)> =
+            said.calls.iter().map(|(name, arguments)| (name.as_str(), arguments.as_str())).collect();
+        let expected: Vec<(&str, &str)> = calls
+            .iter()
+            .map(|(name, arguments)| (*name, arguments.strip_prefix("cut: ").unwrap_or(arguments)))
+            .collect();
+        assert_eq!(
+            (said.reasoning.as_str(), said.content.as_str(), found),
+            (*reasoning, *content, expected),
+            "{name}: {answer}"
+        );
         for ((_, arguments), (_, expected)) in said.calls.iter().zip(*calls) {
             let object = serde_json::from_str::<Map<String, Value>>(arguments);
             assert_eq!(object.is_err(), expected.starts_with("cut: "), "{arguments}");
@@ -286,7 +351,8 @@ fn arguments_come_while_they_are_written() {
         let mut parser = family(name).parser("", true);
         assert_eq!(parser.push(before), [], "{name}");
         let deltas = parser.push("{\"city\"");
-        let [ChatDelta::ToolCall { index: 0, name: called, .. }, ChatDelta::Arguments { index: 0, text }] = &deltas[..] else {
+        let [ChatDelta::ToolCall { index: 0, name: called, .. }, ChatDelta::Arguments { index: 0, text }] = &deltas[..]
+        else {
             panic!("{name}: {deltas:?}");
         };
         assert_eq!((called.as_str(), text.as_str()), ("get_weather", "{\"city\""));
@@ -331,19 +397,36 @@ fn ids_are_unique_and_repeatable() {
 /// Nothing of these may take more than time in proportion to its length, and nothing may be lost.
 #[test]
 fn hostile_answers() {
-    let many = 1_000_000;
+    let many = 200_000;
     let floods: Vec<String> = vec![
-        "{".repeat(many), "[".repeat(many), "\n".repeat(many), "<tool_call>".repeat(many / 11), "<tool_call>{\"name\":".repeat(many / 19),
-        format!("<tool_call>{}", " ".repeat(many)), "<".repeat(many), "<tool_call>[".repeat(many / 12), "{\"name\":".repeat(many / 8),
+        "{".repeat(many),
+        "[".repeat(many),
+        "\n".repeat(many),
+        "<tool_call>".repeat(many / 11),
+        "<tool_call>{\"name\":".repeat(many / 19),
+        format!("<tool_call>{}", " ".repeat(many)),
+        "<".repeat(many),
+        "<tool_call>[".repeat(many / 12),
+        "{\"name\":".repeat(many / 8),
         format!("<tool_call>{{\"name\": \"now\", \"arguments\": {}", "{\"a\":".repeat(many / 5)),
-        format!("<tool_call>{{\"arguments\": {{\"a\": \"{}", "x".repeat(2 * many)),
-        "<|tool_call_start|>[".repeat(many / 20), format!("<|tool_call_start|>[{}", " {".repeat(many / 2)), format!("<|tool_call_start|>{}", "a".repeat(many)),
-        format!("<start_function_call>call:now{{a:{}", "<escape>".repeat(many / 8)), format!("<start_function_call>{}", " ".repeat(many)),
-        format!("<function=now>{}", "<parameter=a></parameter>".repeat(many / 25)), format!("<function=now><parameter=a>{}", "</parameter>".repeat(many / 12)),
+        format!("<tool_call>{{\"arguments\": {{\"a\": \"{}", "x".repeat(MAX_CALL + 1000)),
+        "<|tool_call_start|>[".repeat(many / 20),
+        format!("<|tool_call_start|>[{}", " {".repeat(many / 2)),
+        format!("<|tool_call_start|>{}", "a".repeat(many)),
+        format!("<start_function_call>call:now{{a:{}", "<escape>".repeat(many / 8)),
+        format!("<start_function_call>{}", " ".repeat(many)),
+        format!("<function=now>{}", "<parameter=a></parameter>".repeat(many / 25)),
+        format!("<function=now><parameter=a>{}", "</parameter>".repeat(many / 12)),
         format!("<function=now><parameter=a></parameter>{}", " ".repeat(many)),
-        "[TOOL_CALLS]a[ARGS]".repeat(many / 19), "<think>".repeat(many / 7), "<|channel|>".repeat(many / 11), "<|start|>assistant".repeat(many / 18),
-        format!("<|channel|>{}", "a".repeat(many)), "```json".repeat(many / 7), ", ; ".repeat(many / 4),
-        "<tool_call>{\"name\":\"a\"}".repeat(2 * MAX_CALLS), format!("<tool_call>[{}", "{\"name\":\"a\"},".repeat(2 * MAX_CALLS)),
+        "[TOOL_CALLS]a[ARGS]".repeat(many / 19),
+        "<think>".repeat(many / 7),
+        "<|channel|>".repeat(many / 11),
+        "<|start|>assistant".repeat(many / 18),
+        format!("<|channel|>{}", "a".repeat(many)),
+        "```json".repeat(many / 7),
+        ", ; ".repeat(many / 4),
+        "<tool_call>{\"name\":\"a\"}".repeat(2 * MAX_CALLS),
+        format!("<tool_call>[{}", "{\"name\":\"a\"},".repeat(2 * MAX_CALLS)),
     ];
     let tools = tools();
     for (name, format) in families() {
@@ -355,7 +438,9 @@ fn hostile_answers() {
             gather(parser.finish(), &mut said);
             assert!(start.elapsed() < Duration::from_secs(20), "{name}: {flood:.40} took {:?}", start.elapsed());
             assert!(said.calls.len() <= MAX_CALLS);
-            let told = said.content.len() + said.reasoning.len() + said.calls.iter().map(|(_, arguments)| arguments.len()).sum::<usize>();
+            let told = said.content.len()
+                + said.reasoning.len()
+                + said.calls.iter().map(|(_, arguments)| arguments.len()).sum::<usize>();
             // Names, markers and white space around calls are all that may be missing.
             if said.calls.is_empty() && name != "harmony" && !flood.contains("think") && !flood.contains("|>") {
                 assert!(told + 300 >= flood.len(), "{name}: {flood:.40}: {told} of {}", flood.len());
@@ -367,9 +452,46 @@ fn hostile_answers() {
 /// Pieces of the formats in any order: never a panic, and the same in every split.
 #[test]
 fn mixtures() {
-    let parts = ["<tool_call>", "</tool_call>", "{", "}", "[", "]", "\"name\": \"now\"", ", ", "\"arguments\": ", "{}", "\n", "<think>", "</think>", "text",
-        "<function=now>", "<parameter=a>", "</parameter>", "</function>", "[TOOL_CALLS]", "[ARGS]", "now", "<|tool_call_start|>", "now()", "<|python_tag|>",
-        "<|channel|>", "analysis", "<|message|>", "<|end|>", "<|start|>assistant", " to=functions.now", "call:now{", "<escape>", "<start_function_call>", "```json", "é", "\\", "\"", "  "];
+    let parts = [
+        "<tool_call>",
+        "</tool_call>",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"name\": \"now\"",
+        ", ",
+        "\"arguments\": ",
+        "{}",
+        "\n",
+        "<think>",
+        "</think>",
+        "text",
+        "<function=now>",
+        "<parameter=a>",
+        "</parameter>",
+        "</function>",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "now",
+        "<|tool_call_start|>",
+        "now()",
+        "<|python_tag|>",
+        "<|channel|>",
+        "analysis",
+        "<|message|>",
+        "<|end|>",
+        "<|start|>assistant",
+        " to=functions.now",
+        "call:now{",
+        "<escape>",
+        "<start_function_call>",
+        "```json",
+        "é",
+        "\\",
+        "\"",
+        "  ",
+    ];
     let (families, tools) = (families(), tools());
     let mut state = 1u64;
     let mut random = |below: usize| {
@@ -383,7 +505,8 @@ fn mixtures() {
         let whole = read(parser.clone(), [text.as_str()]);
         let characters: Vec<String> = text.chars().map(String::from).collect();
         assert_eq!(read(parser.clone(), characters.iter().map(String::as_str)), whole, "{name}: {text:?}");
-        let at = (0..=text.len()).filter(|&at| text.is_char_boundary(at)).nth(random(text.chars().count() + 1)).unwrap();
+        let at =
+            (0..=text.len()).filter(|&at| text.is_char_boundary(at)).nth(random(text.chars().count() + 1)).unwrap();
         assert_eq!(read(parser, [&text[..at], &text[at..]]), whole, "{name}: {text:?}");
     }
 }
@@ -413,19 +536,34 @@ fn tools_are_checked() {
         (json!([{"name": long}]), "tools[0]: name must be 1 to 64 letters"),
         (json!([{"name": "now"}, {"name": "now"}]), "tools[1]: the name \"now\" comes twice"),
         (json!([{"name": "now", "parameters": []}]), "tools[0]: now: parameters must be a JSON schema, found a list"),
-        (json!([{"name": "now", "parameters": {"type": "string"}}]), "tools[0]: now: parameters must have the type \"object\", found \"string\""),
-        (json!([{"name": "now", "parameters": {"properties": []}}]), "tools[0]: now: parameters.properties must be an object"),
-        (json!([{"name": "now", "parameters": {"required": "a"}}]), "tools[0]: now: parameters.required must be a list of strings"),
+        (
+            json!([{"name": "now", "parameters": {"type": "string"}}]),
+            "tools[0]: now: parameters must have the type \"object\", found \"string\"",
+        ),
+        (
+            json!([{"name": "now", "parameters": {"properties": []}}]),
+            "tools[0]: now: parameters.properties must be an object",
+        ),
+        (
+            json!([{"name": "now", "parameters": {"required": "a"}}]),
+            "tools[0]: now: parameters.required must be a list of strings",
+        ),
         (json!([{"name": "now", "description": 1}]), "tools[0]: now: description must be a string, found a number"),
         (json!([{"name": "now", "parameters": deep}]), "tools[0]: it must not nest deeper than 48"),
-        (json!([{"name": "now", "description": "x".repeat(1 << 20)}]), "tools[0]: tools must have at most 1048576 bytes together"),
+        (
+            json!([{"name": "now", "description": "x".repeat(1 << 20)}]),
+            "tools[0]: tools must have at most 1048576 bytes together",
+        ),
         (Value::from(vec![json!({"name": "now"}); 129]), "tools must be at most 128, found 129"),
     ] {
         let found = argument_error(read_tools(tools.as_array().unwrap()));
         assert!(found.starts_with(expected), "{found} instead of {expected}");
     }
     let bare = read_tools(&[json!({"name": "a.b-c_1", "description": null, "strict": true})]).unwrap();
-    assert_eq!(bare[0].definition, json!({"type": "function", "function": {"name": "a.b-c_1", "description": null, "strict": true}}));
+    assert_eq!(
+        bare[0].definition,
+        json!({"type": "function", "function": {"name": "a.b-c_1", "description": null, "strict": true}})
+    );
 }
 
 /// The conversation as the template writes it.
@@ -452,10 +590,16 @@ fn conversation(content: Value) -> Value {
 fn calls_of_a_conversation_reach_the_template_as_it_wants_them() {
     // As objects: most templates.
     let hermes = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}{% for m in messages %}{{ m.role }} {{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{\"name\": \"{{ c.function.name }}\", \"arguments\": {{ c.function.arguments | tojson }}}</tool_call>{% endfor %}|{% endfor %}";
-    assert_eq!(rendered(hermes, &conversation(Value::Null), &tools()), "get_weather now write_file user Hi|assistant <tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}</tool_call><tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>|tool noon|tool sunny|");
+    assert_eq!(
+        rendered(hermes, &conversation(Value::Null), &tools()),
+        "get_weather now write_file user Hi|assistant <tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}</tool_call><tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>|tool noon|tool sunny|"
+    );
     // As text: DeepSeek.
     let text = "{{ tools }}{% for m in messages %}{{ m.role }} {{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name + ' ' + c.function.arguments }}{% endfor %}|{% endfor %}";
-    assert_eq!(rendered(text, &conversation("So.".into()), &[]), "noneuser Hi|assistant So.get_weather {\"city\":\"Rome\"}now {}|tool noon|tool sunny|");
+    assert_eq!(
+        rendered(text, &conversation("So.".into()), &[]),
+        "Noneuser Hi|assistant So.get_weather {\"city\":\"Rome\"}now {}|tool noon|tool sunny|"
+    );
     // By name: Gemma.
     let named = "{{ tools }}{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}={{ m.content }}{% else %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{% endif %}|{% endfor %}";
     assert!(rendered(named, &conversation(Value::Null), &[]).ends_with("|now=noon|get_weather=sunny|"));
@@ -467,7 +611,9 @@ fn a_template_without_tools_is_told_of_them_in_the_conversation() {
     let mut messages = conversation("So.".into());
     messages.as_array_mut().unwrap().push(json!({"role": "user", "content": "And?"}));
     let written = rendered(plain, &messages, &tools()[1..2]);
-    assert_eq!(written, r#"system: You can use tools. Each of these lines describes one: its name, what it does, and the JSON schema of its arguments.
+    assert_eq!(
+        written,
+        r#"system: You can use tools. Each of these lines describes one: its name, what it does, and the JSON schema of its arguments.
 {"name":"now","description":"","parameters":{"type":"object","properties":{}}}
 
 To use a tool, answer with a line of this form and nothing else:
@@ -484,21 +630,33 @@ Result of get_weather:
 sunny
 
 And?
-"#);
+"#
+    );
     // Behind what the system message says, and without a system message where the template refuses it.
     let system = json!([{"role": "system", "content": "Be terse."}, {"role": "user", "content": "Hi"}]);
     assert!(rendered(plain, &system, &tools()).starts_with("system: Be terse.\n\nYou can use tools."));
     let refuses = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
     let written = rendered(refuses, &json!([{"role": "user", "content": "Hi"}]), &tools());
-    assert!(written.starts_with("user: You can use tools.") && written.ends_with("answer in words.\n\nHi\n"), "{written}");
+    assert!(
+        written.starts_with("user: You can use tools.") && written.ends_with("answer in words.\n\nHi\n"),
+        "{written}"
+    );
     // Markers that the vocabulary knows.
     let known = format(plain, &[], &["<tool_call>", "</tool_call>"]);
     let prepared = known.prepare(&[json!({"role": "user", "content": "Hi"})], &tools()).unwrap();
-    assert!(prepared.messages[0]["content"].as_str().unwrap().contains("\n<tool_call>{\"name\": \"NAME\", \"arguments\": {\"ARGUMENT\":\"VALUE\"}}</tool_call>\n"));
+    assert!(
+        prepared.messages[0]["content"]
+            .as_str()
+            .unwrap()
+            .contains("\n<tool_call>{\"name\": \"NAME\", \"arguments\": {\"ARGUMENT\":\"VALUE\"}}</tool_call>\n")
+    );
     assert_eq!(prepared.tools, None);
     // Phi-4-mini takes them in the system message.
-    let phi = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if 'tools' in m %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif %}\n{% endfor %}";
-    assert_eq!(rendered(phi, &json!([{"role": "user", "content": "Hi"}]), &tools()[1..2]), "system: <|tool|>[{\"name\":\"now\",\"description\":\"\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}]<|/tool|>\nuser: Hi\n");
+    let phi = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if 'tools' in m %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif %}|{% endfor %}";
+    assert_eq!(
+        rendered(phi, &json!([{"role": "user", "content": "Hi"}]), &tools()[1..2]),
+        "system: <|tool|>[{\"name\":\"now\",\"description\":\"\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}]<|/tool|>|user: Hi|"
+    );
 }
 
 #[test]
@@ -511,7 +669,10 @@ fn content_comes_as_the_template_takes_it() {
     let only = "{% for m in messages %}{% for p in m.content %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}|{% endfor %}";
     assert_eq!(rendered(only, &json!([{"role": "user", "content": "Hi"}]), &[]), "Hi|");
     let thinking = "{% for m in messages %}{{ m.thinking }} {{ m.content }}|{% endfor %}";
-    assert_eq!(rendered(thinking, &json!([{"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}]), &[]), "Hm Hi|");
+    assert_eq!(
+        rendered(thinking, &json!([{"role": "assistant", "content": "Hi", "reasoning_content": "Hm"}]), &[]),
+        "Hm Hi|"
+    );
 }
 
 #[test]
@@ -519,11 +680,54 @@ fn messages_are_checked() {
     let format = format("{{ messages }}", &[], &[]);
     for (message, expected) in [
         (json!("Hi"), "messages[0]: expected an object with role and content, found a string"),
-        (json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]}), "messages[0].content[1]: expected {\"type\": \"text\", \"text\": …}, found the type \"image_url\"; this model takes text only"),
+        (
+            json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}]}),
+            "messages[0].content[1]: expected {\"type\": \"text\", \"text\": …}, found the type \"image_url\"; this model takes text only",
+        ),
         (json!({"role": "assistant", "tool_calls": 3}), "messages[0].tool_calls: expected a list, found a number"),
-        (json!({"role": "assistant", "tool_calls": [{"function": {}}]}), "messages[0].tool_calls[0]: function.name must be a string"),
-        (json!({"role": "assistant", "tool_calls": [1]}), "messages[0].tool_calls[0]: expected an object with a function, found a number"),
+        (
+            json!({"role": "assistant", "tool_calls": [{"function": {}}]}),
+            "messages[0].tool_calls[0]: function.name must be a string",
+        ),
+        (
+            json!({"role": "assistant", "tool_calls": [1]}),
+            "messages[0].tool_calls[0]: expected an object with a function, found a number",
+        ),
     ] {
         assert_eq!(argument_error(format.prepare(&[message], &[])), expected);
     }
+}
+
+/// The template of SmolLM2 has no tools: the conversation tells of them, once, and the format is the one told.
+#[test]
+fn a_real_model_is_told_of_tools() {
+    let Some(folder) = std::env::var_os("FASTQ_MODELS").map(std::path::PathBuf::from) else {
+        eprintln!("SKIPPED: FASTQ_MODELS must name a folder with smollm2.gguf");
+        return;
+    };
+    let options = LoadOptions { context: Some(512), ..LoadOptions::default() };
+    let model = Model::load(&folder.join("smollm2.gguf"), &options, &Never).unwrap();
+    let format = ChatFormat::of(&model);
+    assert_eq!((format.name(), format.special(true), format.reasons()), ("json", false, false));
+
+    let messages = [json!({"role": "user", "content": [{"type": "text", "text": "What time is it?"}]})];
+    let tools = json!([{"name": "now", "description": "The time"}]);
+    let tokens = chat_tokens(&model, &messages, Some(&tools), &Map::new(), &Never).unwrap();
+    let text = model.tokenizer().decode(&tokens, true).unwrap();
+    assert!(text.starts_with("<|im_start|>system\nYou can use tools."), "{text}");
+    assert!(text.contains("\n{\"name\": \"NAME\", \"arguments\": {\"ARGUMENT\":\"VALUE\"}}\n"), "{text}");
+    assert!(text.ends_with("<|im_start|>user\nWhat time is it?<|im_end|>\n<|im_start|>assistant\n"), "{text}");
+    assert_eq!(text.matches("You can use tools.").count(), 1);
+    let read = read_tools(tools.as_array().unwrap()).unwrap();
+    let mut parser = format.parser_after(&model, &tokens, &read).unwrap();
+    parser.push("{\"name\": \"now\", \"arguments\": {}}");
+    parser.finish();
+    assert_eq!(parser.message()["tool_calls"][0]["function"], json!({"name": "now", "arguments": "{}"}));
+    assert!(matches!(chat_tokens(&model, &messages, Some(&json!({})), &Map::new(), &Never), Err(Error::Argument(_))));
+
+    // Without tools it is what the template makes of the messages.
+    let plain = [json!({"role": "user", "content": "What time is it?"})];
+    let rendered = model.template().unwrap().render(&plain, None, true, &Map::new()).unwrap();
+    let tokens = chat_tokens(&model, &messages, None, &Map::new(), &Never).unwrap();
+    assert_eq!(model.tokenizer().decode(&tokens, true).unwrap(), rendered);
 }

@@ -102,14 +102,27 @@ fn families() -> Vec<(&'static str, Family)> {
         ("granite", family("<|tool_call|>", &["<|tool_call|>"])),
         ("lfm2", family("<|tool_call_start|>", &["<|tool_call_start|>", "<|tool_call_end|>"])),
         ("functiongemma", family("<start_function_call>", &["<start_function_call>", "<end_function_call>"])),
-        ("gemma4", family("<|tool_call><tool_call|><|channel>thought", &["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"])),
-        ("harmony", family("<|channel|><|message|>", &["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>"])),
+        (
+            "gemma4",
+            family(
+                "<|tool_call><tool_call|><|channel>thought",
+                &["<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"],
+            ),
+        ),
+        (
+            "harmony",
+            family(
+                "<|channel|><|message|>",
+                &["<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>"],
+            ),
+        ),
         ("gemma3", family("<start_of_turn>", &[])),
         ("json", family("", &[])),
     ]
 }
 
 /// A call of `get_weather` and one of `now` in the main form of each of [`families`], and one of `get_weather` with a number as city.
+#[rustfmt::skip]
 const CALLS: [[&str; 3]; 14] = [
     ["<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Ro}me\", \"days\": 3}}\n</tool_call>", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": 3"],
     ["<think>\nSo <b>.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Ro}me\", \"days\": 3}}\n</tool_call>", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": 3"],
@@ -151,12 +164,19 @@ fn calls_of_every_family() {
         let prompt = if name == "harmony" { "<|start|>assistant" } else { "" };
         let refused = |choice: &ToolChoice, answer: &str| family.refused(prompt, &tools, choice, answer);
         let named = |name: &str| ToolChoice::Named(name.to_owned());
-        assert_eq!(calls(&family, prompt, weather), [("get_weather".to_owned(), json!({"city": "Ro}me", "days": 3}))], "{name}");
+        assert_eq!(
+            calls(&family, prompt, weather),
+            [("get_weather".to_owned(), json!({"city": "Ro}me", "days": 3}))],
+            "{name}"
+        );
         assert_eq!(calls(&family, prompt, now), [("now".to_owned(), json!({}))], "{name}");
         for choice in [ToolChoice::Auto, ToolChoice::Required] {
             assert_eq!(refused(&choice, weather), None, "{name} {choice:?} {weather}");
             assert_eq!(refused(&choice, now), None, "{name} {choice:?} {now}");
-            assert!(refused(&choice, wrong).is_some_and(|at| at + 1 >= family.tokens(wrong).len() - 12), "{name} {choice:?} {wrong}");
+            assert!(
+                refused(&choice, wrong).is_some_and(|at| at + 1 >= family.tokens(wrong).len() - 12),
+                "{name} {choice:?} {wrong}"
+            );
         }
         assert_eq!(refused(&named("now"), now), None, "{name}");
         assert!(refused(&named("now"), weather).is_some_and(|at| at < family.tokens(weather).len()), "{name}");
@@ -192,10 +212,33 @@ fn words_before_calls_and_several_calls() {
 fn optional_arguments_and_references() {
     let tools = tools();
     for (index, answers) in [
-        (0, vec!["<tool_call>\n{\"name\": \"draw\", \"arguments\": {\"points\": [{\"x\": 1.5}], \"fill\": true}}\n</tool_call>", "<tool_call>\n{\"name\": \"draw\", \"arguments\": {\"fill\": true}}\n</tool_call>"]),
-        (2, vec!["<tool_call>\n<function=draw>\n<parameter=points>\n[{\"x\": 1.5}]\n</parameter>\n</function>\n</tool_call>", "<tool_call>\n<function=get_weather>\n<parameter=city>\na\n</parameter>\n<parameter=unit>\nC\n</parameter>\n</function>\n</tool_call>"]),
-        (8, vec!["<|tool_call_start|>[draw(points=[{\"x\": 1.5}], fill=true), draw(fill=false), draw(), get_weather(city=\"a\", unit=\"F\")]<|tool_call_end|>"]),
-        (9, vec!["<start_function_call>call:draw{fill:true}<end_function_call>", "<start_function_call>call:get_weather{city:<escape>a<escape>,unit:<escape>F<escape>}<end_function_call>"]),
+        (
+            0,
+            vec![
+                "<tool_call>\n{\"name\": \"draw\", \"arguments\": {\"points\": [{\"x\": 1.5}], \"fill\": true}}\n</tool_call>",
+                "<tool_call>\n{\"name\": \"draw\", \"arguments\": {\"fill\": true}}\n</tool_call>",
+            ],
+        ),
+        (
+            2,
+            vec![
+                "<tool_call>\n<function=draw>\n<parameter=points>\n[{\"x\": 1.5}]\n</parameter>\n</function>\n</tool_call>",
+                "<tool_call>\n<function=get_weather>\n<parameter=city>\na\n</parameter>\n<parameter=unit>\nC\n</parameter>\n</function>\n</tool_call>",
+            ],
+        ),
+        (
+            8,
+            vec![
+                "<|tool_call_start|>[draw(points=[{\"x\": 1.5}], fill=true), draw(fill=false), draw(), get_weather(city=\"a\", unit=\"F\")]<|tool_call_end|>",
+            ],
+        ),
+        (
+            9,
+            vec![
+                "<start_function_call>call:draw{fill:true}<end_function_call>",
+                "<start_function_call>call:get_weather{city:<escape>a<escape>,unit:<escape>F<escape>}<end_function_call>",
+            ],
+        ),
     ] {
         let (name, family) = &families()[index];
         for answer in answers {
@@ -227,6 +270,9 @@ fn choices_are_checked() {
         Err(Error::Argument(what)) => what,
         other => panic!("{other:?}"),
     };
-    assert_eq!(message(&tools(), ToolChoice::Named("no".into())), "tool_choice names \"no\", which is not among the tools");
+    assert_eq!(
+        message(&tools(), ToolChoice::Named("no".into())),
+        "tool_choice names \"no\", which is not among the tools"
+    );
     assert_eq!(message(&[], ToolChoice::Required), "tool_choice \"required\" needs tools, found none");
 }

@@ -80,7 +80,7 @@ struct Inner {
     names: Vec<String>,
     /// Markers that are tokens.
     tokens: HashMap<&'static str, Marker>,
-    /// Control tokens, sorted.
+    /// Control tokens that are not part of the format, sorted.
     control: Vec<String>,
 }
 
@@ -102,9 +102,7 @@ impl ChatFormat {
 
     fn with_control(model: &Model, control: Vec<String>) -> ChatFormat {
         let tokenizer = model.tokenizer();
-        let token = |text: &str| {
-            tokenizer.token_id(text).map(|id| Marker { id, control: tokenizer.is_control(id) })
-        };
+        let token = |text: &str| tokenizer.token_id(text).map(|id| Marker { id, control: tokenizer.is_control(id) });
         ChatFormat::detect(model.template(), &token, control)
     }
 
@@ -118,9 +116,8 @@ impl ChatFormat {
         let source = template.map_or("", ChatTemplate::source);
         let all_tokens = |markers: &[&str]| !markers.is_empty() && markers.iter().all(|text| token(text).is_some());
         let allowed = |family: &Family| !family.without.iter().any(|text| source.contains(text));
-        let shown = |family: &Family| {
-            family.template.iter().any(|group| group.iter().all(|text| source.contains(text)))
-        };
+        let shown =
+            |family: &Family| family.template.iter().any(|group| group.iter().all(|text| source.contains(text)));
         let found = FAMILIES.iter().find(|family| allowed(family) && shown(family));
         let found = found.or_else(|| FAMILIES.iter().find(|family| allowed(family) && all_tokens(family.vocabulary)));
         let family = found.unwrap_or(&FAMILIES[FAMILIES.len() - 1]);
@@ -129,14 +126,18 @@ impl ChatFormat {
         });
         let reasoning: Vec<&Reasoning> = if family.harmony { Vec::new() } else { reasoning.collect() };
 
-        let calls = family.calls.iter().flat_map(|syntax| [syntax.open, syntax.close].into_iter().chain(syntax.inner.iter().copied()));
-        let thoughts = reasoning.iter().flat_map(|reasoning| {
-            reasoning.open.iter().chain(reasoning.close).chain(reasoning.vocabulary).copied()
-        });
+        let calls = family
+            .calls
+            .iter()
+            .flat_map(|syntax| [syntax.open, syntax.close].into_iter().chain(syntax.inner.iter().copied()));
+        let thoughts = reasoning
+            .iter()
+            .flat_map(|reasoning| reasoning.open.iter().chain(reasoning.close).chain(reasoning.vocabulary).copied());
         let channels = family.harmony.then_some(harmony::ALL).into_iter().flatten();
         let markers = calls.chain(thoughts).chain(channels);
-        let tokens = markers.filter_map(|text| Some((text, token(text)?))).collect();
-        control.retain(|text| text.len() >= SHORTEST_CONTROL);
+        let tokens: HashMap<&str, Marker> = markers.filter_map(|text| Some((text, token(text)?))).collect();
+        // What is left of a broken call is shown with its markers.
+        control.retain(|text| text.len() >= SHORTEST_CONTROL && !tokens.contains_key(text.as_str()));
         control.sort_unstable();
         let names = probe::names(source);
         ChatFormat(Arc::new(Inner { family, reasoning, template: template.cloned(), names, tokens, control }))
@@ -162,8 +163,9 @@ impl ChatFormat {
     /// see the markers. The parser drops the control tokens that are not part of the format.
     pub fn special(&self, tools: bool) -> bool {
         let control = |text: &str| self.token(text).is_some_and(|marker| marker.control);
-        let mut thoughts =
-            self.reasoning().flat_map(|reasoning| reasoning.open.iter().chain(reasoning.close).chain(reasoning.vocabulary));
+        let mut thoughts = self
+            .reasoning()
+            .flat_map(|reasoning| reasoning.open.iter().chain(reasoning.close).chain(reasoning.vocabulary));
         let mut calls = self.family().calls.iter();
         let call = |syntax: &families::Syntax| control(syntax.open) || syntax.inner.iter().any(|text| control(text));
         (self.family().harmony && harmony::ALL.into_iter().any(control))

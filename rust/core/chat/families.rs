@@ -246,11 +246,16 @@ mod tests {
     #[test]
     fn no_marker_begins_another() {
         for family in FAMILIES {
-            let mut markers: Vec<&str> = family.calls.iter().map(|call| call.open).filter(|open| !open.is_empty()).collect();
+            let mut markers: Vec<&str> =
+                family.calls.iter().map(|call| call.open).filter(|open| !open.is_empty()).collect();
             markers.extend(REASONING.iter().flat_map(|reasoning| reasoning.open));
             for (index, marker) in markers.iter().enumerate() {
                 for other in &markers[index + 1..] {
-                    assert!(!marker.starts_with(other) && !other.starts_with(marker), "{}: {marker} {other}", family.name);
+                    assert!(
+                        !marker.starts_with(other) && !other.starts_with(marker),
+                        "{}: {marker} {other}",
+                        family.name
+                    );
                 }
             }
         }

@@ -226,7 +226,10 @@ mod tests {
     #[test]
     fn agrees_with_serde_json() {
         let valid = [
-            r#"{}"#, r#"[]"#, r#"{"a":1,"b":[true,false,null,-0.5e+10,0,{"c":"\u00e9\\\"}{"}]}"#, " [ 1 , 2 ] ",
+            r#"{}"#,
+            r#"[]"#,
+            r#"{"a":1,"b":[true,false,null,-0.5e+10,0,{"c":"\u00e9\\\"}{"}]}"#,
+            " [ 1 , 2 ] ",
             r#"{"smile":"\ud83d\ude00","x":"é"}"#,
         ];
         for text in valid {
@@ -235,8 +238,28 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(&out).unwrap();
         }
         let invalid = [
-            "{a", "{]", "[}", "[1,]", r#"{"a":1,}"#, r#"{"a" 1}"#, "[01]", "[-]", "[1.]", "[1e]", "[tru e]", "[nul]", r#"["\x"]"#, r#"["\u12g4"]"#,
-            r#"["\ud83d"]"#, r#"["\ud83dx"]"#, r#"["\ude00"]"#, r#"["\ud83d\ud83d"]"#, "['a']", "[True]", "[NaN]", "[+1]",
+            "{a",
+            "{]",
+            "[}",
+            "[1,]",
+            r#"{"a":1,}"#,
+            r#"{"a" 1}"#,
+            "[01]",
+            "[-]",
+            "[1.]",
+            "[1e]",
+            "[tru e]",
+            "[nul]",
+            r#"["\x"]"#,
+            r#"["\u12g4"]"#,
+            r#"["\ud83d"]"#,
+            r#"["\ud83dx"]"#,
+            r#"["\ude00"]"#,
+            r#"["\ud83d\ud83d"]"#,
+            "['a']",
+            "[True]",
+            "[NaN]",
+            "[+1]",
         ];
         for text in invalid {
             assert_eq!(run(text).1, Step::Bad, "{text}");

@@ -51,7 +51,9 @@ impl ChatFormat {
             ToolChoice::Required => tools.iter().collect(),
             ToolChoice::Named(name) => {
                 let tool = tools.iter().find(|tool| tool.name == *name);
-                vec![tool.ok_or_else(|| Error::Argument(format!("tool_choice names {name:?}, which is not among the tools")))?]
+                vec![tool.ok_or_else(|| {
+                    Error::Argument(format!("tool_choice names {name:?}, which is not among the tools"))
+                })?]
             }
         };
         let mut lark = Lark { format: self, rules: Vec::new() };
@@ -226,7 +228,8 @@ impl Lark<'_> {
                 Body::Json | Body::Mistral if !named => {
                     let arguments = self.rule("arguments", "", &schema_rule(tool.schema()));
                     let head = format!("{{\"name\": \"{name}\", \"{}\": ", family.arguments);
-                    let tail = if family.short_ids { "\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{9}/ \"\\\"}\"" } else { "\"}\"" };
+                    let tail =
+                        if family.short_ids { "\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{9}/ \"\\\"}\"" } else { "\"}\"" };
                     format!("{} {arguments} {tail}", quoted(&head))
                 }
                 Body::Mistral | Body::Json => {
@@ -280,7 +283,9 @@ impl Lark<'_> {
         let properties = tool.parameters.get("properties").and_then(Value::as_object).unwrap_or(&none);
         if properties.len() > MAX_WRITTEN_ARGUMENTS {
             let (name, found) = (&tool.name, properties.len());
-            let what = format!("tool {name:?} must have at most {MAX_WRITTEN_ARGUMENTS} arguments to be constrained, found {found}");
+            let what = format!(
+                "tool {name:?} must have at most {MAX_WRITTEN_ARGUMENTS} arguments to be constrained, found {found}"
+            );
             return Err(Error::Argument(what));
         }
         let with_definitions = |schema: &Value| {
@@ -388,7 +393,8 @@ impl Lark<'_> {
     /// The messages of harmony.
     fn channels(&mut self, prompt: &str, tools: &[&Tool], choice: &ToolChoice) -> Result<String> {
         let [start, channel, constrain, message, end, ..] = harmony::ALL.map(|marker| self.marker(marker));
-        let thought = self.rule("thought", "", &format!("{channel} \"analysis\" {message} {TEXT} {end} {start} \"assistant\""));
+        let thought =
+            self.rule("thought", "", &format!("{channel} \"analysis\" {message} {TEXT} {end} {start} \"assistant\""));
         let last = self.rule("last", "", &format!("{channel} \"final\" {message} {TEXT}"));
         let begins = prompt.trim_end().ends_with(&format!("{}assistant", harmony::START));
         let role = if begins { String::new() } else { format!("({start} \"assistant\")? ") };

@@ -50,7 +50,8 @@ impl ChatFormat {
         let mut prepared = Vec::with_capacity(messages.len());
         let mut names = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
-            let message = read(message, &mut names).map_err(|what| Error::Argument(format!("messages[{index}]{what}")))?;
+            let message =
+                read(message, &mut names).map_err(|what| Error::Argument(format!("messages[{index}]{what}")))?;
             prepared.push(message);
         }
         let described = !tools.is_empty() && !self.describes_tools();
@@ -119,7 +120,9 @@ impl ChatFormat {
         for mut message in messages {
             if let Some(Value::Array(calls)) = message.remove("tool_calls") {
                 let mut lines = vec![text(&message)];
-                lines.extend(calls.iter().map(|call| self.call_text(&call["function"]["name"], &call["function"]["arguments"])));
+                lines.extend(
+                    calls.iter().map(|call| self.call_text(&call["function"]["name"], &call["function"]["arguments"])),
+                );
                 lines.retain(|line| !line.is_empty());
                 message.insert("content".into(), lines.join("\n").into());
             }

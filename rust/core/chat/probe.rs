@@ -53,7 +53,10 @@ fn render(template: &ChatTemplate, messages: &Value, tools: Option<&Value>) -> O
 pub(super) fn content(template: &ChatTemplate) -> Content {
     let shown = |content: Value| {
         let text = render(template, &json!([{"role": "user", "content": content}]), None).unwrap_or_default();
-        text.contains("fastq-text") && !text.contains("fastq-type") && !text.contains("'type'") && !text.contains("\"type\"")
+        text.contains("fastq-text")
+            && !text.contains("fastq-type")
+            && !text.contains("'type'")
+            && !text.contains("\"type\"")
     };
     let parts = shown(json!([{"type": "text", "text": "fastq-text"}]));
     match (parts, parts && !shown("fastq-text".into())) {
@@ -78,7 +81,8 @@ pub(super) fn calls(template: &ChatTemplate, takes_tools: bool) -> Calls {
             {"role": "tool", "tool_call_id": "abcdefghi", "name": "fastq_called", "content": "fastq_result"},
         ]);
         let text = render(template, &messages, takes_tools.then_some(&tools)).unwrap_or_default();
-        let all = ["fastq_called", "fastq_argument", "fastq_value", "fastq_result"].iter().all(|word| text.contains(word));
+        let all =
+            ["fastq_called", "fastq_argument", "fastq_value", "fastq_result"].iter().all(|word| text.contains(word));
         // Quotes inside of quotes: it was not an object for the template.
         all && !text.contains("\\\"fastq_argument")
     };

@@ -201,7 +201,9 @@ impl<'a> Expression<'a> {
                 Some(Value::Object(map))
             }
             _ => {
-                let end = |character: char| !(character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '+' | '_'));
+                let end = |character: char| {
+                    !(character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '+' | '_'))
+                };
                 let end = self.rest.find(end).unwrap_or(self.rest.len());
                 let (word, rest) = self.rest.split_at(end);
                 self.rest = rest;
@@ -243,7 +245,8 @@ impl<'a> Expression<'a> {
                         }
                         // Halves of surrogate pairs come from JSON habits; together they are a character.
                         if (0xd800..0xdc00).contains(&code) {
-                            let low = ['\\', 'u'].iter().all(|wanted| characters.next().is_some_and(|(_, c)| c == *wanted));
+                            let low =
+                                ['\\', 'u'].iter().all(|wanted| characters.next().is_some_and(|(_, c)| c == *wanted));
                             let mut second = 0;
                             for _ in 0..4 {
                                 second = (second << 4) | characters.next()?.1.to_digit(16)?;

@@ -101,9 +101,7 @@ fn read_tool(tool: &Value) -> Result<Tool, String> {
         Some(Value::String(name)) if is_name(name) => name.clone(),
         Some(Value::String(name)) => {
             let found: String = name.chars().take(80).collect();
-            return Err(format!(
-                "name must be 1 to {MAX_TOOL_NAME} letters, digits, '_', '.' or '-', found {found:?}"
-            ));
+            return Err(format!("name must be 1 to {MAX_TOOL_NAME} letters, digits, '_', '.' or '-', found {found:?}"));
         }
         Some(other) => return Err(format!("name must be a string, found {}", kind(other))),
         None => return Err("name is missing".to_owned()),
