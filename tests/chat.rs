@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use fastq_core::Error;
-use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, MAX_CALLS, Marker, Tool, read_tools};
+use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, MAX_CALL, MAX_CALLS, Marker, Tool, read_tools};
+use fastq_core::generate::chat_tokens;
 use fastq_core::template::ChatTemplate;
+use fastq_core::{Error, LoadOptions, Model, Never};
 use serde_json::{Map, Value, json};
 
 /// The format of a template and of a vocabulary that has `control` as control tokens and `plain` as others.
@@ -168,210 +169,47 @@ type Example =
 
 const ROME: &str = r#"{"city": "Rome"}"#;
 
+#[rustfmt::skip]
 const EXAMPLES: &[Example] = &[
     // Hermes, Qwen2.5, Qwen3, SmolLM3.
-    (
-        "hermes",
-        "",
-        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>",
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "hermes",
-        "",
-        "I look.\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
-        "",
-        "I look.",
-        &[("get_weather", ROME), ("now", "{}")],
-    ),
-    (
-        "hermes",
-        "",
-        "<think>\nHe asks for {Rome}.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>",
-        "He asks for {Rome}.",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("hermes", "", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>", "", "", &[("get_weather", ROME)]),
+    ("hermes", "", "I look.\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "", "I look.", &[("get_weather", ROME), ("now", "{}")]),
+    ("hermes", "", "<think>\nHe asks for {Rome}.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>", "He asks for {Rome}.", "", &[("get_weather", ROME)]),
     ("hermes", "", "<think>\n\n</think>\n\nHello.\n", "", "Hello.\n", &[]),
     ("hermes", "<|im_start|>assistant\n<think>\n", "Hm.\n\nYes.</think>\n\n  code\n", "Hm.\n\nYes.", "  code\n", &[]),
     ("hermes", "<|im_start|>assistant\n<think>\n\n</think>\n\n", "Hello, see <think>.", "", "Hello, see <think>.", &[]),
     ("hermes", "x<think>", "It goes on and <tool_call> is a tag", "It goes on and <tool_call> is a tag", "", &[]),
-    (
-        "hermes",
-        "",
-        r#"<tool_call>{"name": "write_file", "arguments": {"text": "a }\"{ ] \\ </tool_call> 日本 \u00e9 \ud83d\ude00", "options": {"a": [1, {"b": null}]}}}</tool_call> Done."#,
-        "",
-        "Done.",
-        &[(
-            "write_file",
-            r#"{"text": "a }\"{ ] \\ </tool_call> 日本 \u00e9 \ud83d\ude00", "options": {"a": [1, {"b": null}]}}"#,
-        )],
-    ),
-    (
-        "hermes",
-        "",
-        r#"<tool_call>{"arguments": {"city": "Rome"}, "name": "get_weather"}</tool_call>"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "hermes",
-        "",
-        r#"<tool_call>{"name": "get_weather", "arguments": "{\"city\": \"Rome\"}"}</tool_call>"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "hermes",
-        "",
-        r#"<tool_call>{"id": 3, "type": "function", "function": {"name": "now"}}</tool_call>"#,
-        "",
-        "",
-        &[("now", "{}")],
-    ),
-    (
-        "hermes",
-        "",
-        r#"<tool_call>[{"name": "now", "arguments": {}}, {"name": "get_weather", "arguments": {"city": "Rome"}}]</tool_call>"#,
-        "",
-        "",
-        &[("now", "{}"), ("get_weather", ROME)],
-    ),
-    (
-        "hermes",
-        "",
-        "<tool_call>{\"name\": \"write_file\", \"arguments\": {\"text\": \"two\nlines\"}}</tool_call>",
-        "",
-        "",
-        &[("write_file", r#"{"text": "two\nlines"}"#)],
-    ),
+    ("hermes", "", r#"<tool_call>{"name": "write_file", "arguments": {"text": "a }\"{ ] \\ </tool_call> 日本 \u00e9 \ud83d\ude00", "options": {"a": [1, {"b": null}]}}}</tool_call> Done."#, "", "Done.", &[("write_file", r#"{"text": "a }\"{ ] \\ </tool_call> 日本 \u00e9 \ud83d\ude00", "options": {"a": [1, {"b": null}]}}"#)]),
+    ("hermes", "", r#"<tool_call>{"arguments": {"city": "Rome"}, "name": "get_weather"}</tool_call>"#, "", "", &[("get_weather", ROME)]),
+    ("hermes", "", r#"<tool_call>{"name": "get_weather", "arguments": "{\"city\": \"Rome\"}"}</tool_call>"#, "", "", &[("get_weather", ROME)]),
+    ("hermes", "", r#"<tool_call>{"id": 3, "type": "function", "function": {"name": "now"}}</tool_call>"#, "", "", &[("now", "{}")]),
+    ("hermes", "", r#"<tool_call>[{"name": "now", "arguments": {}}, {"name": "get_weather", "arguments": {"city": "Rome"}}]</tool_call>"#, "", "", &[("now", "{}"), ("get_weather", ROME)]),
+    ("hermes", "", "<tool_call>{\"name\": \"write_file\", \"arguments\": {\"text\": \"two\nlines\"}}</tool_call>", "", "", &[("write_file", r#"{"text": "two\nlines"}"#)]),
     // The end tag is missing.
-    (
-        "hermes",
-        "",
-        "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}",
-        "",
-        "",
-        &[("now", "{}"), ("now", "{}")],
-    ),
+    ("hermes", "", "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n<tool_call>\n{\"name\": \"now\", \"arguments\": {}}", "", "", &[("now", "{}"), ("now", "{}")]),
     // Not a call.
-    (
-        "hermes",
-        "",
-        "The tag <tool_call> opens it, <tool_calls> does not, < is a sign.",
-        "",
-        "The tag <tool_call> opens it, <tool_calls> does not, < is a sign.",
-        &[],
-    ),
-    (
-        "hermes",
-        "",
-        "<tool_call>{\"nom\": <tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>",
-        "",
-        "<tool_call>{\"nom\":",
-        &[("now", "{}")],
-    ),
-    (
-        "hermes",
-        "",
-        "<tool_call>{\"name\": \"no such name\", \"arguments\": {}}</tool_call>",
-        "",
-        "<tool_call>{\"name\": \"no such name\", \"arguments\": {}}</tool_call>",
-        &[],
-    ),
+    ("hermes", "", "The tag <tool_call> opens it, <tool_calls> does not, < is a sign.", "", "The tag <tool_call> opens it, <tool_calls> does not, < is a sign.", &[]),
+    ("hermes", "", "<tool_call>{\"nom\": <tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>", "", "<tool_call>{\"nom\":", &[("now", "{}")]),
+    ("hermes", "", "<tool_call>{\"name\": \"no such name\", \"arguments\": {}}</tool_call>", "", "<tool_call>{\"name\": \"no such name\", \"arguments\": {}}</tool_call>", &[]),
     // Cut off by max_tokens.
     ("hermes", "", "Well <tool_ca", "", "Well <tool_ca", &[]),
     ("hermes", "", "<tool_call>\n{\"name\": \"get_wea", "", "<tool_call>\n{\"name\": \"get_wea", &[]),
-    (
-        "hermes",
-        "",
-        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Ro",
-        "",
-        "",
-        &[("get_weather", "cut: {\"city\": \"Ro")],
-    ),
-    (
-        "hermes",
-        "",
-        "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_",
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("hermes", "", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Ro", "", "", &[("get_weather", "cut: {\"city\": \"Ro")]),
+    ("hermes", "", "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_", "", "", &[("get_weather", ROME)]),
     ("hermes", "", "<think>\nSo he", "So he", "", &[]),
     ("hermes", "", "<think>\nSo he</thi", "So he</thi", "", &[]),
     // Not JSON to the end: what does not fit is content.
-    (
-        "hermes",
-        "",
-        "<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": Rome}}</tool_call>",
-        "",
-        "Rome}}</tool_call>",
-        &[("get_weather", "cut: {\"city\": ")],
-    ),
+    ("hermes", "", "<tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": Rome}}</tool_call>", "", "Rome}}</tool_call>", &[("get_weather", "cut: {\"city\": ")]),
     // Qwen3-Coder, Qwen3.5.
-    (
-        "qwen-xml",
-        "",
-        "<tool_call>\n<function=write_file>\n<parameter=path>\n/tmp/a b\n</parameter>\n<parameter=text>\nif a < b:\n    </function>\n</parameter>\n<parameter=mode>\n420\n</parameter>\n</function>\n</tool_call>",
-        "",
-        "",
-        &[("write_file", r#"{"path":"/tmp/a b","text":"if a < b:\n    </function>","mode":420}"#)],
-    ),
-    (
-        "qwen-xml",
-        "",
-        "<tool_call>\n<function=get_weather>\n<parameter=city>\n007\n</parameter>\n<parameter=tags>\n[\"a\", {\"b\": 1}]\n</parameter>\n<parameter=other>\n3.5\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
-        "",
-        "",
-        &[("get_weather", r#"{"city":"007","tags":["a",{"b":1}],"other":3.5}"#), ("now", "{}")],
-    ),
-    (
-        "qwen-xml",
-        "",
-        "So:\n<function=write_file>\n<parameter=text>\n</parameter> is the end\n</parameter>\n<parameter=options>\n{\"a\": True}\n</parameter>\n</function>\n</tool_call>",
-        "",
-        "So:",
-        &[("write_file", r#"{"text":"</parameter> is the end","options":"{\"a\": True}"}"#)],
-    ),
-    (
-        "qwen-xml",
-        "",
-        "<tool_call>\n<function=write_file>\n<parameter=text>\nhalf",
-        "",
-        "<tool_call>\n<function=write_file>\n<parameter=text>\nhalf",
-        &[],
-    ),
-    (
-        "qwen-xml",
-        "<think>\n",
-        "why\n</think>\n\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
-        "why",
-        "",
-        &[("now", "{}")],
-    ),
+    ("qwen-xml", "", "<tool_call>\n<function=write_file>\n<parameter=path>\n/tmp/a b\n</parameter>\n<parameter=text>\nif a < b:\n    </function>\n</parameter>\n<parameter=mode>\n420\n</parameter>\n</function>\n</tool_call>", "", "", &[("write_file", r#"{"path":"/tmp/a b","text":"if a < b:\n    </function>","mode":420}"#)]),
+    ("qwen-xml", "", "<tool_call>\n<function=get_weather>\n<parameter=city>\n007\n</parameter>\n<parameter=tags>\n[\"a\", {\"b\": 1}]\n</parameter>\n<parameter=other>\n3.5\n</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>", "", "", &[("get_weather", r#"{"city":"007","tags":["a",{"b":1}],"other":3.5}"#), ("now", "{}")]),
+    ("qwen-xml", "", "So:\n<function=write_file>\n<parameter=text>\n</parameter> is the end\n</parameter>\n<parameter=options>\n{\"a\": True}\n</parameter>\n</function>\n</tool_call>", "", "So:", &[("write_file", r#"{"text":"</parameter> is the end","options":"{\"a\": True}"}"#)]),
+    ("qwen-xml", "", "<tool_call>\n<function=write_file>\n<parameter=text>\nhalf", "", "<tool_call>\n<function=write_file>\n<parameter=text>\nhalf", &[]),
+    ("qwen-xml", "<think>\n", "why\n</think>\n\n<tool_call>\n<function=now>\n</function>\n</tool_call>", "why", "", &[("now", "{}")]),
     // Llama 3.
     ("llama3", "", r#"{"name": "get_weather", "parameters": {"city": "Rome"}}"#, "", "", &[("get_weather", ROME)]),
-    (
-        "llama3",
-        "",
-        r#"<|python_tag|>{"name": "get_weather", "parameters": {"city": "Rome"}}<|eom_id|>"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "llama3",
-        "",
-        r#"{"type": "function", "name": "now", "parameters": {}}; {"name": "get_weather", "parameters": {"city": "Rome"}}"#,
-        "",
-        "",
-        &[("now", "{}"), ("get_weather", ROME)],
-    ),
+    ("llama3", "", r#"<|python_tag|>{"name": "get_weather", "parameters": {"city": "Rome"}}<|eom_id|>"#, "", "", &[("get_weather", ROME)]),
+    ("llama3", "", r#"{"type": "function", "name": "now", "parameters": {}}; {"name": "get_weather", "parameters": {"city": "Rome"}}"#, "", "", &[("now", "{}"), ("get_weather", ROME)]),
     ("llama3", "", r#"<function=get_weather>{"city": "Rome"}</function>"#, "", "", &[("get_weather", ROME)]),
     ("llama3", "", r#"{"name": "Ada", "age": 36}"#, "", r#"{"name": "Ada", "age": 36}"#, &[]),
     ("llama3", "", r#"{"name": "Ada", "parameters": {}}"#, "", r#"{"name": "Ada", "parameters": {}}"#, &[]),
@@ -380,216 +218,48 @@ const EXAMPLES: &[Example] = &[
     ("llama3", "", "<|python_tag|>print(1)", "", "<|python_tag|>print(1)", &[]),
     ("llama3", "", "  {\"name\": \"n", "", "  {\"name\": \"n", &[]),
     // Mistral.
-    (
-        "mistral",
-        "",
-        r#"[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Rome"}, "id": "D681PevKs"}, {"name": "now", "arguments": {}, "id": "abc"}]"#,
-        "",
-        "",
-        &[("get_weather", ROME), ("now", "{}")],
-    ),
-    (
-        "mistral",
-        "",
-        r#"I look.[TOOL_CALLS]get_weather[ARGS]{"city": "Rome"}[TOOL_CALLS]now[ARGS]{}"#,
-        "",
-        "I look.",
-        &[("get_weather", ROME), ("now", "{}")],
-    ),
-    (
-        "mistral",
-        "",
-        r#"[TOOL_CALLS]get_weather[CALL_ID]123456789[ARGS]{"city": "Rome"}"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("mistral", "", r#"[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Rome"}, "id": "D681PevKs"}, {"name": "now", "arguments": {}, "id": "abc"}]"#, "", "", &[("get_weather", ROME), ("now", "{}")]),
+    ("mistral", "", r#"I look.[TOOL_CALLS]get_weather[ARGS]{"city": "Rome"}[TOOL_CALLS]now[ARGS]{}"#, "", "I look.", &[("get_weather", ROME), ("now", "{}")]),
+    ("mistral", "", r#"[TOOL_CALLS]get_weather[CALL_ID]123456789[ARGS]{"city": "Rome"}"#, "", "", &[("get_weather", ROME)]),
     ("mistral", "", r#"[THINK]Rome[/THINK]Hello"#, "Rome", "Hello", &[]),
     ("mistral", "", r#"[TOOL_CALLS]get weather[ARGS]{}"#, "", r#"[TOOL_CALLS]get weather[ARGS]{}"#, &[]),
     // Phi 4 mini.
-    (
-        "phi4",
-        "",
-        r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]<|/tool_call|>"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "phi4",
-        "",
-        r#"functools[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("phi4", "", r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]<|/tool_call|>"#, "", "", &[("get_weather", ROME)]),
+    ("phi4", "", r#"functools[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#, "", "", &[("get_weather", ROME)]),
     ("phi4", "", "functools is a module", "", "functools is a module", &[]),
     // Gemma.
-    (
-        "functiongemma",
-        "",
-        "<start_function_call>call:write_file{path:<escape>a, {b}: c<escape>,mode:3,options:{x:[1,true,null],y:<escape><escape>},text:bare word}<end_function_call>",
-        "",
-        "",
-        &[("write_file", r#"{"path":"a, {b}: c","mode":3,"options":{"x":[1,true,null],"y":""},"text":"bare word"}"#)],
-    ),
-    (
-        "functiongemma",
-        "",
-        "<start_function_call>call:now{}<end_function_call><start_function_call>call:get_weather{city:<escape>Rome<escape>}<end_function_call>",
-        "",
-        "",
-        &[("now", "{}"), ("get_weather", r#"{"city":"Rome"}"#)],
-    ),
-    (
-        "functiongemma",
-        "",
-        "<start_function_call>call:now{a:<escape>b}",
-        "",
-        "<start_function_call>call:now{a:<escape>b}",
-        &[],
-    ),
+    ("functiongemma", "", "<start_function_call>call:write_file{path:<escape>a, {b}: c<escape>,mode:3,options:{x:[1,true,null],y:<escape><escape>},text:bare word}<end_function_call>", "", "", &[("write_file", r#"{"path":"a, {b}: c","mode":3,"options":{"x":[1,true,null],"y":""},"text":"bare word"}"#)]),
+    ("functiongemma", "", "<start_function_call>call:now{}<end_function_call><start_function_call>call:get_weather{city:<escape>Rome<escape>}<end_function_call>", "", "", &[("now", "{}"), ("get_weather", r#"{"city":"Rome"}"#)]),
+    ("functiongemma", "", "<start_function_call>call:now{a:<escape>b}", "", "<start_function_call>call:now{a:<escape>b}", &[]),
     ("functiongemma", "", "<start_function_call>now", "", "<start_function_call>now", &[]),
-    (
-        "gemma4",
-        "",
-        "<|channel>thought\nHm.<channel|><|tool_call>call:write_file{options:{<|\"|>a b<|\"|>:<|\"|>}<|\"|>}}<tool_call|>",
-        "Hm.",
-        "",
-        &[("write_file", r#"{"options":{"a b":"}"}}"#)],
-    ),
-    (
-        "gemma3",
-        "",
-        "```json\n{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}\n```",
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "gemma3",
-        "",
-        "```tool_code\nprint(get_weather(city='Rome'))\n```",
-        "",
-        "",
-        &[("get_weather", r#"{"city":"Rome"}"#)],
-    ),
+    ("gemma4", "", "<|channel>thought\nHm.<channel|><|tool_call>call:write_file{options:{<|\"|>a b<|\"|>:<|\"|>}<|\"|>}}<tool_call|>", "Hm.", "", &[("write_file", r#"{"options":{"a b":"}"}}"#)]),
+    ("gemma3", "", "```json\n{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}\n```", "", "", &[("get_weather", ROME)]),
+    ("gemma3", "", "```tool_code\nprint(get_weather(city='Rome'))\n```", "", "", &[("get_weather", r#"{"city":"Rome"}"#)]),
     ("gemma3", "", "```json\n{\"a\": 1}\n```\nis JSON", "", "```json\n{\"a\": 1}\n```\nis JSON", &[]),
     ("gemma3", "", "```tool_code\nprint('Rome')\n```", "", "```tool_code\nprint('Rome')\n```", &[]),
     // LFM2.
-    (
-        "lfm2",
-        "",
-        "<|tool_call_start|>[get_weather(city=\"Ro)me\", days=3, tags=['a', \"b\\n\\u00e9\", (1, -2.5e3), None]), now()]<|tool_call_end|>I look.",
-        "",
-        "I look.",
-        &[("get_weather", r#"{"city":"Ro)me","days":3,"tags":["a","b\né",[1,-2500.0],null]}"#), ("now", "{}")],
-    ),
-    (
-        "lfm2",
-        "",
-        "<|tool_call_start|>[write_file(options={\"a\": {\"b\": True}}, text='it\\'s')]<|tool_call_end|>",
-        "",
-        "",
-        &[("write_file", r#"{"options":{"a":{"b":true}},"text":"it's"}"#)],
-    ),
-    (
-        "lfm2",
-        "",
-        "<|tool_call_start|>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}]<|tool_call_end|>",
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "lfm2",
-        "",
-        "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>",
-        "",
-        "<|tool_call_start|>[get_weather(\"Rome\")]",
-        &[],
-    ),
+    ("lfm2", "", "<|tool_call_start|>[get_weather(city=\"Ro)me\", days=3, tags=['a', \"b\\n\\u00e9\", (1, -2.5e3), None]), now()]<|tool_call_end|>I look.", "", "I look.", &[("get_weather", r#"{"city":"Ro)me","days":3,"tags":["a","b\né",[1,-2500.0],null]}"#), ("now", "{}")]),
+    ("lfm2", "", "<|tool_call_start|>[write_file(options={\"a\": {\"b\": True}}, text='it\\'s')]<|tool_call_end|>", "", "", &[("write_file", r#"{"options":{"a":{"b":true}},"text":"it's"}"#)]),
+    ("lfm2", "", "<|tool_call_start|>[{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}]<|tool_call_end|>", "", "", &[("get_weather", ROME)]),
+    ("lfm2", "", "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>", "", "<|tool_call_start|>[get_weather(\"Rome\")]<|tool_call_end|>", &[]),
     // Granite.
-    (
-        "granite",
-        "",
-        r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("granite", "", r#"<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#, "", "", &[("get_weather", ROME)]),
     ("granite", "", "Here is my thought process:\nHm.\n\nHere is my response:\nYes.", "Hm.", "Yes.", &[]),
     ("granite", "", "Here is my thought.", "", "Here is my thought.", &[]),
     // gpt-oss.
-    (
-        "harmony",
-        "<|start|>assistant",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{\"city\": \"Rome\"}<|call|>",
-        "Hm.",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "harmony",
-        "<|start|>assistant",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.\n\n- a<|return|>",
-        "Hm.",
-        "Yes.\n\n- a",
-        &[],
-    ),
-    (
-        "harmony",
-        "<|start|>assistant",
-        " to=functions.now<|channel|>commentary json<|message|>{}<|call|>",
-        "",
-        "",
-        &[("now", "{}")],
-    ),
+    ("harmony", "<|start|>assistant", "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{\"city\": \"Rome\"}<|call|>", "Hm.", "", &[("get_weather", ROME)]),
+    ("harmony", "<|start|>assistant", "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.\n\n- a<|return|>", "Hm.", "Yes.\n\n- a", &[]),
+    ("harmony", "<|start|>assistant", " to=functions.now<|channel|>commentary json<|message|>{}<|call|>", "", "", &[("now", "{}")]),
     ("harmony", "<|start|>assistant<|channel|>final<|message|>", "Yes.", "", "Yes.", &[]),
-    (
-        "harmony",
-        "<|start|>assistant",
-        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.now<|message|>{}<|call|>",
-        "",
-        "I look.",
-        &[("now", "{}")],
-    ),
+    ("harmony", "<|start|>assistant", "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.now<|message|>{}<|call|>", "", "I look.", &[("now", "{}")]),
     ("harmony", "<|start|>assistant", "Hello.", "", "Hello.", &[]),
-    (
-        "harmony",
-        "<|start|>assistant",
-        "<|channel|>commentary to=python code<|message|>print(1)<|call|>",
-        "",
-        "print(1)",
-        &[],
-    ),
+    ("harmony", "<|start|>assistant", "<|channel|>commentary to=python code<|message|>print(1)<|call|>", "", "print(1)", &[]),
     // Without a format.
     ("json", "", r#"{"name": "get_weather", "arguments": {"city": "Rome"}}"#, "", "", &[("get_weather", ROME)]),
-    (
-        "json",
-        "",
-        "{\"name\": \"now\", \"arguments\": {}}\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n",
-        "",
-        "",
-        &[("now", "{}"), ("get_weather", ROME)],
-    ),
+    ("json", "", "{\"name\": \"now\", \"arguments\": {}}\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n", "", "", &[("now", "{}"), ("get_weather", ROME)]),
     ("json", "", r#"[{"name": "get_weather", "arguments": {"city": "Rome"}}]"#, "", "", &[("get_weather", ROME)]),
-    (
-        "json",
-        "",
-        r#"<tool_call>[{"name": "get_weather", "arguments": {"city": "Rome"}}]</tool_call>"#,
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
-    (
-        "json",
-        "",
-        "```json\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n```",
-        "",
-        "",
-        &[("get_weather", ROME)],
-    ),
+    ("json", "", r#"<tool_call>[{"name": "get_weather", "arguments": {"city": "Rome"}}]</tool_call>"#, "", "", &[("get_weather", ROME)]),
+    ("json", "", "```json\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}\n```", "", "", &[("get_weather", ROME)]),
     ("json", "", "{\"name\": \"now\", \"arguments\": {}}\n{\"x\": 1}", "", "{\"x\": 1}", &[("now", "{}")]),
     ("json", "", "[1, 2, 3]", "", "[1, 2, 3]", &[]),
     ("json", "", " Yes. \n\nNo \n", "", " Yes. \n\nNo \n", &[]),
@@ -727,7 +397,7 @@ fn ids_are_unique_and_repeatable() {
 /// Nothing of these may take more than time in proportion to its length, and nothing may be lost.
 #[test]
 fn hostile_answers() {
-    let many = 1_000_000;
+    let many = 200_000;
     let floods: Vec<String> = vec![
         "{".repeat(many),
         "[".repeat(many),
@@ -739,7 +409,7 @@ fn hostile_answers() {
         "<tool_call>[".repeat(many / 12),
         "{\"name\":".repeat(many / 8),
         format!("<tool_call>{{\"name\": \"now\", \"arguments\": {}", "{\"a\":".repeat(many / 5)),
-        format!("<tool_call>{{\"arguments\": {{\"a\": \"{}", "x".repeat(2 * many)),
+        format!("<tool_call>{{\"arguments\": {{\"a\": \"{}", "x".repeat(MAX_CALL + 1000)),
         "<|tool_call_start|>[".repeat(many / 20),
         format!("<|tool_call_start|>[{}", " {".repeat(many / 2)),
         format!("<|tool_call_start|>{}", "a".repeat(many)),
@@ -928,7 +598,7 @@ fn calls_of_a_conversation_reach_the_template_as_it_wants_them() {
     let text = "{{ tools }}{% for m in messages %}{{ m.role }} {{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name + ' ' + c.function.arguments }}{% endfor %}|{% endfor %}";
     assert_eq!(
         rendered(text, &conversation("So.".into()), &[]),
-        "noneuser Hi|assistant So.get_weather {\"city\":\"Rome\"}now {}|tool noon|tool sunny|"
+        "Noneuser Hi|assistant So.get_weather {\"city\":\"Rome\"}now {}|tool noon|tool sunny|"
     );
     // By name: Gemma.
     let named = "{{ tools }}{% for m in messages %}{% if m.role == 'tool' %}{{ m.name }}={{ m.content }}{% else %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{% endif %}|{% endfor %}";
@@ -982,10 +652,10 @@ And?
     );
     assert_eq!(prepared.tools, None);
     // Phi-4-mini takes them in the system message.
-    let phi = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if 'tools' in m %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif %}\n{% endfor %}";
+    let phi = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if 'tools' in m %}<|tool|>{{ m['tools'] }}<|/tool|>{% endif %}|{% endfor %}";
     assert_eq!(
         rendered(phi, &json!([{"role": "user", "content": "Hi"}]), &tools()[1..2]),
-        "system: <|tool|>[{\"name\":\"now\",\"description\":\"\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}]<|/tool|>\nuser: Hi\n"
+        "system: <|tool|>[{\"name\":\"now\",\"description\":\"\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}]<|/tool|>|user: Hi|"
     );
 }
 
@@ -1026,4 +696,38 @@ fn messages_are_checked() {
     ] {
         assert_eq!(argument_error(format.prepare(&[message], &[])), expected);
     }
+}
+
+/// The template of SmolLM2 has no tools: the conversation tells of them, once, and the format is the one told.
+#[test]
+fn a_real_model_is_told_of_tools() {
+    let Some(folder) = std::env::var_os("FASTQ_MODELS").map(std::path::PathBuf::from) else {
+        eprintln!("SKIPPED: FASTQ_MODELS must name a folder with smollm2.gguf");
+        return;
+    };
+    let options = LoadOptions { context: Some(512), ..LoadOptions::default() };
+    let model = Model::load(&folder.join("smollm2.gguf"), &options, &Never).unwrap();
+    let format = ChatFormat::of(&model);
+    assert_eq!((format.name(), format.special(true), format.reasons()), ("json", false, false));
+
+    let messages = [json!({"role": "user", "content": [{"type": "text", "text": "What time is it?"}]})];
+    let tools = json!([{"name": "now", "description": "The time"}]);
+    let tokens = chat_tokens(&model, &messages, Some(&tools), &Map::new(), &Never).unwrap();
+    let text = model.tokenizer().decode(&tokens, true).unwrap();
+    assert!(text.starts_with("<|im_start|>system\nYou can use tools."), "{text}");
+    assert!(text.contains("\n{\"name\": \"NAME\", \"arguments\": {\"ARGUMENT\":\"VALUE\"}}\n"), "{text}");
+    assert!(text.ends_with("<|im_start|>user\nWhat time is it?<|im_end|>\n<|im_start|>assistant\n"), "{text}");
+    assert_eq!(text.matches("You can use tools.").count(), 1);
+    let read = read_tools(tools.as_array().unwrap()).unwrap();
+    let mut parser = format.parser_after(&model, &tokens, &read).unwrap();
+    parser.push("{\"name\": \"now\", \"arguments\": {}}");
+    parser.finish();
+    assert_eq!(parser.message()["tool_calls"][0]["function"], json!({"name": "now", "arguments": "{}"}));
+    assert!(matches!(chat_tokens(&model, &messages, Some(&json!({})), &Map::new(), &Never), Err(Error::Argument(_))));
+
+    // Without tools it is what the template makes of the messages.
+    let plain = [json!({"role": "user", "content": "What time is it?"})];
+    let rendered = model.template().unwrap().render(&plain, None, true, &Map::new()).unwrap();
+    let tokens = chat_tokens(&model, &messages, None, &Map::new(), &Never).unwrap();
+    assert_eq!(model.tokenizer().decode(&tokens, true).unwrap(), rendered);
 }

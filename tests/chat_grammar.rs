@@ -122,6 +122,7 @@ fn families() -> Vec<(&'static str, Family)> {
 }
 
 /// A call of `get_weather` and one of `now` in the main form of each of [`families`], and one of `get_weather` with a number as city.
+#[rustfmt::skip]
 const CALLS: [[&str; 3]; 14] = [
     [
         "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Ro}me\", \"days\": 3}}\n</tool_call>",

@@ -80,7 +80,7 @@ struct Inner {
     names: Vec<String>,
     /// Markers that are tokens.
     tokens: HashMap<&'static str, Marker>,
-    /// Control tokens, sorted.
+    /// Control tokens that are not part of the format, sorted.
     control: Vec<String>,
 }
 
@@ -135,8 +135,9 @@ impl ChatFormat {
             .flat_map(|reasoning| reasoning.open.iter().chain(reasoning.close).chain(reasoning.vocabulary).copied());
         let channels = family.harmony.then_some(harmony::ALL).into_iter().flatten();
         let markers = calls.chain(thoughts).chain(channels);
-        let tokens = markers.filter_map(|text| Some((text, token(text)?))).collect();
-        control.retain(|text| text.len() >= SHORTEST_CONTROL);
+        let tokens: HashMap<&str, Marker> = markers.filter_map(|text| Some((text, token(text)?))).collect();
+        // What is left of a broken call is shown with its markers.
+        control.retain(|text| text.len() >= SHORTEST_CONTROL && !tokens.contains_key(text.as_str()));
         control.sort_unstable();
         let names = probe::names(source);
         ChatFormat(Arc::new(Inner { family, reasoning, template: template.cloned(), names, tokens, control }))

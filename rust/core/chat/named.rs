@@ -75,7 +75,10 @@ impl NamedCall {
                 self.state = State::Name;
                 Step::More
             }
-            State::Name if blank => Step::More,
+            State::Name if blank => {
+                self.state = State::Id;
+                Step::More
+            }
             // Some leave the marker out.
             State::Name | State::Id if self.mistral && character == '{' => self.begin(known, events),
             State::Name => self.marker(String::new(), character),

@@ -3,16 +3,18 @@
 //! It is an automaton over characters, so what it tells does not depend on where pieces end. It holds back only what may become
 //! a marker or a call, and the white space before it.
 
+mod header;
+mod message;
+
 use std::collections::VecDeque;
 
-use serde_json::{Value, json};
+use header::after_role;
 
 use super::ChatFormat;
 use super::call::{Event, Known, Reader};
 use super::families::{Body, RESPONSE, Syntax, harmony};
 use super::ids;
 use super::json_text::Step;
-use super::tools::is_name;
 
 /// Longest call with its arguments, in bytes; what is longer is content.
 pub const MAX_CALL: usize = 1 << 20;
@@ -23,8 +25,6 @@ const MAX_BLANK: usize = 256;
 /// Text that turned out to be no call is searched for markers again up to this length, in bytes: searching all of it again and
 /// again would take quadratic time.
 const MAX_AGAIN: usize = 1024;
-/// Longest header of a message in channels, in bytes.
-const MAX_HEADER: usize = 512;
 
 /// What a piece of an answer adds to the message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,6 +123,8 @@ pub struct ChatParser {
     at_start: bool,
     /// Blank lines at the start of the stretch do not count.
     trim: bool,
+    /// One of them came: white space after it is indentation.
+    new_line: bool,
     deltas: Vec<ChatDelta>,
     content: String,
     reasoning: String,
@@ -145,6 +147,7 @@ impl ChatParser {
             blank: String::new(),
             at_start: true,
             trim: false,
+            new_line: false,
             deltas: Vec::new(),
             content: String::new(),
             reasoning: String::new(),
@@ -157,20 +160,6 @@ impl ChatParser {
             parser.trim = true;
         }
         parser
-    }
-
-    /// The prompt may have written the beginning of the header, `<|start|>assistant`.
-    fn continue_header(&mut self, prompt: &str) {
-        let Some((_, header)) = prompt.rsplit_once(harmony::START) else { return };
-        if header.len() <= MAX_HEADER && !header.contains(harmony::END) {
-            self.mode = Mode::Header(String::new());
-            self.queue.extend(header.chars());
-            self.run();
-            // A text that the prompt began is not part of the answer.
-            self.deltas.clear();
-            self.content.clear();
-            self.reasoning.clear();
-        }
     }
 
     /// Takes the next piece of the answer.
@@ -222,32 +211,6 @@ impl ChatParser {
         }
         self.blank.clear();
         std::mem::take(&mut self.deltas)
-    }
-
-    /// What was told so far, as a message of OpenAI: `role`, `content` (null when there are only calls), and
-    /// `reasoning_content` and `tool_calls` where there are any.
-    pub fn message(&self) -> Value {
-        let content = match self.content.is_empty() && !self.calls.is_empty() {
-            true => Value::Null,
-            false => Value::from(self.content.as_str()),
-        };
-        let mut message = json!({"role": "assistant", "content": content});
-        if !self.reasoning.is_empty() {
-            message["reasoning_content"] = self.reasoning.as_str().into();
-        }
-        if !self.calls.is_empty() {
-            let calls = self.calls.iter().map(|call| {
-                let function = json!({"name": call.name, "arguments": call.arguments});
-                json!({"id": call.id, "type": "function", "function": function})
-            });
-            message["tool_calls"] = calls.collect();
-        }
-        message
-    }
-
-    /// Whether the answer has calls so far.
-    pub fn has_calls(&self) -> bool {
-        !self.calls.is_empty()
     }
 
     fn run(&mut self) {
@@ -357,6 +320,7 @@ impl ChatParser {
         self.mode = Mode::Text(channel);
         self.at_start = true;
         self.trim = true;
+        self.new_line = false;
     }
 
     fn syntax(&self, index: usize) -> &'static Syntax {
@@ -498,42 +462,6 @@ impl ChatParser {
         self.give_back_text(&gap);
     }
 
-    /// One character of a header of harmony: `assistant<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>`.
-    fn header(&mut self, character: char) {
-        let Mode::Header(header) = &mut self.mode else { return };
-        header.push(character);
-        if let Some(header) = header.strip_suffix(harmony::MESSAGE) {
-            let header = header.to_owned();
-            return self.message_begins(&header);
-        }
-        // Without a channel it is text: an answer of a model that does not follow the format.
-        let rest = after_role(header).trim_start();
-        let follows = |known: &str| known.starts_with(rest) || rest.starts_with(known);
-        let role = "assistant".starts_with(header.trim_start()) || follows("to=") || follows("<|");
-        if !role || header.len() > MAX_HEADER {
-            let text = after_role(header).to_owned();
-            self.stretch(Channel::Content);
-            self.give_back_text(&text);
-        }
-    }
-
-    fn message_begins(&mut self, header: &str) {
-        let channel = header.split_once(harmony::CHANNEL).map_or("", |(_, channel)| channel.trim_start());
-        let recipient = header.split_once("to=").map(|(_, to)| to);
-        let end = |character: char| character.is_whitespace() || character == '<';
-        let recipient = recipient.map(|to| to.split(end).next().unwrap_or_default());
-        let name = recipient.map(|to| to.strip_prefix("functions.").unwrap_or(to)).filter(|name| is_name(name));
-        match name {
-            Some(name) if self.tools && name != "assistant" && self.calls.len() < MAX_CALLS => {
-                let reader = Reader::Named(super::named::NamedCall::headed(name));
-                let open = Open { syntax: None, reader, raw: String::new(), marker: 0, told: false, size: 0 };
-                self.mode = Mode::Call(Box::new(open));
-            }
-            _ if channel.starts_with("analysis") => self.stretch(Channel::Reasoning),
-            _ => self.stretch(Channel::Content),
-        }
-    }
-
     /// `character`, then `text`, are read again.
     fn give_back(&mut self, character: char, text: &str) {
         self.give_back_text(text);
@@ -545,64 +473,11 @@ impl ChatParser {
             self.queue.push_front(character);
         }
     }
-
-    fn emit_text(&mut self, text: &str) {
-        text.chars().for_each(|character| self.emit(character));
-    }
-
-    /// One character that is no part of a marker.
-    fn emit(&mut self, character: char) {
-        if !character.is_whitespace() {
-            self.flush_blank();
-            self.at_start = false;
-            return self.add(character);
-        }
-        if self.at_start && self.trim {
-            // Blank lines go, the indentation of the first line stays.
-            match character {
-                '\n' | '\r' => self.blank.clear(),
-                _ if self.blank.len() < MAX_BLANK => self.blank.push(character),
-                _ => {}
-            }
-            return;
-        }
-        let reasoning = matches!(self.mode, Mode::Text(Channel::Reasoning));
-        if !self.tools && !reasoning && !(self.at_start && self.format.reasons()) {
-            return self.add(character);
-        }
-        self.blank.push(character);
-        if self.blank.len() > MAX_BLANK {
-            self.flush_blank();
-        }
-    }
-
-    fn flush_blank(&mut self) {
-        let blank = std::mem::take(&mut self.blank);
-        blank.chars().for_each(|character| self.add(character));
-    }
-
-    /// Adds to the message.
-    fn add(&mut self, character: char) {
-        let reasoning = matches!(self.mode, Mode::Text(Channel::Reasoning));
-        match (reasoning, self.deltas.last_mut()) {
-            (false, Some(ChatDelta::Content(text))) | (true, Some(ChatDelta::Reasoning(text))) => text.push(character),
-            (false, _) => self.deltas.push(ChatDelta::Content(character.to_string())),
-            (true, _) => self.deltas.push(ChatDelta::Reasoning(character.to_string())),
-        }
-        let text = if reasoning { &mut self.reasoning } else { &mut self.content };
-        text.push(character);
-    }
 }
 
 /// What may stand between calls.
 fn is_separator(character: char) -> bool {
     character.is_whitespace() || matches!(character, ',' | ';')
-}
-
-/// A header of harmony without the role.
-fn after_role(header: &str) -> &str {
-    let header = header.trim_start();
-    header.strip_prefix("assistant").unwrap_or(header)
 }
 
 enum Found {
