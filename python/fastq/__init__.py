@@ -26,6 +26,7 @@ from fastq.files import cpu_info, default_model, doctor, inspect, plan
 from fastq.formats import dequantize_array, formats, quantize_array
 from fastq.model import Model
 from fastq.quantize import quantize
+from fastq.serve import serve
 from fastq.stream import ChatStream, Stream
 
 # `import fastq` takes milliseconds, because nothing here imports `typing`, `dataclasses` or `logging`.
@@ -110,6 +111,7 @@ __all__ = [
     "quant",
     "quantize",
     "quantize_array",
+    "serve",
 ]
 
 

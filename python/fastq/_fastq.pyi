@@ -102,6 +102,19 @@ class Engine:
     def warning(self) -> str | None: ...
     def close(self) -> None: ...
 
+def serve(
+    engine: Engine,
+    host: str,
+    port: int,
+    api_key: str | None,
+    origins: list[str],
+    alias: str | None,
+    parallel: int,
+    queue: int,
+    grace: float,
+    verbose: bool,
+    ready: Callable[[str], object] | None,
+) -> None: ...
 def calibrate(
     engine: Engine,
     texts: list[str],

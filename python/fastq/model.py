@@ -57,8 +57,9 @@ class Model:
             name in the file.
         draft: A smaller model with the same vocabulary, or its file, that guesses tokens ahead: the default of
             ``speculate=``. The answers stay the same.
-        prompt_cache: A folder for the beginnings of prompts that were computed, made if it is missing: another process
-            with the same model does not compute them again. It holds what was asked, so it is for its owner only.
+        prompt_cache: A folder for the beginnings of prompts that were computed, made if it is not there: another
+            process with the same model does not compute them again. It holds what was asked, so it is for its owner
+            only.
         prompt_cache_bytes: The most bytes the folder may take; what was used longest ago gives way.
 
     Raises:

@@ -16,6 +16,7 @@ mod options;
 mod processor;
 mod progress;
 mod quantize;
+mod serve;
 mod stream;
 
 use pyo3::prelude::*;
@@ -45,6 +46,8 @@ mod _fastq {
     use super::options::Options;
     #[pymodule_export]
     use super::quantize::{presets, quantize_file, report_html};
+    #[pymodule_export]
+    use super::serve::serve;
     #[pymodule_export]
     use super::stream::{Cancel, Stream};
 
