@@ -95,7 +95,8 @@ impl Random {
 
 /// Whether the grammar takes the whole text, written byte by byte and as the tokenizer writes it, which must say the same.
 pub(crate) fn accepts(model: &Model, grammar: &Grammar, text: &str) -> bool {
-    let whole = accepts_tokens(model, grammar, &text.bytes().map(|byte| model.bytes[usize::from(byte)]).collect::<Vec<_>>());
+    let whole =
+        accepts_tokens(model, grammar, &text.bytes().map(|byte| model.bytes[usize::from(byte)]).collect::<Vec<_>>());
     let encoded = model.tokenizer.encode(text, false, false, &fastq_core::Never).unwrap();
     // What SentencePiece puts in front belongs to no text.
     if !model.tokenizer.add_space_prefix() && model.tokenizer.decode(&encoded, false).unwrap() == text {
