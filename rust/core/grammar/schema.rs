@@ -26,7 +26,10 @@ const MAX_DEPTH: usize = 64;
 const MAX_VALUES: usize = 100_000;
 
 /// Properties of one object at most: they are compiled one inside the other.
-const MAX_PROPERTIES: usize = 2_000;
+const MAX_PROPERTIES: usize = 1_000;
+
+/// Patterns of names of one object at most: each is compared with all others.
+const MAX_PATTERNS: usize = 32;
 
 /// White space between the parts of JSON: none, one space, or a new line with its indentation. So a model may write compact JSON,
 /// JSON as Python's `json.dumps` writes it, and indented JSON, as llama.cpp allows; and it cannot go on for ever, as it can where
@@ -208,8 +211,9 @@ impl Walk<'_> {
 
     fn map(&mut self, key: &str, value: &Value, at: &str, depth: usize) -> Result<Value> {
         let Value::Object(fields) = value else { return Err(wrong(at, &format!("`{key}` must be an object of schemas"))) };
-        if fields.len() > MAX_PROPERTIES {
-            return Err(wrong(at, &format!("`{key}` must have at most {MAX_PROPERTIES} entries, found {}", fields.len())));
+        let most = if key == "patternProperties" { MAX_PATTERNS } else { MAX_PROPERTIES };
+        if fields.len() > most {
+            return Err(wrong(at, &format!("`{key}` must have at most {most} entries, found {}", fields.len())));
         }
         let mut prepared = Map::new();
         for (name, schema) in fields {
