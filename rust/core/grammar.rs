@@ -14,6 +14,7 @@ mod vocabulary;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -34,6 +35,33 @@ const STACK: usize = if cfg!(target_pointer_width = "32") { 32 << 20 } else { 25
 
 /// Compiling takes milliseconds. The limits below stop what takes long; this is for what they do not see.
 const MAX_SECONDS: u64 = 20;
+
+/// Bytes of a message of llguidance, which repeats lines of the source, that are passed on.
+const MAX_MESSAGE: usize = 1_000;
+
+/// Grammars that are compiled at once at most. One that takes too long is left behind, and still counts until a limit ends it.
+const MAX_COMPILING: usize = 8;
+
+/// Grammars that are being compiled.
+static COMPILING: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts one grammar that is being compiled, until it is dropped.
+struct Compiling;
+
+impl Compiling {
+    fn begin() -> Result<Compiling> {
+        let begun = COMPILING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < MAX_COMPILING).then_some(count + 1));
+        begun.map(|_| Compiling).map_err(|count| {
+            Error::Grammar(format!("{count} grammars are being compiled already, which take long; try again later"))
+        })
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        COMPILING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What the work of llguidance is bounded by. Its defaults allow half a gigabyte of lexer states.
 fn limits() -> ParserLimits {
@@ -119,7 +147,9 @@ impl GrammarVocabulary {
         let grammar = self.translate(source)?;
         let vocabulary = Arc::clone(self);
         let (sender, receiver) = sync_channel(1);
+        let compiling = Compiling::begin()?;
         let compile = move || {
+            let _compiling = compiling;
             // Nobody waits any more when this fails.
             let _ = sender.send(vocabulary.start(grammar));
         };
@@ -184,8 +214,7 @@ fn check_size<'t>(what: &str, text: &'t str) -> Result<&'t str> {
 fn told(error: &anyhow::Error) -> String {
     let whole = format!("{error:#}");
     let text = whole.split("\n<").next().unwrap_or_default().trim();
-    if let Some(panic) = text.strip_prefix("panic: ") {
-        return format!("the grammar cannot be compiled: {panic}");
-    }
-    text.to_owned()
+    let end = text.floor_char_boundary(MAX_MESSAGE);
+    let text = &text[..end];
+    text.strip_prefix("panic: ").map_or_else(|| text.to_owned(), |panic| format!("the grammar cannot be read: {panic}"))
 }

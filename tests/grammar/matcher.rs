@@ -157,9 +157,12 @@ fn choices_are_exactly_these_texts() {
         let error = model.compile(&GrammarSource::Choices(choices)).unwrap_err();
         assert!(matches!(error, Error::Grammar(_)) && error.to_string().contains(what), "{error}");
     }
-    let long = "a".repeat(1 << 20) + "b";
-    let error = model.compile(&GrammarSource::Choices(vec![long])).unwrap_err();
-    assert_eq!(error.to_string(), "choices must have at most 1048576 bytes, found 1048577");
+    for (choices, expected) in [
+        (vec!["a".repeat(1 << 13); 129], "choices must have at most 1048576 bytes, found 1056768"),
+        (vec!["a".repeat((1 << 13) + 1)], "a choice must have at most 8192 bytes, found 8193"),
+    ] {
+        assert_eq!(model.compile(&GrammarSource::Choices(choices)).unwrap_err().to_string(), expected);
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ const CASES: &[(&str, &str)] = &[
     (r#"{"maximum":"3"}"#, "schema: `maximum` must be a number, found \"3\" (at #/maximum)"),
     (r#"{"multipleOf":0}"#, "schema: `multipleOf` must be a number above 0, found 0 (at #/multipleOf)"),
     (r#"{"enum":[]}"#, "schema: `enum` must be an array of at least one value, found [] (at #/enum)"),
-    (r#"{"required":"a"}"#, "schema: `required` must be an array of at most 2000 names, found \"a\" (at #/required)"),
+    (r#"{"required":"a"}"#, "schema: `required` must be an array of at most 1000 names, found \"a\" (at #/required)"),
     (r#"{"properties":[]}"#, "schema: `properties` must be an object of schemas (at #/properties)"),
     (r#"{"anyOf":{}}"#, "schema: `anyOf` must be an array of schemas (at #/anyOf)"),
     (r#"{"items":3}"#, "schema: a schema must be an object, true or false (at #/items)"),

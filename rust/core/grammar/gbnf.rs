@@ -15,6 +15,7 @@ use std::collections::HashSet;
 
 use plan::Plan;
 
+use super::regex::{MAX_TEXT, MAX_WRITTEN_OUT};
 use crate::{Error, Result};
 
 /// The Lark grammar that means the same as a GBNF grammar. `token` gives the id of a token by how the vocabulary spells it.
@@ -27,7 +28,13 @@ pub(super) fn to_lark(text: &str, token: &dyn Fn(&str) -> Option<u32>) -> Result
         let what = "a rule matches no text: each of its alternatives leads back to it";
         return Err(Error::Grammar(format!("gbnf: {}: {what}", parse::place(text, grammar.rules[rule].position))));
     }
-    let regular = plan::regular(&grammar);
+    let order = plan::regular(&grammar);
+    if plan::written_out(&grammar, &order) > MAX_WRITTEN_OUT {
+        let what = "characters at most are supported with all rules and repetitions written out, and texts of at most";
+        return Err(Error::Grammar(format!("gbnf: {MAX_WRITTEN_OUT} {what} {MAX_TEXT} bytes")));
+    }
+    let mut regular = vec![false; grammar.rules.len()];
+    order.iter().for_each(|rule| regular[*rule] = true);
     let mut split = HashSet::new();
     loop {
         let plan = Plan::new(&grammar, &regular, &split);

@@ -13,11 +13,24 @@ const MAX_CHOICES: usize = 10_000;
 /// Groups and repetitions inside one another at most.
 const MAX_NESTING: u32 = 100;
 
+/// Characters with everything that is repeated written out at most: `(a{1000}){1000}` has a million.
+pub(super) const MAX_WRITTEN_OUT: u64 = 1 << 16;
+
+/// Bytes of one text in an expression at most. Behind each byte the lexer keeps what is left of it: memory is its square.
+pub(super) const MAX_TEXT: usize = 1 << 13;
+
+/// Classes such as `\w`, of which each has hundreds of ranges, at most.
+const MAX_CLASSES: usize = 1_000;
+
 /// The syntax and the places where it may look around, which must be known: masks are computed byte by byte, forward.
 ///
 /// # Errors
 /// A message that names the place and what is wrong.
 pub(super) fn check(expression: &str) -> Result<Hir, String> {
+    let named = expression.as_bytes().windows(2).filter(|pair| pair[0] == b'\\' && b"wWdDsSpP".contains(&pair[1])).count();
+    if named > MAX_CLASSES {
+        return Err(format!("at most {MAX_CLASSES} classes such as \\w are supported, found {named}; use [a-z]"));
+    }
     let parsed = regex_syntax::ParserBuilder::new().nest_limit(MAX_NESTING).build().parse(expression);
     let hir = parsed.map_err(|error| {
         // The rendered form repeats the expression, with a caret under the place.
@@ -31,7 +44,29 @@ pub(super) fn check(expression: &str) -> Result<Hir, String> {
         format!("{reason} at column {start} of {}", shown(expression))
     })?;
     look_around(&hir, expression)?;
+    if written_out(&hir) > MAX_WRITTEN_OUT {
+        let what = "characters at most are supported with all repetitions written out, found more in";
+        return Err(format!("{MAX_WRITTEN_OUT} {what} {}", shown(expression)));
+    }
     Ok(hir)
+}
+
+/// Characters with everything that is repeated written out.
+fn written_out(hir: &Hir) -> u64 {
+    // Depth is bounded by the parser.
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Class(_) => 1,
+        // A text that is too long counts as too much.
+        HirKind::Literal(text) if text.0.len() > MAX_TEXT => u64::MAX,
+        HirKind::Literal(text) => text.0.len() as u64,
+        HirKind::Repetition(repetition) => {
+            let count = u64::from(repetition.max.unwrap_or(repetition.min).max(1));
+            written_out(&repetition.sub).saturating_mul(count)
+        }
+        HirKind::Capture(group) => written_out(&group.sub),
+        HirKind::Concat(all) | HirKind::Alternation(all) => all.iter().map(written_out).fold(0, u64::saturating_add),
+    }
 }
 
 /// Refuses word boundaries and the ends of lines, which the compiler below does not know. `^` and `$` it knows at the ends only.
@@ -109,6 +144,9 @@ pub(super) fn choices_to_lark(choices: &[String]) -> Result<String> {
     let bytes: usize = choices.iter().map(String::len).sum();
     if bytes > MAX_SOURCE {
         return Err(Error::Grammar(format!("choices must have at most {MAX_SOURCE} bytes, found {bytes}")));
+    }
+    if let Some(long) = choices.iter().map(String::len).find(|length| *length > MAX_TEXT) {
+        return Err(Error::Grammar(format!("a choice must have at most {MAX_TEXT} bytes, found {long}")));
     }
     let mut lark = "start: CHOICE\nCHOICE: ".to_owned();
     for (index, choice) in choices.iter().enumerate() {

@@ -23,13 +23,15 @@ const MAX_LEXEMES: usize = 400;
 const MAX_AUTOMATON: usize = 1 << 20;
 
 /// Pairs of states that are visited for a grammar, and steps towards what follows what.
-const MAX_STEPS: usize = 4_000_000;
+const MAX_STEPS: usize = 2_000_000;
 
 /// The lexemes that must be split so that the others mean what the grammar says. Empty when the plan is right.
 pub(super) fn to_split(grammar: &Grammar, plan: &Plan) -> HashSet<Lexeme> {
     let splittable = || plan.lexemes.iter().filter(|lexeme| !is_character(lexeme)).cloned().collect();
-    let count = plan.lexemes.len();
-    if count > MAX_LEXEMES {
+    if plan.lexemes.iter().all(is_character) {
+        return HashSet::new();
+    }
+    if plan.lexemes.len() > MAX_LEXEMES {
         return splittable();
     }
     let automata: Vec<Option<Lexer>> = plan.lexemes.iter().map(|lexeme| Lexer::new(grammar, lexeme)).collect();

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use super::ast::{Atom, Grammar, Item, Rule};
+use crate::grammar::regex;
 
 /// Alternatives of regular items, which are read as a whole.
 pub(super) type Lexeme = Vec<Vec<Item>>;
@@ -32,8 +33,9 @@ pub(super) struct Plan {
     pub(super) lexemes: Vec<Lexeme>,
 }
 
-/// Which rules are regular because they do not lead back to themselves, nor to a rule that does, nor to a token.
-pub(super) fn regular(grammar: &Grammar) -> Vec<bool> {
+/// The rules that are regular because they do not lead back to themselves, nor to a rule that does, nor to a token. Each
+/// comes behind those that it refers to.
+pub(super) fn regular(grammar: &Grammar) -> Vec<usize> {
     // A rule is known to be regular when all that it refers to are: from the leaves up. What is on a cycle, or above one, never is.
     let rules = &grammar.rules;
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); rules.len()];
@@ -47,10 +49,10 @@ pub(super) fn regular(grammar: &Grammar) -> Vec<bool> {
         open[index] +=
             usize::from(rule.alternatives.iter().flatten().any(|item| matches!(item.atom, Atom::Token { .. })));
     }
-    let mut regular = vec![false; rules.len()];
+    let mut regular = Vec::new();
     let mut pending: Vec<usize> = (0..rules.len()).filter(|rule| open[*rule] == 0).collect();
     while let Some(rule) = pending.pop() {
-        regular[rule] = true;
+        regular.push(rule);
         for &user in &users[rule] {
             open[user] -= 1;
             if open[user] == 0 {
@@ -59,6 +61,33 @@ pub(super) fn regular(grammar: &Grammar) -> Vec<bool> {
         }
     }
     regular
+}
+
+/// Characters of the largest regular rule with everything that is repeated, and every rule that is referred to, written out.
+pub(super) fn written_out(grammar: &Grammar, order: &[usize]) -> u64 {
+    let mut sizes = vec![0u64; grammar.rules.len()];
+    for &rule in order {
+        for item in grammar.rules[rule].alternatives.iter().flatten() {
+            sizes[rule] = sizes[rule].saturating_add(item.written_out(&sizes));
+        }
+    }
+    let of_run = |items: &Vec<Item>| items.iter().map(|item| item.written_out(&sizes)).fold(0, u64::saturating_add);
+    grammar.rules.iter().flat_map(|rule| &rule.alternatives).map(of_run).max().unwrap_or(0)
+}
+
+impl Item {
+    /// Characters; 0 of rules that are not regular.
+    fn written_out(&self, sizes: &[u64]) -> u64 {
+        let size = match &self.atom {
+            // A text that is too long counts as too much.
+            Atom::Text(text) if text.len() > regex::MAX_TEXT => return u64::MAX,
+            Atom::Text(text) => text.len() as u64,
+            Atom::Class(_) => 1,
+            Atom::Rule(rule) => sizes[*rule],
+            Atom::Token { .. } => 0,
+        };
+        size.saturating_mul(u64::from(self.most.unwrap_or(self.least).max(1)))
+    }
 }
 
 /// A rule that matches no text, since each of its alternatives leads back to it.

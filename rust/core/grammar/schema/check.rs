@@ -196,15 +196,18 @@ pub(super) fn values(key: &str, value: &Value) -> Result<(), String> {
         ("enum", _) => return Err(format!("`enum` must be an array of at least one value, found {}", short(value))),
         _ => {}
     }
-    fn numbers(value: &Value) -> Result<(), String> {
+    fn each(value: &Value) -> Result<(), String> {
         match value {
             Value::Number(_) => exact(value),
-            Value::Array(items) => items.iter().try_for_each(numbers),
-            Value::Object(fields) => fields.values().try_for_each(numbers),
+            Value::String(text) if text.len() > regex::MAX_TEXT => {
+                Err(format!("must have texts of at most {} bytes, found {}", regex::MAX_TEXT, text.len()))
+            }
+            Value::Array(items) => items.iter().try_for_each(each),
+            Value::Object(fields) => fields.values().try_for_each(each),
             _ => Ok(()),
         }
     }
-    numbers(value).map_err(|what| format!("`{key}` {what}"))
+    each(value).map_err(|what| format!("`{key}` {what}"))
 }
 
 /// A value for a message.
