@@ -1,9 +1,11 @@
 //! The server, in a Python process.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fastq_cli::serve as server;
 use fastq_cli::serve::ServeOptions;
+use fastq_core::Interrupt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -43,14 +45,18 @@ pub(crate) fn serve(
         verbose,
         ..ServeOptions::default()
     };
+    // What `ready` raises ends the server; so does Ctrl-C, which is how it is meant to end.
+    let raised: Mutex<Option<PyErr>> = Mutex::default();
     detached(py, None, |interrupt| {
         let tell = |address: std::net::SocketAddr| {
             let Some(ready) = &ready else { return };
             let told = Python::try_attach(|py| ready.call1(py, (format!("http://{address}"),)).map(drop));
             if let Some(Err(error)) = told {
-                interrupt.raise(error);
+                *raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
         };
-        server::serve(&model, &options, tell, interrupt)
-    })
+        let stop = || raised.lock().unwrap_or_else(PoisonError::into_inner).is_some() || interrupt.stop();
+        server::serve(&model, &options, tell, &stop)
+    })?;
+    raised.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
