@@ -27,7 +27,8 @@ const MAX_CLASSES: usize = 1_000;
 /// # Errors
 /// A message that names the place and what is wrong.
 pub(super) fn check(expression: &str) -> Result<Hir, String> {
-    let named = expression.as_bytes().windows(2).filter(|pair| pair[0] == b'\\' && b"wWdDsSpP".contains(&pair[1])).count();
+    let named =
+        expression.as_bytes().windows(2).filter(|pair| pair[0] == b'\\' && b"wWdDsSpP".contains(&pair[1])).count();
     if named > MAX_CLASSES {
         return Err(format!("at most {MAX_CLASSES} classes such as \\w are supported, found {named}; use [a-z]"));
     }
