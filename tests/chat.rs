@@ -1,5 +1,7 @@
 //! Chat formats: answers as models of each family write them, in pieces of any length, and hostile ones.
 
+#![allow(clippy::print_stderr, reason = "says what was not tested")]
+
 use std::time::{Duration, Instant};
 
 use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, MAX_CALL, MAX_CALLS, Marker, Tool, read_tools};

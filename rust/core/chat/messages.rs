@@ -96,10 +96,9 @@ impl ChatFormat {
             }
             // gpt-oss and LFM2 call it so; with content and calls, gpt-oss takes one of both.
             let both = message.contains_key("tool_calls") && message.get("content").is_some_and(|text| text != "");
-            if thinking && !both && !message.contains_key("thinking") {
-                if let Some(reasoning) = message.get("reasoning_content").cloned() {
-                    message.insert("thinking".into(), reasoning);
-                }
+            let wanted = thinking && !both && !message.contains_key("thinking");
+            if let Some(reasoning) = message.get("reasoning_content").filter(|_| wanted).cloned() {
+                message.insert("thinking".into(), reasoning);
             }
             let user = role(message) == "user";
             let Some(given) = message.get_mut("content") else { continue };

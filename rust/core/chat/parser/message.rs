@@ -55,7 +55,8 @@ impl ChatParser {
             return;
         }
         let reasoning = matches!(self.mode, Mode::Text(Channel::Reasoning));
-        if !self.tools && !reasoning && !(self.at_start && self.format.reasons()) {
+        let before_marker = self.tools || reasoning || (self.at_start && self.format.reasons());
+        if !before_marker {
             return self.add(character);
         }
         self.blank.push(character);
