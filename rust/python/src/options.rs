@@ -103,50 +103,55 @@ fn callable(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Py<PyAny>> {
 /// Stores one option.
 type Setter = fn(&mut Options, &Bound<'_, PyAny>, &str) -> PyResult<()>;
 
+fn set<T>(option: &mut T, value: T) -> PyResult<()> {
+    *option = value;
+    Ok(())
+}
+
 /// Every option of the engine. A new one is one line here, one in `GenerateOptions` (python/fastq/options.py).
 const OPTIONS: &[(&str, Setter)] = &[
-    ("max_tokens", |o, v, n| Ok(o.inner.max_tokens = optional(given(v), n)?)),
-    ("temperature", |o, v, n| Ok(o.inner.sampler.temperature = plain(v, n)?)),
-    ("top_k", |o, v, n| Ok(o.inner.sampler.top_k = natural(v, n)?)),
-    ("top_p", |o, v, n| Ok(o.inner.sampler.top_p = plain(v, n)?)),
-    ("min_p", |o, v, n| Ok(o.inner.sampler.min_p = plain(v, n)?)),
-    ("typical_p", |o, v, n| Ok(o.inner.sampler.typical_p = plain(v, n)?)),
-    ("repeat_penalty", |o, v, n| Ok(o.inner.sampler.repeat_penalty = plain(v, n)?)),
-    ("repeat_last_n", |o, v, n| Ok(o.inner.sampler.repeat_last_n = window(v, n)?)),
-    ("presence_penalty", |o, v, n| Ok(o.inner.sampler.presence_penalty = plain(v, n)?)),
-    ("frequency_penalty", |o, v, n| Ok(o.inner.sampler.frequency_penalty = plain(v, n)?)),
-    ("dynatemp_range", |o, v, n| Ok(o.inner.sampler.dynatemp_range = plain(v, n)?)),
-    ("dynatemp_exponent", |o, v, n| Ok(o.inner.sampler.dynatemp_exponent = plain(v, n)?)),
-    ("top_n_sigma", |o, v, n| Ok(o.inner.sampler.top_n_sigma = plain(v, n)?)),
-    ("xtc_probability", |o, v, n| Ok(o.inner.sampler.xtc_probability = plain(v, n)?)),
-    ("xtc_threshold", |o, v, n| Ok(o.inner.sampler.xtc_threshold = plain(v, n)?)),
-    ("dry_multiplier", |o, v, n| Ok(o.inner.sampler.dry_multiplier = plain(v, n)?)),
-    ("dry_base", |o, v, n| Ok(o.inner.sampler.dry_base = plain(v, n)?)),
-    ("dry_allowed_length", |o, v, n| Ok(o.inner.sampler.dry_allowed_length = natural(v, n)?)),
-    ("dry_penalty_last_n", |o, v, n| Ok(o.inner.sampler.dry_penalty_last_n = window(v, n)?)),
-    ("dry_sequence_breakers", |o, v, n| Ok(o.inner.sampler.dry_sequence_breakers = texts(v, n)?)),
-    ("mirostat", |o, v, n| Ok(o.inner.sampler.mirostat = natural(v, n)?)),
-    ("mirostat_tau", |o, v, n| Ok(o.inner.sampler.mirostat_tau = plain(v, n)?)),
-    ("mirostat_eta", |o, v, n| Ok(o.inner.sampler.mirostat_eta = plain(v, n)?)),
+    ("max_tokens", |o, v, n| set(&mut o.inner.max_tokens, optional(given(v), n)?)),
+    ("temperature", |o, v, n| set(&mut o.inner.sampler.temperature, plain(v, n)?)),
+    ("top_k", |o, v, n| set(&mut o.inner.sampler.top_k, natural(v, n)?)),
+    ("top_p", |o, v, n| set(&mut o.inner.sampler.top_p, plain(v, n)?)),
+    ("min_p", |o, v, n| set(&mut o.inner.sampler.min_p, plain(v, n)?)),
+    ("typical_p", |o, v, n| set(&mut o.inner.sampler.typical_p, plain(v, n)?)),
+    ("repeat_penalty", |o, v, n| set(&mut o.inner.sampler.repeat_penalty, plain(v, n)?)),
+    ("repeat_last_n", |o, v, n| set(&mut o.inner.sampler.repeat_last_n, window(v, n)?)),
+    ("presence_penalty", |o, v, n| set(&mut o.inner.sampler.presence_penalty, plain(v, n)?)),
+    ("frequency_penalty", |o, v, n| set(&mut o.inner.sampler.frequency_penalty, plain(v, n)?)),
+    ("dynatemp_range", |o, v, n| set(&mut o.inner.sampler.dynatemp_range, plain(v, n)?)),
+    ("dynatemp_exponent", |o, v, n| set(&mut o.inner.sampler.dynatemp_exponent, plain(v, n)?)),
+    ("top_n_sigma", |o, v, n| set(&mut o.inner.sampler.top_n_sigma, plain(v, n)?)),
+    ("xtc_probability", |o, v, n| set(&mut o.inner.sampler.xtc_probability, plain(v, n)?)),
+    ("xtc_threshold", |o, v, n| set(&mut o.inner.sampler.xtc_threshold, plain(v, n)?)),
+    ("dry_multiplier", |o, v, n| set(&mut o.inner.sampler.dry_multiplier, plain(v, n)?)),
+    ("dry_base", |o, v, n| set(&mut o.inner.sampler.dry_base, plain(v, n)?)),
+    ("dry_allowed_length", |o, v, n| set(&mut o.inner.sampler.dry_allowed_length, natural(v, n)?)),
+    ("dry_penalty_last_n", |o, v, n| set(&mut o.inner.sampler.dry_penalty_last_n, window(v, n)?)),
+    ("dry_sequence_breakers", |o, v, n| set(&mut o.inner.sampler.dry_sequence_breakers, texts(v, n)?)),
+    ("mirostat", |o, v, n| set(&mut o.inner.sampler.mirostat, natural(v, n)?)),
+    ("mirostat_tau", |o, v, n| set(&mut o.inner.sampler.mirostat_tau, plain(v, n)?)),
+    ("mirostat_eta", |o, v, n| set(&mut o.inner.sampler.mirostat_eta, plain(v, n)?)),
     ("samplers", |o, v, n| {
         let chain = given(v).map(|v| StageName::chain(texts(v, n)?).map_err(|error| to_python(v.py(), error)));
-        Ok(o.inner.sampler.chain = chain.transpose()?)
+        set(&mut o.inner.sampler.chain, chain.transpose()?)
     }),
-    ("logit_bias", |o, v, n| Ok(o.inner.sampler.logit_bias = biases(v, n)?)),
-    ("seed", |o, v, n| Ok(o.seed = optional(given(v), n)?)),
-    ("stop", |o, v, n| Ok(o.inner.stop = texts(v, n)?)),
-    ("stop_when", |o, v, n| Ok(o.stop_when = given(v).map(|v| callable(v, n)).transpose()?)),
-    ("ignore_eos", |o, v, n| Ok(o.inner.ignore_eos = plain(v, n)?)),
+    ("logit_bias", |o, v, n| set(&mut o.inner.sampler.logit_bias, biases(v, n)?)),
+    ("seed", |o, v, n| set(&mut o.seed, optional(given(v), n)?)),
+    ("stop", |o, v, n| set(&mut o.inner.stop, texts(v, n)?)),
+    ("stop_when", |o, v, n| set(&mut o.stop_when, given(v).map(|v| callable(v, n)).transpose()?)),
+    ("ignore_eos", |o, v, n| set(&mut o.inner.ignore_eos, plain(v, n)?)),
     ("logits_processors", |o, v, n| processors(o, v, n)),
-    ("banned_strings", |o, v, n| Ok(o.inner.banned = texts(v, n)?)),
-    ("logprobs", |o, v, n| Ok(o.inner.logprobs = alternatives(v, n)?)),
-    ("prompt_logprobs", |o, v, n| Ok(o.inner.prompt_logprobs = alternatives(v, n)?)),
+    ("banned_strings", |o, v, n| set(&mut o.inner.banned, texts(v, n)?)),
+    ("logprobs", |o, v, n| set(&mut o.inner.logprobs, alternatives(v, n)?)),
+    ("prompt_logprobs", |o, v, n| set(&mut o.inner.prompt_logprobs, alternatives(v, n)?)),
     ("overflow", |o, v, n| {
         let name: String = plain(v, n)?;
-        Ok(o.inner.overflow = Overflow::from_name(&name).map_err(|error| to_python(v.py(), error))?)
+        set(&mut o.inner.overflow, Overflow::from_name(&name).map_err(|error| to_python(v.py(), error))?)
     }),
-    ("grammar", |o, v, n| Ok(o.grammar = given(v).map(|v| grammar(v, n)).transpose()?)),
-    ("speculate", |o, v, n| Ok(o.inner.speculate = speculation(v, n)?)),
+    ("grammar", |o, v, n| set(&mut o.grammar, given(v).map(|v| grammar(v, n)).transpose()?)),
+    ("speculate", |o, v, n| set(&mut o.inner.speculate, speculation(v, n)?)),
 ];
 
 /// Options that the Python side takes out before: only for what to say about names that are not known.
