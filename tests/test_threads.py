@@ -48,7 +48,7 @@ def test_eight_threads_share_a_model(architecture: str, make: Make) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "lfm2"])
 def test_sixteen_threads_of_fifty_generations(architecture: str, make: Make) -> None:
     """Prompts of which some begin alike, seeds and lengths all differ; each answer is that of one thread alone."""
-    path = make(architecture=architecture, format="Q4_K", layers=2, context=512)
+    path = make(architecture=architecture, format="Q4_K", layers=4 if architecture == "lfm2" else 2, context=512)
 
     def ask(m: fastq.Model, i: int) -> list[int]:
         prompt = [300 + i % 7] * (1 + i % 90) + [400 + i % 50, 300 + i % 11]

@@ -62,10 +62,10 @@ impl Scheduler {
             self.learn_rate(tokens, start.elapsed().as_secs_f64());
         }
         for part in &mut parts {
-            if part.complete() {
-                if let Err(error) = sample(model, part) {
-                    part.fail(error);
-                }
+            if part.complete()
+                && let Err(error) = sample(model, part)
+            {
+                part.fail(error);
             }
             let (prefill, timings) = (part.prefill, &mut part.request.timings);
             let seconds = start.elapsed().as_secs_f64();
