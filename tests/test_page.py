@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
     except ImportError:
         missing("no playwright")
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 

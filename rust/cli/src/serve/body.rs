@@ -132,7 +132,9 @@ fn offset_of(bytes: &[u8], line: usize, column: usize) -> usize {
 /// makes the whole document invalid, and they want to know which of their numbers it was.
 fn key_before(bytes: &[u8], offset: usize) -> Option<String> {
     let scalar = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-. \t\r\n".contains(byte);
+    // A number that ends too early is noticed at what follows it.
     let before = &bytes[..offset];
+    let before = before.strip_suffix(b"}").or(before.strip_suffix(b",")).unwrap_or(before);
     let colon = before.len() - before.iter().rev().take_while(|byte| scalar(byte)).count();
     let before = before[..colon].strip_suffix(b":")?.trim_ascii_end().strip_suffix(b"\"")?;
     let start = before.iter().rposition(|&byte| byte == b'"')? + 1;
