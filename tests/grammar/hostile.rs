@@ -11,6 +11,9 @@ use super::support::{Random, draw, reals, tiny};
 /// Far above what is needed, for slow and busy machines; a hang is longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// MiB of the whole process, vocabularies and other tests included.
+const MEMORY: u64 = 3_000;
+
 fn nested(depth: usize, inner: Value, wrap: impl Fn(Value) -> Value) -> Value {
     (0..depth).fold(inner, |value, _| wrap(value))
 }
@@ -46,6 +49,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("pattern and length", json!({ "type": "string", "pattern": "(a|b)*a(a|b){30}", "maxLength": 100_000 })),
         ("pattern exponential", json!({ "type": "string", "pattern": "(x+x+)+y" })),
         ("patterns intersected", json!({ "allOf": (2..40).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() })),
+        ("patterns intersected, allowed", json!({ "allOf": (2..10).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() })),
         ("multiples", json!({ "allOf": [{ "type": "integer", "multipleOf": 999_983 }, { "multipleOf": 999_979 }] })),
         ("small multiple", json!({ "type": "number", "multipleOf": 1e-300 })),
         ("large bounds", json!({ "type": "number", "minimum": -1e308, "maximum": 1e308 })),
@@ -102,14 +106,29 @@ fn texts() -> Vec<(&'static str, GrammarSource)> {
         ("lark, imports", GrammarSource::Lark("%import common.NOTHING\nstart: NOTHING".into())),
         ("lark, itself", GrammarSource::Lark("start: start".into())),
         ("lark, json", GrammarSource::Lark("start: %json {\"x-guidance\": 3}".into())),
+        ("lark, rules", GrammarSource::Lark("start: A\nA: B~1000\nB: C~1000\nC: \"ab\"~1000".into())),
+        ("lark, intersections", GrammarSource::Lark("start: A\nA: ".to_owned() + &(2..40).map(|id| format!("/(.{{{id}}})*/")).collect::<Vec<_>>().join(" & "))),
+        ("lark, forced later", GrammarSource::Lark("start: /[0-9]/ A\nA: B~1000\nB: C~1000\nC: \"ab\"~1000".into())),
         ("lark, bytes", GrammarSource::Lark("start: <[99999999]>".into())),
         ("nothing", GrammarSource::Lark(String::new())),
         ("zero bytes", GrammarSource::Lark("\0\0".into())),
     ]
 }
 
+/// The most memory that the process had since it was asked last, in MiB, where the system tells it.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
 /// Compiles, and when that works, writes some tokens. The peak of memory is bounded where the system tells it.
 fn survive(model: &super::support::Model, name: &str, source: &GrammarSource) {
+    if std::env::var_os("FASTQ_HOSTILE").is_some_and(|only| only != name) {
+        return;
+    }
+    peak();
     let start = Instant::now();
     let compiled = model.compile(source);
     let compiling = start.elapsed();
@@ -136,7 +155,9 @@ fn survive(model: &super::support::Model, name: &str, source: &GrammarSource) {
         }
     }
     let took = start.elapsed();
-    println!("{took:>9.1?} {compiling:>9.1?} {} {name}: {result:?}", model.name);
+    let peak = peak();
+    assert!(peak < MEMORY, "{name} took {peak} MiB");
+    println!("{peak:>6} MiB {took:>9.1?} {compiling:>9.1?} {} {name}: {result:?}", model.name);
     assert!(took < PATIENCE, "{name} took {took:?}");
 }
 
