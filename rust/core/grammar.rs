@@ -7,10 +7,12 @@
 //! bounds size, depth, time and memory: sources are hostile.
 
 mod gbnf;
+mod lark;
 mod matcher;
 mod regex;
 mod schema;
 mod vocabulary;
+mod watch;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -35,6 +37,9 @@ const STACK: usize = if cfg!(target_pointer_width = "32") { 32 << 20 } else { 25
 
 /// Compiling takes milliseconds. The limits below stop what takes long; this is for what they do not see.
 const MAX_SECONDS: u64 = 20;
+
+/// One mask takes less than a millisecond, and at most this.
+const MAX_MASK: Duration = Duration::from_secs(5);
 
 /// Bytes of a message of llguidance, which repeats lines of the source, that are passed on.
 const MAX_MESSAGE: usize = 1_000;
@@ -64,17 +69,16 @@ impl Drop for Compiling {
     }
 }
 
-/// What the work of llguidance is bounded by. Its defaults allow half a gigabyte of lexer states.
+/// What the work of llguidance is bounded by; fuel is its measure of work on regular expressions.
 fn limits() -> ParserLimits {
     ParserLimits {
         // How many ways of reading the text may be open at once.
         max_items_in_row: 4_000,
-        // Compiling: 50 units are a microsecond.
-        initial_lexer_fuel: 4_000_000,
-        // One mask: 14 units and 20 items are a microsecond.
-        step_lexer_fuel: 1_000_000,
-        step_max_items: 1_000_000,
-        // One to two KiB each.
+        initial_lexer_fuel: 1_000_000,
+        // For one mask. Items are cheap, and grammars of single characters need many.
+        step_lexer_fuel: 200_000,
+        step_max_items: 500_000,
+        // One to two KiB each, so that an answer has some 100 MiB at most (by default 500).
         max_lexer_states: 50_000,
         max_grammar_size: 500_000,
         precompute_large_lexemes: false,
@@ -176,7 +180,7 @@ impl GrammarVocabulary {
                 let token = |name: &str| self.token(name);
                 Ok(TopLevelGrammar::from_lark(gbnf::to_lark(check_size("gbnf", text)?, &token)?))
             }
-            GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(check_size("lark", text)?.to_owned())),
+            GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(lark::prepare(text)?)),
         }
     }
 
@@ -191,9 +195,12 @@ impl GrammarVocabulary {
         );
         let mut parser = parser.map_err(|error| told(&error))?;
         parser.start_without_prompt();
+        let handle = parser.enable_cancellation();
+        let _watched = watch::watch(&handle, MAX_MASK);
         // A grammar without any text is a mistake that is better told now than at the first token; and every answer needs this mask.
         catch_unwind(AssertUnwindSafe(|| parser.compute_mask())).map_err(|error| match parser.stop_reason() {
             StopReason::NoExtensionBias => "the grammar matches no text that the vocabulary can write".to_owned(),
+            StopReason::Cancelled => too_slow(),
             _ => told(&error),
         })?;
         Ok(parser)
@@ -202,6 +209,10 @@ impl GrammarVocabulary {
 
 fn too_long() -> Error {
     Error::Grammar(format!("compiling the grammar took more than {MAX_SECONDS} seconds; make it simpler"))
+}
+
+fn too_slow() -> String {
+    format!("the next token takes more than {} seconds to find; make the grammar simpler", MAX_MASK.as_secs())
 }
 
 fn check_size<'t>(what: &str, text: &'t str) -> Result<&'t str> {

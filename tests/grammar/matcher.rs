@@ -173,6 +173,18 @@ fn lark_is_taken_as_it_is() {
         for (text, expected) in [("[]", true), ("[1, 23]", true), ("[1,]", false), ("[1", false)] {
             assert_eq!(accepts(model, &grammar, text), expected, "{text}");
         }
+        let source = "start: \"<\" value \">\" // a comment with a \" and a /\nvalue: %json {\n\"type\": \"integer\", \"minimum\": 3 } | /a\\/\"b/i | \"#//\"";
+        let grammar = model.compile(&GrammarSource::Lark(source.to_owned())).unwrap();
+        for (text, expected) in [("<3>", true), ("<A/\"b>", true), ("<#//>", true), ("<2>", false), ("<a>", false)] {
+            assert_eq!(accepts(model, &grammar, text), expected, "{text}");
+        }
+        for (source, expected) in [
+            ("start: \"a\"\n  | %json {\"uniqueItems\": true}", "lark: line 2: schema: keyword `uniqueItems` is not supported (at #/uniqueItems)"),
+            ("start: /a{1000}{1000}/", "lark: line 1: 65536 characters at most are supported with all repetitions written out, found more in \"a{1000}{1000}\""),
+            ("start: %json {", "lark: line 1: %json must be followed by a schema in JSON"),
+        ] {
+            assert_eq!(model.compile(&GrammarSource::Lark(source.to_owned())).unwrap_err().to_string(), expected);
+        }
         let error = model.compile(&GrammarSource::Lark("start: foo\n".to_owned())).unwrap_err();
         assert!(matches!(&error, Error::Grammar(what) if what.contains("foo")), "{error}");
     }

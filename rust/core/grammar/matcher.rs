@@ -3,11 +3,13 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use llguidance::TokenParser;
+use llguidance::api::StopReason;
 use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{Recognizer, SimpleVob};
+use llguidance::{CancellationHandle, TokenParser};
 
-use super::{GrammarVocabulary, told};
+use super::watch::watch;
+use super::{GrammarVocabulary, MAX_MASK, told, too_slow};
 use crate::{Error, Result};
 
 /// What may follow.
@@ -25,6 +27,8 @@ enum State {
 /// ([`prepare`](Matcher::prepare)) while the model computes.
 pub struct Matcher {
     parser: TokenParser,
+    /// Stops the parser.
+    handle: CancellationHandle,
     vocabulary: Arc<GrammarVocabulary>,
     state: State,
     /// Of the next token, when it was computed.
@@ -36,8 +40,9 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    pub(super) fn new(parser: TokenParser, vocabulary: Arc<GrammarVocabulary>) -> Matcher {
-        let mut matcher = Matcher { parser, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
+    pub(super) fn new(mut parser: TokenParser, vocabulary: Arc<GrammarVocabulary>) -> Matcher {
+        let handle = parser.enable_cancellation();
+        let mut matcher = Matcher { parser, handle, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
         // Where only the empty text matches. A panic shows in what is called next.
         matcher.state = matcher.run(Self::state_after).unwrap_or(State::Open);
         matcher
@@ -148,9 +153,11 @@ impl Matcher {
     fn run<T>(&mut self, call: impl FnOnce(&mut TokenParser) -> anyhow::Result<T>) -> Result<T> {
         self.check()?;
         let parser = &mut self.parser;
+        let _watched = watch(&self.handle, MAX_MASK);
         catch_unwind(AssertUnwindSafe(|| call(parser))).map_err(|error| {
             let what = match parser.stop_reason() {
-                llguidance::api::StopReason::NoExtensionBias => "no token of the vocabulary can follow".to_owned(),
+                StopReason::Cancelled => too_slow(),
+                StopReason::NoExtensionBias => "no token of the vocabulary can follow".to_owned(),
                 _ => told(&error),
             };
             let what = format!("the grammar fails behind {} tokens: {what}", self.tokens);

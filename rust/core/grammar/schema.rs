@@ -8,6 +8,7 @@
 mod check;
 mod disjoint;
 mod finite;
+mod intersect;
 mod pointer;
 
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +31,9 @@ const MAX_PROPERTIES: usize = 1_000;
 
 /// Patterns of names of one object at most: each is compared with all others.
 const MAX_PATTERNS: usize = 32;
+
+/// Patterns, formats and lengths that must hold for one text at once at most.
+const MAX_CONDITIONS: usize = 8;
 
 /// White space between the parts of JSON: none, one space, or a new line with its indentation. So a model may write compact JSON,
 /// JSON as Python's `json.dumps` writes it, and indented JSON, as llama.cpp allows; and it cannot go on for ever, as it can where
@@ -65,6 +69,11 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
     if let Some(name) = finite::endless(&definitions) {
         let place = walk.names.iter().find(|(_, other)| *other == name).map_or("#", |(place, _)| place);
         return Err(wrong(place, "a value would have to hold another one of the same kind, without an end"));
+    }
+    let conditions = intersect::conditions(&root, &definitions);
+    if conditions > MAX_CONDITIONS {
+        let what = format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");
+        return Err(Error::Grammar(format!("schema: {what}")));
     }
     if let Value::Object(root) = &mut root {
         root.insert("$defs".into(), Value::Object(definitions));
