@@ -179,8 +179,14 @@ fn lark_is_taken_as_it_is() {
             assert_eq!(accepts(model, &grammar, text), expected, "{text}");
         }
         for (source, expected) in [
-            ("start: \"a\"\n  | %json {\"uniqueItems\": true}", "lark: line 2: schema: keyword `uniqueItems` is not supported (at #/uniqueItems)"),
-            ("start: /a{1000}{1000}/", "lark: line 1: 65536 characters at most are supported with all repetitions written out, found more in \"a{1000}{1000}\""),
+            (
+                "start: \"a\"\n  | %json {\"uniqueItems\": true}",
+                "lark: line 2: schema: keyword `uniqueItems` is not supported (at #/uniqueItems)",
+            ),
+            (
+                "start: /a{1000}{1000}/",
+                "lark: line 1: 65536 characters at most are supported with all repetitions written out, found more in \"a{1000}{1000}\"",
+            ),
             ("start: %json {", "lark: line 1: %json must be followed by a schema in JSON"),
         ] {
             assert_eq!(model.compile(&GrammarSource::Lark(source.to_owned())).unwrap_err().to_string(), expected);

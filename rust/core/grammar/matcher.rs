@@ -42,7 +42,8 @@ pub struct Matcher {
 impl Matcher {
     pub(super) fn new(mut parser: TokenParser, vocabulary: Arc<GrammarVocabulary>) -> Matcher {
         let handle = parser.enable_cancellation();
-        let mut matcher = Matcher { parser, handle, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
+        let mut matcher =
+            Matcher { parser, handle, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
         // Where only the empty text matches. A panic shows in what is called next.
         matcher.state = matcher.run(Self::state_after).unwrap_or(State::Open);
         matcher

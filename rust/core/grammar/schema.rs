@@ -72,7 +72,8 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
     }
     let conditions = intersect::conditions(&root, &definitions);
     if conditions > MAX_CONDITIONS {
-        let what = format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");
+        let what =
+            format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");
         return Err(Error::Grammar(format!("schema: {what}")));
     }
     if let Value::Object(root) = &mut root {

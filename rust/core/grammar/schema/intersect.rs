@@ -26,7 +26,8 @@ fn count(schema: &Value, known: &HashMap<&str, usize>) -> usize {
     let Value::Object(fields) = schema else { return 0 };
     let (mut own, mut together, mut inner) = (0usize, 0usize, 0usize);
     for (key, value) in fields {
-        let most = |values: &mut dyn Iterator<Item = &Value>| values.map(|value| count(value, known)).max().unwrap_or(0);
+        let most =
+            |values: &mut dyn Iterator<Item = &Value>| values.map(|value| count(value, known)).max().unwrap_or(0);
         match key.as_str() {
             "pattern" | "format" => own += 1,
             "minLength" | "maxLength" => own = own.max(1),
@@ -34,7 +35,9 @@ fn count(schema: &Value, known: &HashMap<&str, usize>) -> usize {
                 let name = value.as_str().and_then(|reference| reference.strip_prefix("#/$defs/"));
                 together += name.and_then(|name| known.get(name)).copied().unwrap_or(0);
             }
-            "allOf" => together += value.as_array().into_iter().flatten().map(|value| count(value, known)).sum::<usize>(),
+            "allOf" => {
+                together += value.as_array().into_iter().flatten().map(|value| count(value, known)).sum::<usize>()
+            }
             "anyOf" => together += most(&mut value.as_array().into_iter().flatten()),
             "prefixItems" => inner = inner.max(most(&mut value.as_array().into_iter().flatten())),
             "properties" | "patternProperties" => {
