@@ -98,7 +98,7 @@ def test_gram_matrices_of_another_model_are_refused(source: Path, make: Make, tm
     with pytest.raises(fastq.ModelFileError, match='expected "gram", found'):
         fastq.quantize(source, tmp_path / "out.gguf", method="feedback", calibration=source)
     whole = grams.read_bytes()
-    for size in (30, 1000, len(whole) - 1):
+    for size in (30, 1000, len(whole) - 64):
         (tmp_path / "cut.gguf").write_bytes(whole[:size])
         with pytest.raises(fastq.ModelFileError):
             fastq.quantize(other, tmp_path / "out.gguf", method="feedback", calibration=tmp_path / "cut.gguf")
