@@ -55,7 +55,8 @@ struct Compiling;
 
 impl Compiling {
     fn begin() -> Result<Compiling> {
-        let begun = COMPILING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < MAX_COMPILING).then_some(count + 1));
+        let begun = COMPILING
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < MAX_COMPILING).then_some(count + 1));
         begun.map(|_| Compiling).map_err(|count| {
             Error::Grammar(format!("{count} grammars are being compiled already, which take long; try again later"))
         })

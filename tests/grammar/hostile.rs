@@ -19,11 +19,14 @@ fn nested(depth: usize, inner: Value, wrap: impl Fn(Value) -> Value) -> Value {
 }
 
 fn schemas() -> Vec<(&'static str, Value)> {
-    let properties = |count: usize| (0..count).map(|id| (format!("p{id}"), json!({ "type": "string" }))).collect::<Value>();
+    let properties =
+        |count: usize| (0..count).map(|id| (format!("p{id}"), json!({ "type": "string" }))).collect::<Value>();
     let doubling = |depth: usize| {
         let level = |id: usize| match id {
             0 => json!({ "type": "integer" }),
-            id => json!({ "type": "array", "prefixItems": [{ "$ref": format!("#/$defs/{}", id - 1) }, { "$ref": format!("#/$defs/{}", id - 1) }] }),
+            id => {
+                json!({ "type": "array", "prefixItems": [{ "$ref": format!("#/$defs/{}", id - 1) }, { "$ref": format!("#/$defs/{}", id - 1) }] })
+            }
         };
         let definitions: Value = (0..=depth).map(|id| (id.to_string(), level(id))).collect();
         json!({ "$ref": format!("#/$defs/{depth}"), "$defs": definitions })
@@ -32,35 +35,69 @@ fn schemas() -> Vec<(&'static str, Value)> {
         // `json!` would copy by recursion.
         ("arrays in arrays", nested(20_000, json!({}), |value| Value::from_iter([("items".to_owned(), value)]))),
         ("arrays in arrays, allowed", nested(60, json!({}), |value| json!({ "items": value }))),
-        ("any of any of", nested(60, json!({ "type": "null" }), |value| json!({ "anyOf": [value, { "type": "string" }] }))),
-        ("all of doubled", nested(14, json!({ "properties": { "a": {} } }), |value| json!({ "allOf": [value.clone(), value] }))),
+        (
+            "any of any of",
+            nested(60, json!({ "type": "null" }), |value| json!({ "anyOf": [value, { "type": "string" }] })),
+        ),
+        (
+            "all of doubled",
+            nested(14, json!({ "properties": { "a": {} } }), |value| json!({ "allOf": [value.clone(), value] })),
+        ),
         ("any of any of, intersected", {
-            let options: Vec<Value> = (0..40).map(|id| json!({ "type": "object", "properties": { id.to_string(): {} } })).collect();
+            let options: Vec<Value> =
+                (0..40).map(|id| json!({ "type": "object", "properties": { id.to_string(): {} } })).collect();
             json!({ "allOf": vec![json!({ "anyOf": options }); 6] })
         }),
         ("many properties", json!({ "type": "object", "properties": properties(1_000) })),
         ("too many properties", json!({ "type": "object", "properties": properties(20_000) })),
-        ("many required", json!({ "type": "object", "required": (0..1_000).map(|id| id.to_string()).collect::<Vec<_>>() })),
+        (
+            "many required",
+            json!({ "type": "object", "required": (0..1_000).map(|id| id.to_string()).collect::<Vec<_>>() }),
+        ),
         ("large enum", json!({ "enum": (0..50_000).map(|id| format!("value {id}")).collect::<Vec<_>>() })),
         ("enum of objects", json!({ "enum": (0..2_000).map(|id| json!({ "a": id, "b": [id] })).collect::<Vec<_>>() })),
-        ("huge counts", json!({ "type": "array", "minItems": 1_000_000, "items": { "type": "string", "minLength": 1_000_000 } })),
-        ("huge range", json!({ "type": "array", "maxItems": 1_000_000, "items": { "type": "array", "maxItems": 999_999 } })),
+        (
+            "huge counts",
+            json!({ "type": "array", "minItems": 1_000_000, "items": { "type": "string", "minLength": 1_000_000 } }),
+        ),
+        (
+            "huge range",
+            json!({ "type": "array", "maxItems": 1_000_000, "items": { "type": "array", "maxItems": 999_999 } }),
+        ),
         ("pattern of patterns", json!({ "type": "string", "pattern": "^((a{1000}){1000}){1000}$" })),
         ("pattern and length", json!({ "type": "string", "pattern": "(a|b)*a(a|b){30}", "maxLength": 100_000 })),
         ("pattern exponential", json!({ "type": "string", "pattern": "(x+x+)+y" })),
-        ("patterns intersected", json!({ "allOf": (2..40).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() })),
-        ("patterns intersected, allowed", json!({ "allOf": (2..10).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() })),
+        (
+            "patterns intersected",
+            json!({ "allOf": (2..40).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() }),
+        ),
+        (
+            "patterns intersected, allowed",
+            json!({ "allOf": (2..10).map(|id| json!({ "type": "string", "pattern": format!("^(.{{{id}}})*$") })).collect::<Vec<_>>() }),
+        ),
         ("multiples", json!({ "allOf": [{ "type": "integer", "multipleOf": 999_983 }, { "multipleOf": 999_979 }] })),
         ("small multiple", json!({ "type": "number", "multipleOf": 1e-300 })),
         ("large bounds", json!({ "type": "number", "minimum": -1e308, "maximum": 1e308 })),
         ("tiny bounds", json!({ "type": "number", "minimum": 1e-300, "maximum": 2e-300 })),
         ("doubling references", doubling(40)),
-        ("cycle", json!({ "$ref": "#/$defs/a", "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } } })),
-        ("cycle with siblings", json!({ "$ref": "#/$defs/a", "$defs": { "a": { "type": "object", "$ref": "#/$defs/a" } } })),
+        (
+            "cycle",
+            json!({ "$ref": "#/$defs/a", "$defs": { "a": { "allOf": [{ "$ref": "#/$defs/b" }] }, "b": { "allOf": [{ "$ref": "#/$defs/a" }] } } }),
+        ),
+        (
+            "cycle with siblings",
+            json!({ "$ref": "#/$defs/a", "$defs": { "a": { "type": "object", "$ref": "#/$defs/a" } } }),
+        ),
         ("root in itself", json!({ "anyOf": [{ "$ref": "#" }, { "$ref": "#" }] })),
-        ("many pattern properties", json!({ "patternProperties": (0..300).map(|id| (format!("^{id}x"), json!({}))).collect::<Value>() })),
+        (
+            "many pattern properties",
+            json!({ "patternProperties": (0..300).map(|id| (format!("^{id}x"), json!({}))).collect::<Value>() }),
+        ),
         ("one of many", json!({ "oneOf": (0..5_000).map(|id| json!({ "const": id })).collect::<Vec<_>>() })),
-        ("pattern properties", json!({ "patternProperties": (10..42).map(|id| (format!("^{id}x.*y{id}"), json!({}))).collect::<Value>() })),
+        (
+            "pattern properties",
+            json!({ "patternProperties": (10..42).map(|id| (format!("^{id}x.*y{id}"), json!({}))).collect::<Value>() }),
+        ),
         ("long text", json!({ "const": "x".repeat(2 << 20) })),
         ("long description", json!({ "description": "x".repeat(900_000), "const": "a".repeat(8_192) })),
     ]
@@ -94,20 +131,44 @@ fn texts() -> Vec<(&'static str, GrammarSource)> {
         ("doubling rules", gbnf(format!("root ::= r59\nr0 ::= \"a\"?\n{doubling}"))),
         ("ambiguous", gbnf("root ::= root root | \"a\" | \"\"".into())),
         ("ambiguous lists", gbnf("root ::= (a | b)*\na ::= \"x\" root?\nb ::= \"x\" root? \"x\"?".into())),
-        ("many rules", gbnf((0..19_000).map(|id| format!("r{id} ::= \"a\" r{}\n", id + 1)).collect::<String>() + "r19000 ::= \"b\"\nroot ::= r0")),
+        (
+            "many rules",
+            gbnf(
+                (0..19_000).map(|id| format!("r{id} ::= \"a\" r{}\n", id + 1)).collect::<String>()
+                    + "r19000 ::= \"b\"\nroot ::= r0",
+            ),
+        ),
         ("too many rules", gbnf((0..50_000).map(|id| format!("r{id} ::= \"a\"\n")).collect::<String>())),
-        ("recursive rules", gbnf((0..9_000).map(|id| format!("r{id} ::= \"a\" r{} | root\n", id + 1)).collect::<String>() + "r9000 ::= \"b\"\nroot ::= r0")),
+        (
+            "recursive rules",
+            gbnf(
+                (0..9_000).map(|id| format!("r{id} ::= \"a\" r{} | root\n", id + 1)).collect::<String>()
+                    + "r9000 ::= \"b\"\nroot ::= r0",
+            ),
+        ),
         ("nested groups", gbnf("root ::= ".to_owned() + &"(".repeat(100_000))),
         ("nested groups, allowed", gbnf("root ::= ".to_owned() + &"(".repeat(100) + "\"a\"" + &")*".repeat(100))),
         ("repetition", gbnf("root ::= (((\"a\"{10000}){10000}){10000}){10000} root?".into())),
         ("repetition of rules", gbnf("root ::= \"(\" (root{0,10000} \",\"){0,10000} \")\"".into())),
-        ("classes", gbnf(format!("root ::= [{}]", (0..40_000).filter_map(|id| char::from_u32(0x1000 + 2 * id)).collect::<String>()))),
+        (
+            "classes",
+            gbnf(format!(
+                "root ::= [{}]",
+                (0..40_000).filter_map(|id| char::from_u32(0x1000 + 2 * id)).collect::<String>()
+            )),
+        ),
         ("lark, nested", GrammarSource::Lark("start: ".to_owned() + &"(".repeat(100_000))),
         ("lark, imports", GrammarSource::Lark("%import common.NOTHING\nstart: NOTHING".into())),
         ("lark, itself", GrammarSource::Lark("start: start".into())),
         ("lark, json", GrammarSource::Lark("start: %json {\"x-guidance\": 3}".into())),
         ("lark, rules", GrammarSource::Lark("start: A\nA: B~1000\nB: C~1000\nC: \"ab\"~1000".into())),
-        ("lark, intersections", GrammarSource::Lark("start: A\nA: ".to_owned() + &(2..40).map(|id| format!("/(.{{{id}}})*/")).collect::<Vec<_>>().join(" & "))),
+        (
+            "lark, intersections",
+            GrammarSource::Lark(
+                "start: A\nA: ".to_owned()
+                    + &(2..40).map(|id| format!("/(.{{{id}}})*/")).collect::<Vec<_>>().join(" & "),
+            ),
+        ),
         ("lark, forced later", GrammarSource::Lark("start: /[0-9]/ A\nA: B~1000\nB: C~1000\nC: \"ab\"~1000".into())),
         ("lark, bytes", GrammarSource::Lark("start: <[99999999]>".into())),
         ("nothing", GrammarSource::Lark(String::new())),
@@ -124,6 +185,7 @@ fn peak() -> u64 {
 }
 
 /// Compiles, and when that works, writes some tokens. The peak of memory is bounded where the system tells it.
+#[allow(clippy::print_stdout, reason = "what each took is shown with --nocapture")]
 fn survive(model: &super::support::Model, name: &str, source: &GrammarSource) {
     if std::env::var_os("FASTQ_HOSTILE").is_some_and(|only| only != name) {
         return;
@@ -146,7 +208,8 @@ fn survive(model: &super::support::Model, name: &str, source: &GrammarSource) {
                     Err(Error::Grammar(_)) => break,
                     Err(other) => panic!("{name}: {other:?}"),
                 }
-                let allowed: Vec<u32> = (0..).zip(&logits).filter(|(_, logit)| **logit == 0.0).map(|(id, _)| id).collect();
+                let allowed: Vec<u32> =
+                    (0..).zip(&logits).filter(|(_, logit)| **logit == 0.0).map(|(id, _)| id).collect();
                 let token = *random.pick(&allowed);
                 if matcher.accept(token).is_err() || matcher.finished() {
                     break;
@@ -199,8 +262,42 @@ fn hostile_texts_end() {
 #[test]
 fn random_bytes_are_no_grammar_or_one_that_works() {
     let pieces = [
-        "root", "::=", "\n", " ", "\"", "a", "[", "]", "^", "-", "(", ")", "|", "*", "+", "?", "{", "}", "1", ",", "\\", "x", "#", ".", "start",
-        ":", "/", "~", "%json", "é", "\0", "<", ">", "!", "root ::= ", "start: ",
+        "root",
+        "::=",
+        "\n",
+        " ",
+        "\"",
+        "a",
+        "[",
+        "]",
+        "^",
+        "-",
+        "(",
+        ")",
+        "|",
+        "*",
+        "+",
+        "?",
+        "{",
+        "}",
+        "1",
+        ",",
+        "\\",
+        "x",
+        "#",
+        ".",
+        "start",
+        ":",
+        "/",
+        "~",
+        "%json",
+        "é",
+        "\0",
+        "<",
+        ">",
+        "!",
+        "root ::= ",
+        "start: ",
     ];
     let model = &tiny()[1];
     for seed in 0..600 {

@@ -71,7 +71,9 @@ fn the_end_is_allowed_where_the_text_may_end() {
 fn a_refused_token_changes_nothing() {
     for model in tiny() {
         let mut matcher = regex(model, "ab").matcher();
-        for token in [id(model, "b"), model.tokenizer.vocab_size() as u32, u32::MAX, model.tokenizer.end_of_generation()[0]] {
+        for token in
+            [id(model, "b"), model.tokenizer.vocab_size() as u32, u32::MAX, model.tokenizer.end_of_generation()[0]]
+        {
             assert!(matches!(matcher.accept(token), Err(Error::Grammar(_))), "{token}");
             assert!(!matcher.allows(token).unwrap());
         }
@@ -139,7 +141,8 @@ fn answers_share_nothing_that_changes() {
 
 #[test]
 fn choices_are_exactly_these_texts() {
-    let choices: Vec<String> = ["yes", "no", "not at all", "a\"b\\c\n\u{7f}", "é", "🙂", "", "</s>"].map(String::from).into();
+    let choices: Vec<String> =
+        ["yes", "no", "not at all", "a\"b\\c\n\u{7f}", "é", "🙂", "", "</s>"].map(String::from).into();
     for model in tiny().iter().chain(reals()) {
         let grammar = model.compile(&GrammarSource::Choices(choices.clone())).unwrap();
         for choice in &choices {
@@ -176,8 +179,14 @@ fn lark_is_taken_as_it_is() {
             assert_eq!(accepts(model, &grammar, text), expected, "{text}");
         }
         for (source, expected) in [
-            ("start: \"a\"\n  | %json {\"uniqueItems\": true}", "lark: line 2: schema: keyword `uniqueItems` is not supported (at #/uniqueItems)"),
-            ("start: /a{1000}{1000}/", "lark: line 1: 65536 characters at most are supported with all repetitions written out, found more in \"a{1000}{1000}\""),
+            (
+                "start: \"a\"\n  | %json {\"uniqueItems\": true}",
+                "lark: line 2: schema: keyword `uniqueItems` is not supported (at #/uniqueItems)",
+            ),
+            (
+                "start: /a{1000}{1000}/",
+                "lark: line 1: 65536 characters at most are supported with all repetitions written out, found more in \"a{1000}{1000}\"",
+            ),
             ("start: %json {", "lark: line 1: %json must be followed by a schema in JSON"),
         ] {
             assert_eq!(model.compile(&GrammarSource::Lark(source.to_owned())).unwrap_err().to_string(), expected);

@@ -1,5 +1,7 @@
 //! What grammars cost: `cargo test --release --test grammar measure -- --ignored --nocapture`.
 
+#![allow(clippy::print_stdout, reason = "it measures")]
+
 use std::time::{Duration, Instant};
 
 use fastq_core::grammar::GrammarSource;
@@ -14,7 +16,13 @@ fn report(name: &str, mut times: Vec<Duration>) {
     times.sort();
     let mean = times.iter().sum::<Duration>() / times.len() as u32;
     let at = |share: usize| times[(times.len() - 1) * share / 1_000];
-    println!("{name}: {} masks, mean {mean:.0?}, median {:.0?}, 99 % {:.0?}, most {:.0?}", times.len(), at(500), at(990), at(1_000));
+    println!(
+        "{name}: {} masks, mean {mean:.0?}, median {:.0?}, 99 % {:.0?}, most {:.0?}",
+        times.len(),
+        at(500),
+        at(990),
+        at(1_000)
+    );
 }
 
 #[test]

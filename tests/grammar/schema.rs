@@ -18,7 +18,10 @@ fn compile(model: &Model, schema: &Value) -> Grammar {
 }
 
 fn validator(schema: &Value) -> jsonschema::Validator {
-    jsonschema::options().should_validate_formats(true).build(schema).unwrap_or_else(|error| panic!("{error}: {schema}"))
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(schema)
+        .unwrap_or_else(|error| panic!("{error}: {schema}"))
 }
 
 /// Draws answers and validates them. Gives back how many had a number that is right but too large to be read, such as 1e999.
@@ -50,7 +53,10 @@ fn values_of_the_table() {
             let schema: Value = serde_json::from_str(schema).unwrap_or_else(|error| panic!("{error}: {schema}"));
             let (grammar, validator) = (compile(model, &schema), validator(&schema));
             for text in *right {
-                assert!(validator.is_valid(&serde_json::from_str(text).unwrap()), "the table is wrong: {schema}: {text}");
+                assert!(
+                    validator.is_valid(&serde_json::from_str(text).unwrap()),
+                    "the table is wrong: {schema}: {text}"
+                );
                 assert!(accepts(model, &grammar, text), "{} {schema}: {text}", model.name);
             }
             for text in *wrong {

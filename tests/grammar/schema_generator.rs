@@ -40,7 +40,9 @@ fn schema(random: &mut Random, depth: usize) -> Value {
         11 => map(random, depth),
         _ => object(random, depth),
     };
-    if random.chance(20) && let Some(fields) = schema.as_object_mut() {
+    if random.chance(20)
+        && let Some(fields) = schema.as_object_mut()
+    {
         fields.insert("description".to_owned(), "anything".into());
     }
     schema
@@ -95,7 +97,17 @@ fn string(random: &mut Random) -> Value {
 }
 
 fn values(random: &mut Random) -> Value {
-    let all = [json!("a"), json!("b\"c"), json!("é\n"), json!(1), json!(-2.5), json!(null), json!(true), json!([1, "x"]), json!({ "k": 0 })];
+    let all = [
+        json!("a"),
+        json!("b\"c"),
+        json!("é\n"),
+        json!(1),
+        json!(-2.5),
+        json!(null),
+        json!(true),
+        json!([1, "x"]),
+        json!({ "k": 0 }),
+    ];
     let count = 1 + random.below(5);
     let chosen: Vec<Value> = (0..count).map(|_| random.pick(&all).clone()).collect();
     if count == 1 { json!({ "const": chosen[0] }) } else { json!({ "enum": chosen }) }
@@ -131,9 +143,7 @@ fn combination(random: &mut Random, depth: usize) -> Value {
             json!({ "anyOf": options })
         }
         1 => {
-            let option = |random: &mut Random, kind: &str| {
-                json!({ "type": "object", "properties": { "kind": { "const": kind }, "value": schema(random, depth - 1) }, "required": ["kind"] })
-            };
+            let option = |random: &mut Random, kind: &str| json!({ "type": "object", "properties": { "kind": { "const": kind }, "value": schema(random, depth - 1) }, "required": ["kind"] });
             json!({ "oneOf": [option(random, "left"), option(random, "right"), { "type": "string" }, { "type": "number" }] })
         }
         _ => json!({ "allOf": [

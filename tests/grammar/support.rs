@@ -53,8 +53,9 @@ pub(crate) fn real(name: &'static str) -> Option<Model> {
     Some(Model::new(name, Tokenizer::from_gguf(&gguf).unwrap()))
 }
 
-static TINY: LazyLock<[Model; 2]> =
-    LazyLock::new(|| [Model::new("bpe", bpe("gpt-2").tokenizer().unwrap()), Model::new("spm", spm().tokenizer().unwrap())]);
+static TINY: LazyLock<[Model; 2]> = LazyLock::new(|| {
+    [Model::new("bpe", bpe("gpt-2").tokenizer().unwrap()), Model::new("spm", spm().tokenizer().unwrap())]
+});
 static REAL: LazyLock<Vec<Model>> = LazyLock::new(|| ["smollm2", "gemma3"].into_iter().filter_map(real).collect());
 
 /// Some hundred tokens each: bytes and a few pieces.
@@ -94,7 +95,8 @@ impl Random {
 
 /// Whether the grammar takes the whole text, written byte by byte and as the tokenizer writes it, which must say the same.
 pub(crate) fn accepts(model: &Model, grammar: &Grammar, text: &str) -> bool {
-    let whole = accepts_tokens(model, grammar, &text.bytes().map(|byte| model.bytes[usize::from(byte)]).collect::<Vec<_>>());
+    let whole =
+        accepts_tokens(model, grammar, &text.bytes().map(|byte| model.bytes[usize::from(byte)]).collect::<Vec<_>>());
     let encoded = model.tokenizer.encode(text, false, false, &fastq_core::Never).unwrap();
     // What SentencePiece puts in front belongs to no text.
     if !model.tokenizer.add_space_prefix() && model.tokenizer.decode(&encoded, false).unwrap() == text {
@@ -171,7 +173,7 @@ fn choose(model: &Model, allowed: &[u32], random: &mut Random, hurry: bool) -> u
         let may = |byte: &u8| allowed.binary_search(&model.bytes[usize::from(*byte)]).is_ok();
         // Inside a text brackets lead nowhere.
         let inside = (b'a'..=b'z').chain(b'A'..=b'Z').filter(may).count() > 5;
-        for closing in if inside { &b"\"@/"[..] } else { b"}],\"0" } {
+        for closing in if inside { &b"@/\""[..] } else { b"}],\"0" } {
             let token = model.bytes[usize::from(*closing)];
             let likely = if matches!(closing, b'@' | b'/') { 10 } else { 90 };
             if may(closing) && random.chance(likely) {

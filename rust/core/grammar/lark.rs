@@ -43,7 +43,9 @@ pub(super) fn prepare(text: &str) -> Result<String> {
             length
         } else if let Some(json) = rest.strip_prefix("%json") {
             let mut values = serde_json::Deserializer::from_str(json).into_iter::<Value>();
-            let Some(Ok(value)) = values.next() else { return Err(wrong("%json must be followed by a schema in JSON")) };
+            let Some(Ok(value)) = values.next() else {
+                return Err(wrong("%json must be followed by a schema in JSON"));
+            };
             let value = schema::prepare(&value).map_err(|error| wrong(&error.to_string()))?;
             // Writing to a string does not fail.
             let _ = write!(prepared, "%json {value}");

@@ -42,7 +42,8 @@ pub struct Matcher {
 impl Matcher {
     pub(super) fn new(mut parser: TokenParser, vocabulary: Arc<GrammarVocabulary>) -> Matcher {
         let handle = parser.enable_cancellation();
-        let mut matcher = Matcher { parser, handle, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
+        let mut matcher =
+            Matcher { parser, handle, vocabulary, state: State::Open, mask: None, tokens: 0, failed: None };
         // Where only the empty text matches. A panic shows in what is called next.
         matcher.state = matcher.run(Self::state_after).unwrap_or(State::Open);
         matcher
@@ -127,7 +128,9 @@ impl Matcher {
     pub fn forced(&mut self) -> Vec<u32> {
         match self.state {
             // What goes wrong here shows in the mask.
-            State::Open if self.failed.is_none() => self.run(|parser| Ok(parser.compute_ff_tokens())).unwrap_or_default(),
+            State::Open if self.failed.is_none() => {
+                self.run(|parser| Ok(parser.compute_ff_tokens())).unwrap_or_default()
+            }
             _ => Vec::new(),
         }
     }

@@ -27,7 +27,8 @@ const MAX_CLASSES: usize = 1_000;
 /// # Errors
 /// A message that names the place and what is wrong.
 pub(super) fn check(expression: &str) -> Result<Hir, String> {
-    let named = expression.as_bytes().windows(2).filter(|pair| pair[0] == b'\\' && b"wWdDsSpP".contains(&pair[1])).count();
+    let named =
+        expression.as_bytes().windows(2).filter(|pair| pair[0] == b'\\' && b"wWdDsSpP".contains(&pair[1])).count();
     if named > MAX_CLASSES {
         return Err(format!("at most {MAX_CLASSES} classes such as \\w are supported, found {named}; use [a-z]"));
     }
@@ -74,7 +75,9 @@ fn look_around(hir: &Hir, expression: &str) -> Result<(), String> {
     // Depth is bounded by the parser.
     match hir.kind() {
         HirKind::Look(Look::Start | Look::End) => Ok(()),
-        HirKind::Look(_) => Err(format!("\\b, \\B and multi-line ^ and $ are not supported, found in {}", shown(expression))),
+        HirKind::Look(_) => {
+            Err(format!("\\b, \\B and multi-line ^ and $ are not supported, found in {}", shown(expression)))
+        }
         // A name that means something else to llguidance.
         HirKind::Capture(group) if group.name.as_deref() == Some("stop") => {
             Err(format!("a group must not be named `stop`, found in {}", shown(expression)))
@@ -101,7 +104,9 @@ pub(super) fn to_lark(expression: &str) -> Result<String> {
     // As the parser understood it, without flags and comments.
     let mut printed = Bounded(String::new());
     if write!(printed, "{hir}").is_err() {
-        let what = format!("regex must have at most {MAX_SOURCE} bytes with its classes written out; use [a-z] instead of \\w");
+        let what = format!(
+            "regex must have at most {MAX_SOURCE} bytes with its classes written out; use [a-z] instead of \\w"
+        );
         return Err(Error::Grammar(what));
     }
     Ok(format!("start: {}\n", literal(&printed.0)))

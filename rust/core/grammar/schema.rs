@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::MAX_SOURCE;
 use crate::{Error, Result};
 use check::{Keyword, keyword};
+use intersect::Of;
 use pointer::{child, resolve};
 
 /// Arrays and objects inside one another at most, in the schema as it is written.
@@ -46,7 +47,8 @@ const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
 /// [`Error::Grammar`] that names the keyword and its place.
 pub(super) fn prepare(schema: &Value) -> Result<Value> {
     measure(schema)?;
-    let mut walk = Walk { document: schema, names: HashMap::new(), pending: VecDeque::new(), required: Vec::new(), values: 0 };
+    let mut walk =
+        Walk { document: schema, names: HashMap::new(), pending: VecDeque::new(), required: Vec::new(), values: 0 };
     let mut root = match schema {
         Value::Bool(_) => json!({ "allOf": [schema] }),
         _ => walk.schema(schema, "#", 0)?,
@@ -69,9 +71,13 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
         let place = walk.names.iter().find(|(_, other)| *other == name).map_or("#", |(place, _)| place);
         return Err(wrong(place, "a value would have to hold another one of the same kind, without an end"));
     }
-    let conditions = intersect::conditions(&root, &definitions);
+    if intersect::conditions(&root, &definitions, Of::Multiple) > 1 {
+        return Err(Error::Grammar("schema: keyword `multipleOf` is supported once for one number".into()));
+    }
+    let conditions = intersect::conditions(&root, &definitions, Of::Text);
     if conditions > MAX_CONDITIONS {
-        let what = format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");
+        let what =
+            format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");
         return Err(Error::Grammar(format!("schema: {what}")));
     }
     if let Value::Object(root) = &mut root {
@@ -109,7 +115,8 @@ fn measure(schema: &Value) -> Result<()> {
             }
         }
         if values + next.len() > MAX_VALUES || bytes > MAX_SOURCE {
-            let what = format!("schema must have at most {MAX_VALUES} values and {MAX_SOURCE} bytes of text, found more");
+            let what =
+                format!("schema must have at most {MAX_VALUES} values and {MAX_SOURCE} bytes of text, found more");
             return Err(Error::Grammar(what));
         }
         level = next;
@@ -156,7 +163,8 @@ impl Walk<'_> {
         let mut prepared = Map::new();
         for (key, value) in fields {
             let at = child(place, key);
-            let unknown = || wrong(&at, &format!("keyword `{key}` is not known; remove it, or put it where it belongs"));
+            let unknown =
+                || wrong(&at, &format!("keyword `{key}` is not known; remove it, or put it where it belongs"));
             let handled = keyword(key).ok_or_else(unknown)?;
             match handled {
                 Keyword::Annotation => {}
@@ -219,7 +227,9 @@ impl Walk<'_> {
     }
 
     fn map(&mut self, key: &str, value: &Value, at: &str, depth: usize) -> Result<Value> {
-        let Value::Object(fields) = value else { return Err(wrong(at, &format!("`{key}` must be an object of schemas"))) };
+        let Value::Object(fields) = value else {
+            return Err(wrong(at, &format!("`{key}` must be an object of schemas")));
+        };
         let most = if key == "patternProperties" { MAX_PATTERNS } else { MAX_PROPERTIES };
         if fields.len() > most {
             return Err(wrong(at, &format!("`{key}` must have at most {most} entries, found {}", fields.len())));
@@ -235,7 +245,13 @@ impl Walk<'_> {
     }
 
     /// Makes sure that no two of the `options` of a `oneOf`, which are `prepared`, can hold at once.
-    fn tell_apart(&mut self, options: &Value, prepared: &mut Value, discriminator: Option<&Value>, at: &str) -> Result<()> {
+    fn tell_apart(
+        &mut self,
+        options: &Value,
+        prepared: &mut Value,
+        discriminator: Option<&Value>,
+        at: &str,
+    ) -> Result<()> {
         if disjoint::all(self.document, options, None) {
             return Ok(());
         }

@@ -57,7 +57,13 @@ pub(super) fn to_split(grammar: &Grammar, plan: &Plan) -> HashSet<Lexeme> {
                     _ => true,
                 };
                 if clash {
-                    split.extend([one, two].map(|lexeme| &plan.lexemes[lexeme]).into_iter().filter(|lexeme| !is_character(lexeme)).cloned());
+                    split.extend(
+                        [one, two]
+                            .map(|lexeme| &plan.lexemes[lexeme])
+                            .into_iter()
+                            .filter(|lexeme| !is_character(lexeme))
+                            .cloned(),
+                    );
                 }
                 if steps == 0 {
                     return splittable();

@@ -18,8 +18,7 @@ const MAX_REPEAT: u32 = 10_000;
 /// # Errors
 /// A message with line and column.
 pub(super) fn parse(text: &str, token: &dyn Fn(&str) -> Option<u32>) -> Result<Grammar, String> {
-    let mut parser =
-        Parser { rest: text, text, token, rules: Vec::new(), names: HashMap::new(), defined: Vec::new() };
+    let mut parser = Parser { rest: text, text, token, rules: Vec::new(), names: HashMap::new(), defined: Vec::new() };
     parser.space(true);
     while !parser.rest.is_empty() {
         parser.rule()?;

@@ -46,7 +46,8 @@ pub(super) fn regular(grammar: &Grammar) -> Vec<usize> {
             open[index] += 1;
         }
         // A token is not text; it keeps the rule open for ever.
-        open[index] += usize::from(rule.alternatives.iter().flatten().any(|item| matches!(item.atom, Atom::Token { .. })));
+        open[index] +=
+            usize::from(rule.alternatives.iter().flatten().any(|item| matches!(item.atom, Atom::Token { .. })));
     }
     let mut regular = Vec::new();
     let mut pending: Vec<usize> = (0..rules.len()).filter(|rule| open[*rule] == 0).collect();

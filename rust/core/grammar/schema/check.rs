@@ -10,6 +10,9 @@ const MAX_COUNT: u64 = 1_000_000;
 /// Integers beyond are not exact as f64, in which bounds are computed.
 const MAX_INTEGER: u64 = 1 << 53;
 
+/// Digits of `multipleOf`, the zeros in front included.
+const MAX_DIGITS: usize = 8;
+
 /// Formats of texts that are supported. Others would be ignored.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
@@ -72,7 +75,9 @@ pub(super) enum Keyword {
 /// How `name` is treated; `None` for what no draft knows.
 pub(super) fn keyword(name: &str) -> Option<Keyword> {
     Some(match name {
-        "$anchor" | "$comment" | "$defs" | "$id" | "$schema" | "$vocabulary" | "definitions" | "id" => Keyword::Annotation,
+        "$anchor" | "$comment" | "$defs" | "$id" | "$schema" | "$vocabulary" | "definitions" | "id" => {
+            Keyword::Annotation
+        }
         "title" | "description" | "default" | "examples" | "example" | "deprecated" | "readOnly" | "writeOnly" => {
             Keyword::Annotation
         }
@@ -85,7 +90,9 @@ pub(super) fn keyword(name: &str) -> Option<Keyword> {
         "format" => Keyword::Plain(format),
         "pattern" => Keyword::Plain(pattern),
         "required" => Keyword::Plain(names),
-        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => Keyword::Plain(count),
+        "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => {
+            Keyword::Plain(count)
+        }
         "minimum" | "maximum" => Keyword::Plain(number),
         "exclusiveMinimum" | "exclusiveMaximum" => Keyword::Plain(bound),
         "multipleOf" => Keyword::Plain(multiple),
@@ -95,9 +102,24 @@ pub(super) fn keyword(name: &str) -> Option<Keyword> {
         "properties" | "patternProperties" => Keyword::Map,
         "$ref" => Keyword::Reference,
         "uniqueItems" | "nullable" => Keyword::False,
-        "$dynamicAnchor" | "$dynamicRef" | "$recursiveAnchor" | "$recursiveRef" | "contains" | "dependencies"
-        | "dependentRequired" | "dependentSchemas" | "else" | "if" | "maxContains" | "minContains" | "not"
-        | "propertyNames" | "then" | "unevaluatedItems" | "unevaluatedProperties" | "x-guidance" => Keyword::Unsupported,
+        "$dynamicAnchor"
+        | "$dynamicRef"
+        | "$recursiveAnchor"
+        | "$recursiveRef"
+        | "contains"
+        | "dependencies"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "else"
+        | "if"
+        | "maxContains"
+        | "minContains"
+        | "not"
+        | "propertyNames"
+        | "then"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "x-guidance" => Keyword::Unsupported,
         _ => return None,
     })
 }
@@ -108,7 +130,11 @@ fn types(value: &Value) -> Result<(), String> {
         Value::Array(names) => !names.is_empty() && names.len() <= TYPES.len() && names.iter().all(known),
         name => known(name),
     };
-    if right { Ok(()) } else { Err(format!("must be one of {}, or an array of them, found {}", TYPES.join(", "), short(value))) }
+    if right {
+        Ok(())
+    } else {
+        Err(format!("must be one of {}, or an array of them, found {}", TYPES.join(", "), short(value)))
+    }
 }
 
 fn format(value: &Value) -> Result<(), String> {
@@ -151,8 +177,9 @@ fn bound(value: &Value) -> Result<(), String> {
 
 fn multiple(value: &Value) -> Result<(), String> {
     match value.as_f64() {
-        Some(step) if step > 0.0 => exact(value),
-        _ => Err(format!("must be a number above 0, found {}", short(value))),
+        // Remainders are computed in 32 bits.
+        Some(step) if step > 0.0 && step.to_string().bytes().filter(u8::is_ascii_digit).count() <= MAX_DIGITS => Ok(()),
+        _ => Err(format!("must be a number above 0 with at most {MAX_DIGITS} digits, found {}", short(value))),
     }
 }
 
