@@ -185,6 +185,7 @@ fn peak() -> u64 {
 }
 
 /// Compiles, and when that works, writes some tokens. The peak of memory is bounded where the system tells it.
+#[allow(clippy::print_stdout, reason = "what each took is shown with --nocapture")]
 fn survive(model: &super::support::Model, name: &str, source: &GrammarSource) {
     if std::env::var_os("FASTQ_HOSTILE").is_some_and(|only| only != name) {
         return;

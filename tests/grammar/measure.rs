@@ -1,5 +1,7 @@
 //! What grammars cost: `cargo test --release --test grammar measure -- --ignored --nocapture`.
 
+#![allow(clippy::print_stdout, reason = "it measures")]
+
 use std::time::{Duration, Instant};
 
 use fastq_core::grammar::GrammarSource;

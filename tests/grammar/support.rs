@@ -173,7 +173,7 @@ fn choose(model: &Model, allowed: &[u32], random: &mut Random, hurry: bool) -> u
         let may = |byte: &u8| allowed.binary_search(&model.bytes[usize::from(*byte)]).is_ok();
         // Inside a text brackets lead nowhere.
         let inside = (b'a'..=b'z').chain(b'A'..=b'Z').filter(may).count() > 5;
-        for closing in if inside { &b"\"@/"[..] } else { b"}],\"0" } {
+        for closing in if inside { &b"@/\""[..] } else { b"}],\"0" } {
             let token = model.bytes[usize::from(*closing)];
             let likely = if matches!(closing, b'@' | b'/') { 10 } else { 90 };
             if may(closing) && random.chance(likely) {

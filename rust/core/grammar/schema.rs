@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::MAX_SOURCE;
 use crate::{Error, Result};
 use check::{Keyword, keyword};
+use intersect::Of;
 use pointer::{child, resolve};
 
 /// Arrays and objects inside one another at most, in the schema as it is written.
@@ -70,7 +71,10 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
         let place = walk.names.iter().find(|(_, other)| *other == name).map_or("#", |(place, _)| place);
         return Err(wrong(place, "a value would have to hold another one of the same kind, without an end"));
     }
-    let conditions = intersect::conditions(&root, &definitions);
+    if intersect::conditions(&root, &definitions, Of::Multiple) > 1 {
+        return Err(Error::Grammar("schema: keyword `multipleOf` is supported once for one number".into()));
+    }
+    let conditions = intersect::conditions(&root, &definitions, Of::Text);
     if conditions > MAX_CONDITIONS {
         let what =
             format!("at most {MAX_CONDITIONS} patterns, formats and lengths may hold for one text, found {conditions}");

@@ -10,6 +10,9 @@ const MAX_COUNT: u64 = 1_000_000;
 /// Integers beyond are not exact as f64, in which bounds are computed.
 const MAX_INTEGER: u64 = 1 << 53;
 
+/// Digits of `multipleOf`, the zeros in front included.
+const MAX_DIGITS: usize = 8;
+
 /// Formats of texts that are supported. Others would be ignored.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
@@ -174,8 +177,9 @@ fn bound(value: &Value) -> Result<(), String> {
 
 fn multiple(value: &Value) -> Result<(), String> {
     match value.as_f64() {
-        Some(step) if step > 0.0 => exact(value),
-        _ => Err(format!("must be a number above 0, found {}", short(value))),
+        // Remainders are computed in 32 bits.
+        Some(step) if step > 0.0 && step.to_string().bytes().filter(u8::is_ascii_digit).count() <= MAX_DIGITS => Ok(()),
+        _ => Err(format!("must be a number above 0 with at most {MAX_DIGITS} digits, found {}", short(value))),
     }
 }
 
