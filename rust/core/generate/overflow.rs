@@ -45,7 +45,8 @@ impl Overflow {
 /// `tokens` without the oldest ones behind the first `head`, so that half of the rest of the context is free.
 pub(super) fn shifted(tokens: &[u32], head: usize, context: usize) -> Vec<u32> {
     // A first message that leaves no room for a conversation is not kept; the beginning token is.
-    let head = if head <= context / 2 { head } else { 1 }.min(context - 1);
+    let head = if head <= context / 2 { head } else { 1 };
+    let head = head.min(context.saturating_sub(2));
     let tail = ((context - head) / 2).clamp(usize::from(context > head), tokens.len() - head.min(tokens.len()));
     let mut shifted = tokens[..head].to_vec();
     shifted.extend_from_slice(&tokens[tokens.len() - tail..]);

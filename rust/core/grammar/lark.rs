@@ -46,6 +46,11 @@ pub(super) fn prepare(text: &str) -> Result<String> {
             let Some(Ok(value)) = values.next() else {
                 return Err(wrong("%json must be followed by a schema in JSON"));
             };
+            // What white space is allowed is decided for all schemas in the same way.
+            let mut value = value;
+            if let Value::Object(keywords) = &mut value {
+                keywords.remove("x-guidance");
+            }
             let value = schema::prepare(&value).map_err(|error| wrong(&error.to_string()))?;
             // Writing to a string does not fail.
             let _ = write!(prepared, "%json {value}");
