@@ -1,6 +1,7 @@
 //! Many callers of one model: every answer is the one of a call of its own, whatever the others do.
 
 #[path = "model/tiny.rs"]
+#[allow(dead_code, reason = "other tests use the other models")]
 mod tiny;
 
 use std::sync::Arc;
