@@ -1,7 +1,7 @@
 //! Generation: prompts in, pieces of text out.
 //!
 //! A [`Generation`] is what one caller asked for. Its prompts go to the queue of the model, where those of all callers are computed
-//! together ([`scheduler`](crate::scheduler)). When the KV cache is too small for all of them they run in waves. By the numeric contract and because a
+//! together (`scheduler`). When the KV cache is too small for all of them they run in waves. By the numeric contract and because a
 //! draw depends only on (seed, position), the texts are the same as if each had run alone.
 
 mod chat;

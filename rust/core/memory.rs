@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use fastq_kernels::attention::KvFormat;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::kv_cache::GroupLayout;
 use crate::machine::FreeMemory;
@@ -223,10 +224,50 @@ unsafe impl Plain for f32 {}
 /// touched cost nothing.
 #[derive(Debug)]
 pub(crate) struct Zeroed<T: Plain> {
-    base: NonNull<u8>,
-    layout: Layout,
+    _memory: Memory,
     pointer: NonNull<T>,
     len: usize,
+}
+
+/// Where a [`Zeroed`] lies; held until it is dropped.
+#[derive(Debug)]
+enum Memory {
+    Heap(NonNull<u8>, Layout),
+    /// Anonymous pages of its own.
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    /// Buffers from this size on have pages of their own, which go back to the system with them. Allocators keep what they are given
+    /// back and cut it up: the cache pages of a server came and went for hours, and its memory grew although as many were in use.
+    const MAPPED: usize = 128 << 10;
+
+    /// `bytes` zeros; `None` when the system refuses.
+    fn new(bytes: usize) -> Option<Memory> {
+        if bytes >= Self::MAPPED {
+            return MmapOptions::new().len(bytes).map_anon().ok().map(Memory::Mapped);
+        }
+        let layout = Layout::from_size_align(bytes.max(1), 16).ok()?;
+        // SAFETY: the layout has at least one byte.
+        NonNull::new(unsafe { alloc_zeroed(layout) }).map(|base| Memory::Heap(base, layout))
+    }
+
+    /// Its first byte.
+    fn start(&mut self) -> NonNull<u8> {
+        match self {
+            Memory::Heap(base, _) => *base,
+            Memory::Mapped(map) => NonNull::from(&mut **map).cast(),
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Memory::Heap(base, layout) = self {
+            // SAFETY: allocated in `new` with this layout.
+            unsafe { dealloc(base.as_ptr(), *layout) };
+        }
+    }
 }
 
 // SAFETY: the buffer owns its memory, and numbers belong to no thread.
@@ -265,13 +306,12 @@ impl<T: Plain> Zeroed<T> {
         // The system zeroes lazily only for its natural alignment, so the aligned start is found by hand. What lies before it is never
         // touched and costs nothing.
         let bytes = len.checked_mul(size_of::<T>())?.checked_add(align)?;
-        let layout = Layout::from_size_align(bytes, 16).ok()?;
-        // SAFETY: the layout has at least `align` bytes.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let mut memory = Memory::new(bytes)?;
+        let base = memory.start();
         let skip = base.as_ptr().align_offset(align);
         // SAFETY: `skip` is below `align`, which was added to the size.
         let pointer = unsafe { base.add(skip) }.cast();
-        Some(Zeroed { base, layout, pointer, len })
+        Some(Zeroed { _memory: memory, pointer, len })
     }
 
     /// A buffer of `(rows, width)` zeros for working memory.
@@ -305,13 +345,6 @@ impl<T: Plain> DerefMut for Zeroed<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
-    }
-}
-
-impl<T: Plain> Drop for Zeroed<T> {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
