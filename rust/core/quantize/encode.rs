@@ -32,9 +32,14 @@ pub trait Encoder {
     }
 }
 
-/// Makes blocks of single rows, which know nothing of each other.
+/// Makes blocks of rows, which know nothing of each other.
 pub trait RowEncoder: Sync {
-    /// Encodes `values` `(k)` in blocks of `format`. `importance` `(k)` says how much an error of each weight matters.
+    /// The most rows that one call gets. Only speed depends on it.
+    fn rows(&self) -> usize {
+        1
+    }
+
+    /// Encodes `values` `(rows, k)` in blocks of `format`. `importance` `(k)` says how much an error of each column matters.
     ///
     /// # Errors
     /// What is wrong, without the tensor's name.
@@ -42,6 +47,7 @@ pub trait RowEncoder: Sync {
         &self,
         cpu: Cpu,
         format: Format,
+        k: usize,
         values: &[f32],
         importance: Option<&[f32]>,
         out: &mut [u8],
@@ -331,12 +337,13 @@ impl<E: RowEncoder> Encoder for Rows<E> {
         let importance = job.importance()?;
         let total = job.tensor().info.rows();
         let batch = (BATCH_WEIGHTS / k).max(1).min(usize::try_from(total).unwrap_or(usize::MAX));
-        let group = (GROUP_WEIGHTS / k).max(1);
+        // Whole calls of the encoder.
+        let (most, group) = (self.0.rows(), (GROUP_WEIGHTS / k).max(1).next_multiple_of(self.0.rows()));
         let mut source = buffer(bytes_of(batch, from_bytes)?, 0u8)?;
         let mut out = buffer(bytes_of(batch, to_bytes)?, 0u8)?;
         let mut scratch = Vec::new();
         for _ in 0..job.pool.threads() {
-            scratch.push(Scratch { values: buffer(k, 0.0)?, decoded: buffer(k, 0.0)? });
+            scratch.push(Scratch { values: buffer(bytes_of(most, k)?, 0.0)?, decoded: buffer(k, 0.0)? });
         }
         let mut sum = Distortion::default();
         let mut first = 0;
@@ -352,28 +359,52 @@ impl<E: RowEncoder> Encoder for Rows<E> {
                 let (shared, results) = (Disjoint::new(out), Disjoint::new(&mut results));
                 let scratch = Disjoint::new(&mut scratch);
                 let (cpu, shape) = (job.cpu, &job.tensor().info.shape);
-                let row = |row: usize, Scratch { values, decoded }: &mut Scratch, out: &mut [u8]| {
-                    let number = first + row as u64;
-                    from.dequantize(&source[row * from_bytes..(row + 1) * from_bytes], values);
-                    if let Some(column) = first_not_finite(cpu, values) {
-                        return Err(Fault::NotFinite { row: number, column, value: values[column] });
+                let part = |rows: Range<usize>, Scratch { values, decoded }: &mut Scratch, out: &mut [u8]| {
+                    let number = |row: usize| first + row as u64;
+                    let values = &mut values[..rows.len() * k];
+                    from.dequantize(&source[rows.start * from_bytes..rows.end * from_bytes], values);
+                    if let Some(at) = first_not_finite(cpu, values) {
+                        let row = number(rows.start + at / k);
+                        return Err(Fault::NotFinite { row, column: at % k, value: values[at] });
                     }
-                    let expert = expert_of(shape, number);
+                    let expert = expert_of(shape, number(rows.start));
                     let importance = importance.as_deref().map(|all| &all[expert * k..(expert + 1) * k]);
-                    self.0.encode(cpu, to, values, importance, out).map_err(Fault::Other)?;
-                    to.dequantize(out, decoded);
-                    let found = distortion(cpu, values, decoded);
-                    if found.error.is_finite() { Ok(found) } else { Err(Fault::Range { row: number }) }
+                    self.0.encode(cpu, to, k, values, importance, out).map_err(Fault::Other)?;
+                    let rows = rows.zip(values.chunks_exact(k).zip(out.chunks_exact(to_bytes)));
+                    rows.fold(Ok(Distortion::default()), |sum, (row, (values, out))| {
+                        to.dequantize(out, decoded);
+                        let found = distortion(cpu, values, decoded);
+                        if found.error.is_finite() {
+                            Ok(sum?.and(found))
+                        } else {
+                            sum.and(Err(Fault::Range { row: number(row) }))
+                        }
+                    })
+                };
+                // Rows of one call have the importance of one expert.
+                let of_expert =
+                    usize::try_from(job.tensor().info.shape.get(1).copied().unwrap_or(1)).unwrap_or(usize::MAX);
+                let end_of = |row: usize| {
+                    let within = (first % of_expert as u64) as usize + row;
+                    row.saturating_add((of_expert - within % of_expert).min(most))
                 };
                 job.pool.run(pieces, job.interrupt, |piece, worker| {
                     // SAFETY: every piece has rows and a result, every worker a scratch of its own.
                     let (result, scratch) = unsafe { (results.item(piece), scratch.item(worker)) };
-                    *result =
-                        (piece * group..rows.min((piece + 1) * group)).try_fold(Distortion::default(), |sum, index| {
-                            // SAFETY: as above.
-                            let out = unsafe { shared.slice(index * to_bytes..(index + 1) * to_bytes) };
-                            Ok(sum.and(row(index, scratch, out)?))
-                        });
+                    let (mut row, end) = (piece * group, rows.min((piece + 1) * group));
+                    while row < end {
+                        let range = row..end.min(end_of(row));
+                        // SAFETY: as above.
+                        let out = unsafe { shared.slice(range.start * to_bytes..range.end * to_bytes) };
+                        row = range.end;
+                        match (&mut *result, part(range, scratch, out)) {
+                            (Ok(sum), Ok(found)) => *sum = sum.and(found),
+                            (_, fault) => {
+                                *result = fault;
+                                break;
+                            }
+                        }
+                    }
                 })?;
             }
             for result in results {
@@ -387,23 +418,34 @@ impl<E: RowEncoder> Encoder for Rows<E> {
     }
 }
 
-/// The method [`Search`](super::Method::Search), for formats that have a grid; the others are rounded as by ggml.
+/// The method [`Search`](super::Method::Search), for formats that have a grid; ternary ones are rounded as by ggml.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search;
 
 impl RowEncoder for Search {
+    fn rows(&self) -> usize {
+        ROWS
+    }
+
     fn encode(
         &self,
         cpu: Cpu,
         format: Format,
+        k: usize,
         values: &[f32],
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), String> {
-        if format.scalar().is_none() || may_be_too_large(cpu, values) {
-            return Rtn.encode(cpu, format, values, importance, out);
+        let bytes = out.len() * k / values.len();
+        if !format.has_grid() || values.len() == k && may_be_too_large(cpu, values) {
+            return Rtn.encode(cpu, format, k, values, importance, out);
         }
-        search(cpu, format, values.len(), importance, values, out);
+        if values.len() > k && may_be_too_large(cpu, values) {
+            // Each alone: what becomes of a row does not depend on its neighbours.
+            let mut rows = values.chunks_exact(k).zip(out.chunks_exact_mut(bytes));
+            return rows.try_for_each(|(values, out)| self.encode(cpu, format, k, values, importance, out));
+        }
+        search(cpu, format, k, importance, values, out);
         Ok(())
     }
 }
@@ -423,11 +465,15 @@ impl RowEncoder for Rtn {
         &self,
         cpu: Cpu,
         format: Format,
+        k: usize,
         values: &[f32],
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), String> {
-        format.quantize_row(cpu, values, importance, out).map_err(|error| error.to_string())
+        let bytes = out.len() * k / values.len();
+        let mut rows = values.chunks_exact(k).zip(out.chunks_exact_mut(bytes));
+        rows.try_for_each(|(values, out)| format.quantize_row(cpu, values, importance, out))
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -286,7 +286,7 @@ impl Encoder for Layered {
         let experts = usize::try_from(job.tensor().info.shape.get(2).copied().unwrap_or(1)).unwrap_or(usize::MAX);
         let TensorType::Kernel(format) = job.tensor().ty else { return Rows(Search).encode(job) };
         match self.experts(&name, experts) {
-            Some(experts) if format.scalar().is_some() => self.matrix(job, format, &experts),
+            Some(experts) if format.has_grid() => self.matrix(job, format, &experts),
             _ => Rows(Search).encode(job),
         }
     }

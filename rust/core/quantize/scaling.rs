@@ -100,7 +100,7 @@ fn norm_before(job: &Job<'_>, tensors: &[String]) -> Option<String> {
 }
 
 fn is_matrix(tensor: &PlannedTensor) -> bool {
-    tensor.is_encoded() && matches!(tensor.ty, TensorType::Kernel(format) if format.scalar().is_some())
+    tensor.is_encoded() && matches!(tensor.ty, TensorType::Kernel(format) if format.has_grid())
 }
 
 /// What a sample of the rows of all tensors costs at the outputs.

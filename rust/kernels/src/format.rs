@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::{Activation, Cpu};
 
+pub mod codebook;
 mod float4;
 pub(crate) mod grid;
 mod layout;
@@ -18,6 +19,7 @@ mod scale;
 mod search;
 mod ternary;
 
+pub use codebook::Codebook;
 pub use parts::ScalarFormat;
 pub use scale::Scale;
 
@@ -38,6 +40,8 @@ pub trait BlockFormat: Copy + Default + Send + Sync + 'static {
     const SCALES: &'static [Scale];
     /// The grid of its weights; `None` for floats, codebooks and ternary types.
     const SCALAR: Option<ScalarFormat> = None;
+    /// The points of its weights; `None` for all but the formats with a codebook.
+    const CODEBOOK: Option<Codebook> = None;
     /// How it encodes. Byte-exact to what ggml makes of finite values, whatever their size, with and without importance. For
     /// blocks with a NaN (and some with infinities), and for an importance that is negative or not finite, ggml's own builds
     /// disagree or end the program; here they give some block, without a panic.
@@ -140,6 +144,11 @@ macro_rules! formats {
             /// The grid that its weights lie on; `None` for floats, codebooks and ternary types.
             pub const fn scalar(self) -> Option<ScalarFormat> {
                 match self { $( Format::$name => <$name as BlockFormat>::SCALAR, )* }
+            }
+
+            /// The points that its weights lie on; `None` for all but the formats with a codebook.
+            pub const fn codebook(self) -> Option<Codebook> {
+                match self { $( Format::$name => <$name as BlockFormat>::CODEBOOK, )* }
             }
 
             /// Does `visitor`'s work for the format.
@@ -258,6 +267,12 @@ impl Format {
     pub const fn row_bytes(self, k: usize) -> Option<usize> {
         let info = self.info();
         if k.is_multiple_of(info.block) { (k / info.block).checked_mul(info.bytes) } else { None }
+    }
+
+    /// Whether its weights lie on a grid or on points, so that [`search`](crate::quantize::search()) and
+    /// [`feedback`](crate::quantize::feedback()) can choose among them.
+    pub const fn has_grid(self) -> bool {
+        self.scalar().is_some() || self.codebook().is_some()
     }
 
     /// How the activations for it are quantized.

@@ -12,6 +12,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -80,6 +81,8 @@ impl BlockFormat for IQ1_M {
     const BYTES: usize = 56;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Nibbles(offset_of!(Block, scales) + 1)];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 2048, 8>(&grid::IQ1, grid::SMALL_OFFSET, (16, 7), 0.125, EntrySigns::Shift(8)));
     const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -147,6 +150,19 @@ impl Block {
         }
         // The factor is the reference's, found by trying.
         SCALE.set(&mut self.scales, Half::of(d * 1.1125).get());
+    }
+}
+
+impl CodebookGrid for IQ1_M {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.qs = parts.low();
+        let nibble = |e: usize| (parts.numbers[e] >> 8) as u8 | (parts.signs[e] & 1) << 3;
+        block.qh = core::array::from_fn(|j| nibble(2 * j) | nibble(2 * j + 1) << 4);
+        for (i, out) in block.scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *out = (0..4).fold(0, |word, j| word | u16::from(parts.scales[4 * i + j]) << (3 * j)).to_le_bytes();
+        }
+        SCALE.set(&mut block.scales, parts.d);
     }
 }
 

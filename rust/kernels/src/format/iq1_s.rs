@@ -12,6 +12,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -82,6 +83,8 @@ impl BlockFormat for IQ1_S {
     const BYTES: usize = 50;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 2048, 8>(&grid::IQ1, grid::SMALL_OFFSET, (32, 7), 0.125, EntrySigns::Shift(32)));
     const QUANTIZER: Quantizer = Quantizer::Important(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -129,6 +132,19 @@ impl Block {
         }
         // The factor is the reference's, found by trying.
         self.d.set(if top == 0.0 { 0.0 } else { d * 1.125 });
+    }
+}
+
+impl CodebookGrid for IQ1_S {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = parts.low();
+        for (g, out) in block.qh.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let numbers = (0..4).fold(0, |word, e| word | (parts.numbers[4 * g + e] >> 8) << (3 * e));
+            let minus = u16::from(parts.signs[4 * g] & 1);
+            *out = (numbers | u16::from(parts.scales[g]) << 12 | minus << 15).to_le_bytes();
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -76,6 +77,8 @@ impl BlockFormat for IQ2_S {
     const BYTES: usize = 82;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 1024, 8>(&grid::IQ2_S, grid::OFFSET, (16, 15), 0.125, EntrySigns::Free));
     const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -120,6 +123,18 @@ impl Block {
         self.signs = core::array::from_fn(|e| groups[e / 2].signs[e % 2]);
         self.qh = core::array::from_fn(|g| (0..4).fold(0, |byte, e| byte | ((number(4 * g + e) >> 8) as u8) << (2 * e)));
         self.scales = core::array::from_fn(|i| scales[2 * i] | scales[2 * i + 1] << 4);
+    }
+}
+
+impl CodebookGrid for IQ2_S {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let high = |e: usize| (parts.numbers[e] >> 8) as u8;
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = parts.low();
+        block.signs = parts.signs;
+        block.qh = core::array::from_fn(|g| (0..4).fold(0, |byte, e| byte | high(4 * g + e) << (2 * e)));
+        block.scales = parts.nibbles();
     }
 }
 

@@ -11,6 +11,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, SIGNS, odd_nibble_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -76,6 +77,8 @@ impl BlockFormat for IQ2_XS {
     const BYTES: usize = 74;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 512, 8>(&grid::IQ2_XS, grid::OFFSET, (16, 15), 0.125, EntrySigns::Even));
     const QUANTIZER: Quantizer = Quantizer::Important(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -123,6 +126,17 @@ impl Block {
             *out = (group.numbers[e % 2] | u16::from(group.signs[e % 2] & 127) << 9).to_le_bytes();
         }
         self.scales = core::array::from_fn(|i| scales[2 * i] | scales[2 * i + 1] << 4);
+    }
+}
+
+impl CodebookGrid for IQ2_XS {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        for (e, out) in block.qs.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *out = (parts.numbers[e] | u16::from(parts.signs[e] & 127) << 9).to_le_bytes();
+        }
+        block.scales = parts.nibbles();
     }
 }
 

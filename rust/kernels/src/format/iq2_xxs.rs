@@ -11,6 +11,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, SIGNS, odd_scales, take_eights, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -76,6 +77,8 @@ impl BlockFormat for IQ2_XXS {
     const BYTES: usize = 66;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 256, 8>(&grid::IQ2_XXS, grid::OFFSET, (32, 15), 0.125, EntrySigns::Even));
     const QUANTIZER: Quantizer = Quantizer::Important(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -121,6 +124,17 @@ impl Block {
         for ((out, group), s) in self.qs.as_chunks_mut::<8>().0.iter_mut().zip(&groups).zip(scales) {
             out[..4].copy_from_slice(&core::array::from_fn::<_, 4, _>(|e| group.numbers[e] as u8));
             out[4..].copy_from_slice(&(group.sevens() | u32::from(s) << 28).to_le_bytes());
+        }
+    }
+}
+
+impl CodebookGrid for IQ2_XXS {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        for (g, out) in block.qs.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            out[..4].copy_from_slice(&core::array::from_fn::<_, 4, _>(|e| parts.numbers[4 * g + e] as u8));
+            out[4..].copy_from_slice(&(parts.sevens(4 * g) | u32::from(parts.scales[g]) << 28).to_le_bytes());
         }
     }
 }

@@ -13,6 +13,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -76,6 +77,8 @@ impl BlockFormat for IQ3_S {
     const BYTES: usize = 110;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 512, 4>(&grid::IQ3_S, grid::SMALL_OFFSET, (32, 15), 1.0, EntrySigns::Free));
     const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -127,6 +130,18 @@ impl Block {
             *signs = group.signs;
         }
         self.scales = core::array::from_fn(|i| scales[2 * i] | scales[2 * i + 1] << 4);
+    }
+}
+
+impl CodebookGrid for IQ3_S {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let high = |e: usize| (parts.numbers[e] >> 8) as u8;
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = parts.low();
+        block.qh = core::array::from_fn(|g| (0..8).fold(0, |byte, e| byte | high(8 * g + e) << e));
+        block.signs = parts.signs;
+        block.scales = parts.nibbles();
     }
 }
 

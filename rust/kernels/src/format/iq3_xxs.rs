@@ -12,6 +12,7 @@
 use core::mem::offset_of;
 use std::sync::OnceLock;
 
+use super::codebook::{Codebook, CodebookGrid, CodebookParts, EntrySigns};
 use super::grid::{self, Grid, SIGNS, odd_scales, take_fours, write_group};
 use super::layout::{Half, SUPER, block};
 use super::points::Points;
@@ -79,6 +80,8 @@ impl BlockFormat for IQ3_XXS {
     const BYTES: usize = 98;
     const ACTIVATION: Activation = Activation::Super256;
     const SCALES: &'static [Scale] = &[Scale::Half(offset_of!(Block, d))];
+    const CODEBOOK: Option<Codebook> =
+        Some(Codebook::of::<Self, 256, 4>(&grid::IQ3_XXS, grid::OFFSET, (32, 15), 0.25, EntrySigns::Even));
     const QUANTIZER: Quantizer = Quantizer::Row(Self::quantize);
 
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -124,6 +127,17 @@ impl Block {
         self.qs = core::array::from_fn(|e| groups[e / 8].numbers[e % 8] as u8);
         for ((out, group), s) in self.words.as_chunks_mut::<4>().0.iter_mut().zip(&groups).zip(scales) {
             *out = (group.sevens() | u32::from(s) << 28).to_le_bytes();
+        }
+    }
+}
+
+impl CodebookGrid for IQ3_XXS {
+    fn assemble(parts: &CodebookParts, block: &mut [u8]) {
+        let block = Block::of_mut(block);
+        block.d.set(parts.d);
+        block.qs = parts.low();
+        for (g, out) in block.words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *out = (parts.sevens(4 * g) | u32::from(parts.scales[g]) << 28).to_le_bytes();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! `-e U_ij`. Scales are chosen when a block is reached, for its weights as they have become by then and with the weights `1 / U_ii^2` by
 //! which an error counts that the columns behind make the best of; those of a sub-block once more when it is reached.
 
+use super::codebook::FeedbackRows;
 use super::fit::Fitter;
 use super::lanes::{Integers, LANES, Lanes, Round, Table, all, reciprocals};
 use super::search::store;
@@ -27,10 +28,9 @@ pub struct Feedback<'a> {
 /// Encodes rows `(n, k)`.
 ///
 /// # Panics
-/// When the format has no [`ScalarFormat`], or a length does not fit.
+/// When the format has no grid ([`Format::has_grid`]), or a length does not fit.
 pub fn feedback(cpu: Cpu, format: Format, feedback: Feedback<'_>, rows: &[f32], out: &mut [u8]) {
     let Feedback { k, factor } = feedback;
-    let scalar = format.scalar().expect("a scalar format");
     let row_bytes = format.row_bytes(k).expect("rows of whole blocks");
     assert!(rows.len().is_multiple_of(k) && rows.len() / k * row_bytes == out.len(), "rows and their bytes");
     assert_eq!(factor.len(), k * k, "a factor of k columns");
@@ -42,8 +42,14 @@ pub fn feedback(cpu: Cpu, format: Format, feedback: Feedback<'_>, rows: &[f32], 
                 w[l] = *value;
             }
         }
-        let n = rows.len() / k;
-        dispatch_floats(cpu, Rows { scalar, k, row_bytes, factor, w: &mut w, errors: &mut errors, n, out });
+        let (n, w, errors) = (rows.len() / k, &mut w[..], &mut errors[..]);
+        match (format.scalar(), format.codebook()) {
+            (Some(scalar), _) => dispatch_floats(cpu, Rows { scalar, k, row_bytes, factor, w, errors, n, out }),
+            (None, Some(book)) => {
+                dispatch_floats(cpu, FeedbackRows { book: &book, feedback, row_bytes, w, errors, n, out });
+            }
+            (None, None) => panic!("{} has no grid", format.name()),
+        }
     }
 }
 
@@ -121,7 +127,7 @@ impl Rows<'_> {
 
 /// Moves the columns `to` by the errors of the columns `from`.
 #[inline(always)]
-fn advance(
+pub(super) fn advance(
     w: &mut [Lanes],
     errors: &[Lanes],
     factor: &[f32],

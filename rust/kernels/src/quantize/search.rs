@@ -1,5 +1,6 @@
 //! Weighted search: every block alone, each weight's error counted by its importance.
 
+use super::codebook::SearchRows;
 use super::fit::{Fitter, Scales};
 use super::lanes::{Integers, LANES, Lanes, Round, Table, all, reciprocals};
 use crate::Cpu;
@@ -14,14 +15,21 @@ use crate::isa::{Isa, Kernel, dispatch_floats};
 /// likely to meet. Without, it is `sqrt(m) + |x|`. (Both are those of ggml, which searches fewer scales.)
 ///
 /// # Panics
-/// When the format has no [`ScalarFormat`], or a length does not fit.
+/// When the format has no grid ([`Format::has_grid`]), or a length does not fit.
 pub fn search(cpu: Cpu, format: Format, k: usize, importance: Option<&[f32]>, rows: &[f32], out: &mut [u8]) {
-    let scalar = format.scalar().expect("a scalar format");
     let row_bytes = format.row_bytes(k).expect("rows of whole blocks");
     assert!(rows.len().is_multiple_of(k) && rows.len() / k * row_bytes == out.len(), "rows and their bytes");
     assert!(importance.is_none_or(|importance| importance.len() == k), "an importance for each column");
     for (rows, out) in rows.chunks(LANES * k).zip(out.chunks_mut(LANES * row_bytes)) {
-        dispatch_floats(cpu, Search { scalar, k, row_bytes, importance, rows, out });
+        match (format.scalar(), format.codebook()) {
+            (Some(scalar), _) => dispatch_floats(cpu, Search { scalar, k, row_bytes, importance, rows, out }),
+            (None, Some(book)) => {
+                let n = rows.len() / k;
+                let columns = &mut |start, x: &mut [Lanes], w: &mut [Lanes]| fill(rows, k, start, importance, x, w);
+                dispatch_floats(cpu, SearchRows { book: &book, k, row_bytes, columns, n, out });
+            }
+            (None, None) => panic!("{} has no grid", format.name()),
+        }
     }
 }
 
@@ -57,27 +65,7 @@ impl Search<'_> {
         let mut w = [all(0.0); 256];
         let (x, w) = (&mut x[..block], &mut w[..block]);
         for start in (0..k).step_by(block) {
-            for (l, row) in rows.chunks_exact(k).enumerate() {
-                for (x, value) in x.iter_mut().zip(&row[start..start + block]) {
-                    x[l] = *value;
-                }
-            }
-            let mut squares = all(0.0);
-            for x in &*x {
-                for l in 0..LANES {
-                    squares[l] += x[l] * x[l];
-                }
-            }
-            let mean = squares.map(|sum| sum / block as f32);
-            for (i, (w, x)) in w.iter_mut().zip(&*x).enumerate() {
-                *w = match importance {
-                    Some(importance) => {
-                        let importance = importance[start + i];
-                        core::array::from_fn(|l| importance * (mean[l] + x[l] * x[l]).sqrt())
-                    }
-                    None => core::array::from_fn(|l| mean[l].sqrt() + x[l].abs()),
-                };
-            }
+            fill(rows, k, start, importance, x, w);
             let scales = fitter.block(x, w);
             let bytes = start / block * (row_bytes / (k / block));
             let mut values = [all(0.0); 256];
@@ -100,6 +88,33 @@ impl Search<'_> {
                 out,
             );
         }
+    }
+}
+
+/// Columns of up to sixteen rows from `start` on, and what an error of each weight counts.
+#[inline(always)]
+fn fill(rows: &[f32], k: usize, start: usize, importance: Option<&[f32]>, x: &mut [Lanes], w: &mut [Lanes]) {
+    let block = x.len();
+    for (l, row) in rows.chunks_exact(k).enumerate() {
+        for (x, value) in x.iter_mut().zip(&row[start..start + block]) {
+            x[l] = *value;
+        }
+    }
+    let mut squares = all(0.0);
+    for x in &*x {
+        for l in 0..LANES {
+            squares[l] += x[l] * x[l];
+        }
+    }
+    let mean = squares.map(|sum| sum / block as f32);
+    for (i, (w, x)) in w.iter_mut().zip(&*x).enumerate() {
+        *w = match importance {
+            Some(importance) => {
+                let importance = importance[start + i];
+                core::array::from_fn(|l| importance * (mean[l] + x[l] * x[l]).sqrt())
+            }
+            None => core::array::from_fn(|l| mean[l].sqrt() + x[l].abs()),
+        };
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::format::codebook::{CodebookParts, EntrySigns};
 use crate::format::parts::{Grid, Levels, Minima, Parts, Precision};
 use crate::testing::{Rng, special_values, values};
 use crate::{Cpu, Format, Level};
@@ -8,7 +9,7 @@ fn alone(count: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 fn formats() -> impl Iterator<Item = Format> {
-    Format::ALL.iter().copied().filter(|format| format.scalar().is_some())
+    Format::ALL.iter().copied().filter(|format| format.has_grid())
 }
 
 fn cpus() -> impl Iterator<Item = Cpu> {
@@ -56,8 +57,7 @@ fn loss(h: &[f64], k: usize, w: &[f32], q: &[f32]) -> f64 {
 #[test]
 fn parts_come_back_from_blocks() {
     let mut rng = Rng::new(11);
-    for format in formats() {
-        let scalar = format.scalar().expect("scalar");
+    for (format, scalar) in formats().filter_map(|format| Some((format, format.scalar()?))) {
         let Grid { block, sub, levels, scales, minima, precision } = scalar.grid;
         for _ in 0..50 {
             let d = match precision {
@@ -85,6 +85,45 @@ fn parts_come_back_from_blocks() {
             for (i, x) in decoded(format, &bytes, block).into_iter().enumerate() {
                 let (scale, min) = (parts.d * parts.scales[i / sub] as f32, parts.dmin * parts.minima[i / sub] as f32);
                 assert_eq!(x, scale * parts.values[i] as f32 - min, "{} weight {i}", format.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_come_back_from_blocks_with_a_codebook() {
+    let mut rng = Rng::new(15);
+    for (format, book) in formats().filter_map(|format| Some((format, format.codebook()?))) {
+        for _ in 0..50 {
+            let mut parts = CodebookParts { d: rng.below(1000) as f32 / 1024.0, ..CodebookParts::default() };
+            for s in &mut parts.scales[..256 / book.sub] {
+                *s = rng.below(usize::from(book.top) + 1) as u8;
+            }
+            for number in &mut parts.numbers[..256 / book.width] {
+                *number = rng.below(book.planes[0].len()) as u16;
+            }
+            for (i, sign) in parts.signs.into_iter().enumerate() {
+                let random = rng.below(256) as u8;
+                parts.signs[i] = match book.signs {
+                    EntrySigns::Free => random,
+                    EntrySigns::Even => random & 127 | ((random & 127).count_ones() as u8 & 1) << 7,
+                    EntrySigns::Shift(count) if 8 * i % count > 0 => parts.signs[i - 1],
+                    EntrySigns::Shift(_) => sign.wrapping_sub(random & 1),
+                };
+            }
+            let mut bytes = vec![0; format.info().bytes];
+            (book.assemble)(&parts, &mut bytes);
+            for (i, x) in decoded(format, &bytes, 256).into_iter().enumerate() {
+                let number = usize::from(parts.numbers[i / book.width]);
+                let negative = parts.signs[i / 8] >> (i % 8) & 1 == 1;
+                let code = book.code(number, i % book.width);
+                let value = match book.signs {
+                    EntrySigns::Shift(_) => book.value(code, negative),
+                    _ if negative => -book.value(code, false),
+                    _ => book.value(code, false),
+                };
+                let scale = parts.d * book.unit * f32::from(2 * parts.scales[i / book.sub] + 1);
+                assert_eq!(x, scale * value, "{} weight {i}", format.name());
             }
         }
     }
@@ -131,7 +170,8 @@ fn a_search_beats_rounding_and_feedback_beats_the_search() {
         let bytes = n * format.row_bytes(k).expect("whole blocks");
         let (mut plain, mut searched, mut fed) = (vec![0; bytes], vec![0; bytes], vec![0; bytes]);
         for (w, out) in w.chunks_exact(k).zip(plain.chunks_exact_mut(bytes / n)) {
-            format.quantize_row(cpu, w, None, out).expect("a quantizer");
+            let importance = format.info().needs_importance.then_some(&importance[..]);
+            format.quantize_row(cpu, w, importance, out).expect("a quantizer");
         }
         search(cpu, format, k, Some(&importance), &w, &mut searched);
         let factor = inverse_factor(cpu, &mut h.clone(), k, 0.01, &alone).expect("definite");
@@ -139,11 +179,13 @@ fn a_search_beats_rounding_and_feedback_beats_the_search() {
         let [plain, searched, fed] = [plain, searched, fed].map(|bytes| decoded(format, &bytes, n * k));
         let name = format.name();
         let (a, b) = (diagonal(&plain), diagonal(&searched));
+        eprintln!("{name}: search {:.3}", b / a);
         assert!(b < a, "{name}: {b} of {a}");
         let (b, c) = (loss(&h, k, &w, &searched), loss(&h, k, &w, &fed));
         let gram: Vec<f32> = h.iter().map(|h| *h as f32).collect();
         let kernel = super::loss(cpu, &gram, k, &w, &fed, &mut Vec::new());
         assert!((kernel - c).abs() < 1e-3 * c, "{name}: {kernel} and {c}");
+        eprintln!("{name}: feedback {:.3}", c / b);
         assert!(c < 0.7 * b, "{name}: {c} of {b}");
     }
 }
