@@ -91,8 +91,11 @@ def test_cancelling_the_task_cancels_the_call(deep: Path, kind: str) -> None:
             elif kind == "astream":
                 task = asyncio.create_task(text_of(m.astream([7] * 29000, max_tokens=1)))
             else:
-                task = asyncio.create_task(m.achat([{"role": "user", "content": "word " * 9000}], max_tokens=1))
-            await asyncio.sleep(0.2)
+                task = asyncio.create_task(m.achat([{"role": "user", "content": "word " * 28000}], max_tokens=1))
+            while not workers():
+                assert not task.done(), "the prompt is too short for this machine"
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             assert workers(), "the prompt is too short for this machine"
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
