@@ -123,6 +123,20 @@ fn callers_who_leave_do_not_disturb() {
     assert_eq!(model.requests(), 0);
 }
 
+/// What others computed ahead, and was not given out, does not count.
+#[test]
+fn an_answer_that_others_completed_can_be_cancelled() {
+    let tiny = tiny::llama();
+    let model = load(&tiny);
+    let prompts = vec![Prompt::Tokens(prompt(1))];
+    let mut generation = Generation::new(&model, prompts, &options(1, 6), &Never).expect("starts");
+    assert!(!generation.step(&Never).expect("a piece").is_empty());
+    run(&model, &prompt(2), &options(2, 40));
+    generation.cancel();
+    let answer = generation.into_completions().remove(0);
+    assert_eq!(answer.finish_reason, FinishReason::Cancelled);
+}
+
 #[test]
 fn little_memory_is_shared() {
     let tiny = tiny::llama();

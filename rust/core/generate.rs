@@ -314,12 +314,14 @@ impl Generation {
         self.open == 0
     }
 
-    /// Ends all prompts that are not finished, with what they have.
+    /// Ends all prompts that are not finished, with what they have. Those whose last piece was not given out yet, because other callers
+    /// computed ahead, are cancelled as well.
     pub fn cancel(&mut self) {
         self.model.scheduler().leave(&self.tickets);
         for ticket in &self.tickets {
+            let unread = ticket.take().is_ok_and(|pieces| pieces.iter().any(|piece| piece.finish.is_some()));
             let mut request = ticket.request();
-            if !request.finished() {
+            if unread || !request.finished() {
                 request.finish(FinishReason::Cancelled);
                 if !request.kept {
                     request.sequence = None;

@@ -25,6 +25,7 @@ use llguidance::panic_utils::catch_unwind;
 use llguidance::{Logger, TokenParser};
 
 use crate::{Error, Model, Result};
+use schema::Spaces;
 
 pub use matcher::Matcher;
 pub use vocabulary::GrammarVocabulary;
@@ -123,6 +124,15 @@ impl Grammar {
         model.grammar_vocabulary()?.compile(source)
     }
 
+    /// A Lark grammar whose JSON has the white space of calls of tools.
+    ///
+    /// # Errors
+    /// As [`Grammar::new`].
+    pub(crate) fn of_calls(model: &Model, lark: &str) -> Result<Grammar> {
+        let grammar = lark::prepare(lark, Spaces::Fixed)?;
+        model.grammar_vocabulary()?.compile_translated(TopLevelGrammar::from_lark(grammar))
+    }
+
     /// The state at the beginning of an answer.
     pub fn matcher(&self) -> Matcher {
         // A copy of its own, lexer included: limits then count per answer, and a long-lived grammar does not grow.
@@ -149,7 +159,10 @@ impl GrammarVocabulary {
     /// # Errors
     /// As [`Grammar::new`].
     pub fn compile(self: &Arc<Self>, source: &GrammarSource) -> Result<Grammar> {
-        let grammar = self.translate(source)?;
+        self.compile_translated(self.translate(source)?)
+    }
+
+    fn compile_translated(self: &Arc<Self>, grammar: TopLevelGrammar) -> Result<Grammar> {
         let vocabulary = Arc::clone(self);
         let (sender, receiver) = sync_channel(1);
         let compiling = Compiling::begin()?;
@@ -173,14 +186,16 @@ impl GrammarVocabulary {
     /// The source in the form that llguidance reads.
     fn translate(&self, source: &GrammarSource) -> Result<TopLevelGrammar> {
         match source {
-            GrammarSource::JsonSchema(schema) => Ok(TopLevelGrammar::from_json_schema(schema::prepare(schema)?)),
+            GrammarSource::JsonSchema(schema) => {
+                Ok(TopLevelGrammar::from_json_schema(schema::prepare(schema, Spaces::Usual)?))
+            }
             GrammarSource::Regex(expression) => Ok(TopLevelGrammar::from_lark(regex::to_lark(expression)?)),
             GrammarSource::Choices(choices) => Ok(TopLevelGrammar::from_lark(regex::choices_to_lark(choices)?)),
             GrammarSource::Gbnf(text) => {
                 let token = |name: &str| self.token(name);
                 Ok(TopLevelGrammar::from_lark(gbnf::to_lark(check_size("gbnf", text)?, &token)?))
             }
-            GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(lark::prepare(text)?)),
+            GrammarSource::Lark(text) => Ok(TopLevelGrammar::from_lark(lark::prepare(text, Spaces::Usual)?)),
         }
     }
 

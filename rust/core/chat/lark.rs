@@ -5,12 +5,12 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::ChatFormat;
 use super::families::{Body, Syntax, harmony};
 use super::tools::Tool;
-use crate::grammar::{Grammar, GrammarSource};
+use crate::grammar::Grammar;
 use crate::{Error, Model, Result};
 
 /// Deepest nesting of a schema that is written out (FunctionGemma, Gemma 4); below it any text will do.
@@ -36,12 +36,13 @@ pub enum ToolChoice {
 }
 
 impl ChatFormat {
-    /// [`tool_lark`](ChatFormat::tool_lark) for the vocabulary of `model`.
+    /// [`tool_lark`](ChatFormat::tool_lark) for the vocabulary of `model`, with JSON written as `json.dumps` of Python does: where any
+    /// white space may stand, models lose themselves in it.
     ///
     /// # Errors
     /// As there; [`Error::Grammar`] for a schema that is not supported, with what of it.
     pub fn tool_grammar(&self, model: &Model, prompt: &str, tools: &[Tool], choice: &ToolChoice) -> Result<Grammar> {
-        Grammar::new(model, &GrammarSource::Lark(self.tool_lark(prompt, tools, choice)?))
+        Grammar::of_calls(model, &self.tool_lark(prompt, tools, choice)?)
     }
 
     /// The grammar of an answer to `prompt` that may or must call tools, as `choice` says. Reasoning comes first where the model
@@ -104,12 +105,8 @@ fn escaped(text: &str) -> String {
     regex
 }
 
-/// A schema with the white space that models are used to, so that they cannot lose themselves in it.
-fn schema_rule(mut schema: Value) -> String {
-    if let Some(map) = schema.as_object_mut() {
-        let options = json!({"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false});
-        map.insert("x-guidance".into(), options);
-    }
+/// What matches a schema.
+fn schema_rule(schema: &Value) -> String {
     format!("%json {schema}")
 }
 
@@ -235,14 +232,14 @@ impl Lark<'_> {
             let name = tool.name.as_str();
             let way = match syntax.body {
                 Body::Json | Body::Mistral if !named => {
-                    let arguments = self.rule("arguments", "", &schema_rule(tool.schema()));
+                    let arguments = self.rule("arguments", "", &schema_rule(&tool.schema()));
                     let head = format!("{{\"name\": \"{name}\", \"{}\": ", family.arguments);
                     let tail =
                         if family.short_ids { "\", \\\"id\\\": \\\"\" /[a-zA-Z0-9]{9}/ \"\\\"}\"" } else { "\"}\"" };
                     format!("{} {arguments} {tail}", quoted(&head))
                 }
                 Body::Mistral | Body::Json => {
-                    let arguments = self.rule("arguments", "", &schema_rule(tool.schema()));
+                    let arguments = self.rule("arguments", "", &schema_rule(&tool.schema()));
                     let id = match source.contains("[CALL_ID]") {
                         true => format!("{} /[a-zA-Z0-9]{{9}}/ ", self.marker("[CALL_ID]")),
                         false => String::new(),
@@ -250,13 +247,13 @@ impl Lark<'_> {
                     format!("{} {id}{} {arguments}", quoted(name), self.marker("[ARGS]"))
                 }
                 Body::Named(end) => {
-                    let arguments = self.rule("arguments", "", &schema_rule(tool.schema()));
+                    let arguments = self.rule("arguments", "", &schema_rule(&tool.schema()));
                     format!("{} {arguments}", quoted(&format!("{name}{end}")))
                 }
                 Body::Xml(_) => self.xml(tool)?,
                 Body::Python => {
                     let arguments = self.list(tool, |lark, key, schema| {
-                        let value = lark.rule("value", "", &schema_rule(schema));
+                        let value = lark.rule("value", "", &schema_rule(&schema));
                         format!("{} {value}", quoted(&format!("{key}=")))
                     })?;
                     format!("{} {arguments} \")\"", quoted(&format!("{name}(")))
@@ -358,7 +355,7 @@ impl Lark<'_> {
             } else if text && schema.get("anyOf").is_none() {
                 self.rule("text", "[lazy]", "/(?s:.*)\\n<\\/parameter>\\n/")
             } else {
-                let value = self.rule("value", "", &schema_rule(schema));
+                let value = self.rule("value", "", &schema_rule(&schema));
                 format!("{value} \"\\n</parameter>\\n\"")
             };
             let rule = self.rule("argument", "", &format!("{open} {value}"));
@@ -375,7 +372,7 @@ impl Lark<'_> {
             return format!("{mark} ({}) {mark}", choices.join(" | "));
         }
         match schema["type"].as_str() {
-            Some("integer" | "number" | "boolean" | "null") => self.rule("value", "", &schema_rule(schema.clone())),
+            Some("integer" | "number" | "boolean" | "null") => self.rule("value", "", &schema_rule(schema)),
             Some("array") if depth > 0 => {
                 let item = self.bare(&schema["items"], quote, depth - 1);
                 let item = self.rule("item", "", &item);
@@ -412,7 +409,7 @@ impl Lark<'_> {
         }
         let mut ways = Vec::new();
         for tool in tools {
-            let arguments = self.rule("arguments", "", &schema_rule(tool.schema()));
+            let arguments = self.rule("arguments", "", &schema_rule(&tool.schema()));
             let to = quoted(&format!("commentary to=functions.{} ", tool.name));
             ways.push(format!("{channel} {to} {constrain} \"json\" {message} {arguments}"));
         }

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::check_size;
 use super::regex::{self, MAX_TEXT};
-use super::{check_size, schema};
+use super::schema::{self, Spaces};
 use crate::{Error, Result};
 
 /// Intersections (`&`) at most: automata are multiplied, and so is the work.
@@ -16,7 +17,7 @@ const MAX_INTERSECTIONS: usize = 8;
 ///
 /// # Errors
 /// [`Error::Grammar`] with the line of what is wrong or too large.
-pub(super) fn prepare(text: &str) -> Result<String> {
+pub(super) fn prepare(text: &str, spaces: Spaces) -> Result<String> {
     let mut prepared = String::with_capacity(text.len());
     let mut rest = check_size("lark", text)?;
     let mut intersections = 0;
@@ -46,12 +47,7 @@ pub(super) fn prepare(text: &str) -> Result<String> {
             let Some(Ok(value)) = values.next() else {
                 return Err(wrong("%json must be followed by a schema in JSON"));
             };
-            // What white space is allowed is decided for all schemas in the same way.
-            let mut value = value;
-            if let Value::Object(keywords) = &mut value {
-                keywords.remove("x-guidance");
-            }
-            let value = schema::prepare(&value).map_err(|error| wrong(&error.to_string()))?;
+            let value = schema::prepare(&value, spaces).map_err(|error| wrong(&error.to_string()))?;
             // Writing to a string does not fail.
             let _ = write!(prepared, "%json {value}");
             rest = &json[values.byte_offset()..];

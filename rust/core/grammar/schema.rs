@@ -41,11 +41,20 @@ const MAX_CONDITIONS: usize = 8;
 /// any white space is allowed. Outlines allows one space.
 const WHITE_SPACE: &str = r" |\n[ \t]{0,20}";
 
+/// Which white space JSON may have between its signs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Spaces {
+    /// A little, as models like it.
+    Usual,
+    /// One space behind `,` and `:`, as `json.dumps` of Python writes them and as calls of tools look in what models learn from.
+    Fixed,
+}
+
 /// The schema for llguidance.
 ///
 /// # Errors
 /// [`Error::Grammar`] that names the keyword and its place.
-pub(super) fn prepare(schema: &Value) -> Result<Value> {
+pub(super) fn prepare(schema: &Value, spaces: Spaces) -> Result<Value> {
     measure(schema)?;
     let mut walk =
         Walk { document: schema, names: HashMap::new(), pending: VecDeque::new(), required: Vec::new(), values: 0 };
@@ -82,7 +91,10 @@ pub(super) fn prepare(schema: &Value) -> Result<Value> {
     }
     if let Value::Object(root) = &mut root {
         root.insert("$defs".into(), Value::Object(definitions));
-        let mut options = json!({ "whitespace_pattern": WHITE_SPACE });
+        let mut options = match spaces {
+            Spaces::Usual => json!({ "whitespace_pattern": WHITE_SPACE }),
+            Spaces::Fixed => json!({ "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false }),
+        };
         if !needs_escapes(schema) {
             // Without `\u` every text has one spelling, so that a key cannot be spelled in a way that hides it from the others.
             options["json_allowed_escapes"] = "nrbtf\\\"".into();

@@ -2,7 +2,7 @@
 
 use fastq_core::chat::{ChatDelta, ChatFormat, ChatParser, Tool, ToolChoice, read_tools};
 use fastq_core::generate::prompt_tokens;
-use fastq_core::grammar::{Grammar, GrammarSource};
+
 use fastq_core::{Error, GenerationOptions, Interrupt, Model, Result};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -49,7 +49,7 @@ impl Chat {
     /// The prompt, the options with what the format of the model needs, and what reads the answer.
     ///
     /// # Errors
-    /// As [`prompt_tokens`], [`ChatFormat::tool_lark`] and [`Grammar::new`]; [`Error::Argument`] for a choice that does not fit the options.
+    /// As [`prompt_tokens`], [`ChatFormat::tool_grammar`]; [`Error::Argument`] for a choice that does not fit the options.
     pub(crate) fn prepare(
         &self,
         model: &Model,
@@ -69,8 +69,7 @@ impl Chat {
                     "schema, regex, choices and grammar exclude tools whose calls are demanded or strict".into(),
                 ));
             }
-            let source = GrammarSource::Lark(format.tool_lark(&prompt, &tools, &self.choice)?);
-            options.grammar = Some(Grammar::new(model, &source)?);
+            options.grammar = Some(format.tool_grammar(model, &prompt, &tools, &self.choice)?);
         }
         let reader = Reader { format: format.clone(), prompt, tools };
         Ok(Prepared { tokens, options, reader })

@@ -79,8 +79,8 @@ pub(super) fn constrain(
         }
         Some(format) => Some(grammar(model, format)?),
         None if tools.constrain() => {
-            let lark = chat.tool_lark(prompt, &tools.list, &tools.choice)?;
-            Some(grammar(model, &("tools", GrammarSource::Lark(lark)))?)
+            let found = chat.tool_grammar(model, prompt, &tools.list, &tools.choice);
+            Some(found.map_err(|error| ApiError { param: Some("tools".into()), ..ApiError::from(error) })?)
         }
         None => None,
     };
