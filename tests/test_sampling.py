@@ -190,7 +190,44 @@ class TestLogprobs:
         assert plain is not None
         assert plain[0].top == []
 
+    def test_of_streams_come_with_the_pieces(self, model: fastq.Model) -> None:
+        stream = model.stream(PROMPT, logprobs=2, **PLAIN)
+        next(stream)
+        begun = stream.logprobs
+        assert 0 < len(begun) < 24
+        rest = "".join(stream)
+        assert rest
+        assert stream.logprobs == stream.result.logprobs
+        assert stream.logprobs[: len(begun)] == begun
+        plain = model.stream(PROMPT, **PLAIN)
+        next(plain)
+        assert plain.logprobs == []
+
+        async def collect() -> None:
+            stream = model.astream(PROMPT, logprobs=2, **PLAIN)
+            assert stream.logprobs == []
+            await anext(stream)
+            assert len(stream.logprobs) > 0
+            async for _ in stream:
+                pass
+            assert stream.logprobs == stream.result.logprobs
+
+        asyncio.run(collect())
+
     def test_end_where_the_answer_does(self, model: fastq.Model) -> None:
         answer = model.generate(PROMPT, logprobs=0, stop_when=lambda text: len(text) > 10, **PLAIN)
         assert answer.logprobs is not None
         assert len(answer.logprobs) == len(answer.tokens) < 24
+
+
+def test_samples_share_the_prompt(make: Any) -> None:
+    """The prompt of ``n`` answers is computed once, and each answer is that of a call of its own."""
+    with fastq.Model(make(), threads=2) as model:
+        prompt = [5 + i % 200 for i in range(300)]
+        answers = model.generate(prompt, n=4, **PLAIN)
+        computed = sum(answer.timings.prefill_tokens for answer in answers)
+        assert len(prompt) <= computed <= len(prompt) + 4 * 64
+        assert sum(answer.usage.cached_tokens for answer in answers) >= 3 * (len(prompt) - 64)
+    for i, answer in enumerate(answers):
+        with fastq.Model(make(), threads=2) as alone:
+            assert alone.generate(prompt, **{**PLAIN, "seed": 5 + i}).tokens == answer.tokens

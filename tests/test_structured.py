@@ -173,7 +173,7 @@ class TestTools:
         answer = model.chat(MESSAGES, tools=[broken], tool_choice="broken", **options)
         assert answer.messages[1]["content"] == "error: RuntimeError: no power"
         assert [name for name, *_ in CALLS] == ["alamp", "broken"]
-        with pytest.raises(TypeError, match="use achat"):
+        with pytest.raises(TypeError, match="the call for asyncio"):
             model.chat(MESSAGES, tools=[alamp], **options)
         with pytest.raises(TypeError, match="only described"):
             model.chat(MESSAGES, tools=[{"name": "x", "parameters": {}}], **options)
@@ -183,6 +183,59 @@ class TestTools:
         answer = session.say("Light!", run_tools=True, max_rounds=1)
         assert [message["role"] for message in session.messages[:4]] == ["user", "assistant", "tool", "assistant"]
         assert session.messages[-1] == answer.message
+
+    def test_run_tools_in_streams(self, model: fastq.Model) -> None:
+        """The events of all rounds follow each other, and the whole is that of a call without a stream."""
+        options: dict[str, Any] = {"tools": [lamp], "tool_choice": "lamp", "run_tools": True, "max_rounds": 1, **OPTIONS}
+        whole = model.chat(MESSAGES, **options)
+        stream = model.stream_chat(MESSAGES, **options)
+        events = list(stream.events())
+        kinds = [event.kind for event in events]
+        assert kinds.index("tool_call") < kinds.index("tool_result")
+        (result,) = (event for event in events if event.kind == "tool_result")
+        assert (result.name, result.text, result.id) == ("lamp", "done", whole.messages[1]["tool_call_id"])
+        assert stream.result.messages == whole.messages
+        assert stream.result.tokens == whole.tokens
+        assert "".join(model.stream_chat(MESSAGES, **options)) == whole.text
+
+        async def collect() -> list[fastq.ChatDelta]:
+            stream = model.astream_chat(MESSAGES, **{**options, "tools": [alamp], "tool_choice": "alamp"})
+            events = [event async for event in stream.events()]
+            assert stream.result.messages[1]["content"] == "done"
+            return events
+
+        assert [event.kind for event in asyncio.run(collect())].count("tool_result") == 1
+
+    def test_a_stream_that_is_cancelled_runs_no_tools(self, model: fastq.Model) -> None:
+        CALLS.clear()
+        stream = model.stream_chat(MESSAGES, tools=[lamp], tool_choice="lamp", run_tools=True, **OPTIONS)
+        for event in stream.events():
+            if event.kind == "arguments":
+                stream.cancel()
+        assert stream.result.finish_reason == "cancelled"
+        assert CALLS == []
+
+    def test_sessions_for_asyncio(self, model: fastq.Model) -> None:
+        options: dict[str, Any] = {"tools": [alamp], "tool_choice": "alamp", **OPTIONS}
+        session, streamed = model.session(**options), model.session(**options)
+
+        async def talk() -> None:
+            answer = await session.asay("Light!", run_tools=True, max_rounds=1)
+            roles = [message["role"] for message in session.messages]
+            assert roles == ["user", "assistant", "tool", "assistant"]
+            assert session.messages[-1] == answer.message
+            stream = streamed.astream("Light!", run_tools=True, max_rounds=1)
+            assert "".join([piece async for piece in stream]) == answer.text
+            assert [m["content"] for m in streamed.messages] == [m["content"] for m in session.messages]
+            again = streamed.astream("More!", tool_choice="auto")
+            await anext(again)
+            with pytest.raises(ValueError, match="is answering"):
+                await streamed.asay("At once!")
+            await again.aclose()
+            assert [message["role"] for message in streamed.messages[4:]] == ["user", "assistant"]
+            assert (await streamed.asay("And now?", tool_choice="auto")).usage.cached_tokens > 0
+
+        asyncio.run(talk())
 
     def test_wrong_choices(self, model: fastq.Model) -> None:
         with pytest.raises(ValueError, match="tool_choice"):

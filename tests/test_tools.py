@@ -121,7 +121,7 @@ def test_tools_of_both_kinds() -> None:
         Tools([3])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="other is only described"):
         tools.check_runnable(asynchronous=True)
-    with pytest.raises(TypeError, match="later is a coroutine function: use achat"):
+    with pytest.raises(TypeError, match="later is a coroutine function: use the call for asyncio"):
         Tools([later]).check_runnable(asynchronous=False)
     Tools([later]).check_runnable(asynchronous=True)
 

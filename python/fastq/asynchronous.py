@@ -19,12 +19,15 @@ from fastq.stream import ChatStream, Stream
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from fastq.completion import ChatCompletion, ChatDelta, Completion
+    from fastq.completion import ChatCompletion, ChatDelta, Completion, TokenLogprob
 
 __all__ = ["AsyncChatStream", "AsyncStream"]
 
 T = TypeVar("T")
 AnyStream = TypeVar("AnyStream", bound=Stream)
+
+Make = Callable[[_fastq.Cancel, asyncio.AbstractEventLoop], AnyStream]
+"""Begins a stream, on the thread, for an event loop."""
 
 AHEAD = 32
 """Pieces that wait for the event loop before the thread waits for it."""
@@ -79,7 +82,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *
 class _Channel(Generic[AnyStream]):
     """What a thread and an asynchronous iterator share. It does not know the iterator, which may be dropped."""
 
-    def __init__(self, make: Callable[[_fastq.Cancel], AnyStream]) -> None:
+    def __init__(self, make: Make[AnyStream]) -> None:
         self.make = make
         self.cancel = _fastq.Cancel()
         self.pieces: deque[Any] = deque()
@@ -87,6 +90,7 @@ class _Channel(Generic[AnyStream]):
         self.news = asyncio.Event()
         self.ended = asyncio.Event()
         self.stopped = False
+        self.live: AnyStream | None = None
         self.stream: AnyStream | None = None
         self.error: BaseException | None = None
 
@@ -100,7 +104,7 @@ class _Channel(Generic[AnyStream]):
         """Generate, on the thread."""
         stream, error = None, None
         try:
-            stream = self.make(self.cancel)
+            self.live = stream = self.make(self.cancel, loop)
             pieces = stream.events() if isinstance(stream, ChatStream) else stream
             for piece in pieces:
                 _in_loop(loop, self.push, piece)
@@ -131,7 +135,7 @@ class AsyncStream(Generic[AnyStream]):
     _channel: _Channel[AnyStream]
     _started: bool
 
-    def __init__(self, make: Callable[[_fastq.Cancel], AnyStream]) -> None:
+    def __init__(self, make: Make[AnyStream]) -> None:
         self._started = False
         self._channel = _Channel(make)
 
@@ -188,6 +192,11 @@ class AsyncStream(Generic[AnyStream]):
             channel.stop()
 
     @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """With ``logprobs=``, how likely each token so far was; a few may be ahead of the pieces."""
+        return [] if self._channel.live is None else self._channel.live.logprobs
+
+    @property
     def result(self) -> Completion:
         """The record of a stream that has ended.
 
@@ -220,13 +229,8 @@ class AsyncChatStream(AsyncStream[ChatStream]):
                 return
             yield delta
 
-    @property
-    def result(self) -> ChatCompletion:
-        """The whole answer of a stream that has ended, with ``.message`` and ``.tool_calls``.
+    if TYPE_CHECKING:
 
-        Raises:
-            ValueError: The stream is still under way.
-        """
-        if self._channel.stream is None:
-            raise ValueError("the stream has not ended: iterate to its end, or await aclose()")
-        return self._channel.stream.result
+        @property
+        def result(self) -> ChatCompletion:
+            """As of any stream, with ``.message`` and ``.tool_calls``."""

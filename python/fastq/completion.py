@@ -185,14 +185,15 @@ class ChatDelta:
 
     Attributes:
         kind: ``"content"`` and ``"reasoning"`` have a text; ``"tool_call"`` begins a call, with ``index``, ``id`` and
-            ``name``; ``"arguments"`` has more text of the arguments of the call with that ``index``.
+            ``name``; ``"arguments"`` has more text of the arguments of the call with that ``index``; with
+            ``run_tools=True``, ``"tool_result"`` has what a call gave, as it is told to the model.
         text: The text; those of one kind, or of one call, join to the whole.
         index: Which call, from 0.
         id: What the result of the call refers to.
         name: The tool.
     """
 
-    kind: Literal["content", "reasoning", "tool_call", "arguments"]
+    kind: Literal["content", "reasoning", "tool_call", "arguments", "tool_result"]
     text: str = ""
     index: int = 0
     id: str = ""
@@ -253,10 +254,11 @@ def chat_completion(record: dict[str, Any], schema: Any = None) -> ChatCompletio
 def _fields(record: dict[str, Any]) -> dict[str, Any]:
     for name in ("logprobs", "prompt_logprobs"):
         if (found := record.get(name)) is not None:
-            record[name] = [None if of is None else _logprob(*of) for of in found]
+            record[name] = [None if of is None else logprob(*of) for of in found]
     usage = Usage(record.pop("prompt_tokens"), len(record["tokens"]), record.pop("cached_tokens"))
     return {**record, "usage": usage, "timings": Timings(*record["timings"])}
 
 
-def _logprob(token: int, text: str, logprob: float, top: list[tuple[int, str, float]]) -> TokenLogprob:
-    return TokenLogprob(token, text, logprob, [TokenLogprob(*other) for other in top])
+def logprob(token: int, text: str, value: float, top: list[tuple[int, str, float]]) -> TokenLogprob:
+    """How likely a token was, of what the engine tells."""
+    return TokenLogprob(token, text, value, [TokenLogprob(*other) for other in top])

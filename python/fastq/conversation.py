@@ -62,11 +62,9 @@ class Conversation:
         if self.tool_choice != "none":
             self.tool_choice = "auto"
 
-    def finish(self, answers: list[ChatCompletion], n: int | None) -> ChatCompletion | list[ChatCompletion]:
-        """What the call returns."""
-        if n is not None:
-            return answers
-        return replace(answers[0], messages=[*self.added, *answers[0].messages]) if self.added else answers[0]
+    def finish(self, answer: ChatCompletion) -> ChatCompletion:
+        """The answer with all that the call added to the conversation."""
+        return replace(answer, messages=[*self.added, *answer.messages]) if self.added else answer
 
 
 def _choice(choice: Any) -> str:

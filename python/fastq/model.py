@@ -11,6 +11,7 @@ from fastq.stream import ChatStream, Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Literal, overload
@@ -302,7 +303,7 @@ class Model:
         from fastq.asynchronous import AsyncStream
 
         prepared, schema = self._prepare(dict(options), DEFAULT_MAX_TOKENS)
-        return AsyncStream(lambda cancel: Stream(self._engine.stream(prompt, prepared, cancel), schema))
+        return AsyncStream(lambda cancel, _: Stream(self._engine.stream(prompt, prepared, cancel), schema))
 
     if TYPE_CHECKING:
 
@@ -365,7 +366,7 @@ class Model:
         while calls := conversation.calls(answers):
             conversation.add(answers[0], [conversation.tools.run(call) for call in calls])
             answers = self._answer(conversation, None, None)
-        return conversation.finish(answers, n)
+        return conversation.finish(answers[0]) if n is None else answers
 
     if TYPE_CHECKING:
 
@@ -423,13 +424,22 @@ class Model:
         while calls := conversation.calls(answers):
             conversation.add(answers[0], [await conversation.tools.arun(call) for call in calls])
             answers = await call(lambda cancel: self._answer(conversation, None, cancel))
-        return conversation.finish(answers, n)
+        return conversation.finish(answers[0]) if n is None else answers
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> ChatStream:
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        run_tools: bool = False,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> ChatStream:
         """Answer a conversation piece by piece; see :meth:`chat` and :meth:`stream`.
 
         Args:
             messages: The conversation, oldest message first.
+            run_tools: As for :meth:`chat`; tools run while iterating.
+            max_rounds: As for :meth:`chat`.
             options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
 
         Returns:
@@ -445,13 +455,23 @@ class Model:
             >>> len("".join(stream)) > 0
             True
         """
-        return self._stream_chat(self._conversation(messages, options, None, False, 0, asynchronous=False), None)
+        conversation = self._conversation(messages, options, None, run_tools, max_rounds, asynchronous=False)
+        return self._stream_chat(conversation, None)
 
-    def astream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[ChatOptions]) -> AsyncChatStream:
+    def astream_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        run_tools: bool = False,
+        max_rounds: int = 8,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncChatStream:
         """The same as :meth:`stream_chat` for asyncio; see :meth:`astream`.
 
         Args:
             messages: The conversation, oldest message first.
+            run_tools: As for :meth:`achat`.
+            max_rounds: As for :meth:`chat`.
             options: See :class:`fastq.ChatOptions` and :class:`fastq.GenerateOptions`.
 
         Example:
@@ -466,8 +486,13 @@ class Model:
         """
         from fastq.asynchronous import AsyncChatStream
 
-        conversation = self._conversation(messages, options, None, False, 0, asynchronous=True)
-        return AsyncChatStream(lambda cancel: self._stream_chat(conversation, cancel))
+        conversation = self._conversation(messages, options, None, run_tools, max_rounds, asynchronous=True)
+
+        def begin(cancel: _fastq.Cancel, loop: AbstractEventLoop) -> ChatStream:
+            conversation.tools.loop = loop
+            return self._stream_chat(conversation, cancel)
+
+        return AsyncChatStream(begin)
 
     def _conversation(
         self,
@@ -506,11 +531,13 @@ class Model:
         kept: _fastq.Kept | None = None,
         on_end: Callable[[ChatStream, bool], None] | None = None,
     ) -> ChatStream:
-        tools, choice = chat.tools.descriptions, chat.tool_choice
-        stream = self._engine.stream_chat(
-            chat.messages, tools, choice, chat.variables, chat.options, cancel, kept, chat.keep
-        )
-        return ChatStream(stream, chat.schema, on_end)
+        def begin(kept: _fastq.Kept | None) -> _fastq.Stream:
+            tools, choice = chat.tools.descriptions, chat.tool_choice
+            return self._engine.stream_chat(
+                chat.messages, tools, choice, chat.variables, chat.options, cancel, kept, chat.keep
+            )
+
+        return ChatStream(chat, begin, kept, on_end)
 
     def session(self, *, system: str | None = None, **options: Unpack[ChatOptions]) -> Session:
         """A conversation that remembers what was computed: each turn computes only its new tokens.

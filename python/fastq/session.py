@@ -7,11 +7,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Mapping
 
     from typing_extensions import Unpack
 
     from fastq import _fastq
+    from fastq.asynchronous import AsyncChatStream
     from fastq.completion import ChatCompletion
     from fastq.conversation import Conversation
     from fastq.model import Model
@@ -81,39 +83,103 @@ class Session:
             ValueError: Another answer is under way.
             The exceptions of :meth:`Model.chat`; the conversation is then as before.
         """
-        before = self._begin()
-        try:
-            chat = self._conversation(text, options, run_tools, max_rounds)
-            answer = self._answer(chat)
-            while calls := chat.calls([answer]):
-                chat.add(answer, [chat.tools.run(call) for call in calls])
-                answer = self._answer(chat)
-            self._messages = [*chat.messages, answer.message]
-            result = chat.finish([answer], None)
-        except BaseException:
-            self._messages = before
-            raise
-        finally:
-            self._lock.release()
-        assert not isinstance(result, list)
-        return result
+        return self._say(text, run_tools, max_rounds, options)
 
-    def stream(self, text: str, **options: Unpack[ChatOptions]) -> ChatStream:
+    async def asay(
+        self, text: str, *, run_tools: bool = False, max_rounds: int = 8, **options: Unpack[ChatOptions]
+    ) -> ChatCompletion:
+        """The same as :meth:`say` for asyncio; see :meth:`Model.agenerate`.
+
+        Args:
+            text: What the user says.
+            run_tools: As for :meth:`Model.achat`.
+            max_rounds: As for :meth:`Model.chat`.
+            options: What differs from the options of the session; see :class:`fastq.ChatOptions`.
+
+        Raises:
+            The exceptions of :meth:`say`; when the task is cancelled, the conversation is as before.
+        """
+        import asyncio
+
+        from fastq.asynchronous import call
+
+        loop = asyncio.get_running_loop()
+        return await call(lambda cancel: self._say(text, run_tools, max_rounds, options, cancel, loop))
+
+    def stream(
+        self, text: str, *, run_tools: bool = False, max_rounds: int = 8, **options: Unpack[ChatOptions]
+    ) -> ChatStream:
         """Answer a message of the user piece by piece.
 
         What has been said becomes part of the conversation when the stream ends, also where it is cancelled or dropped.
 
         Args:
             text: What the user says.
+            run_tools: As for :meth:`Model.stream_chat`.
+            max_rounds: As for :meth:`Model.chat`.
             options: What differs from the options of the session; see :class:`fastq.ChatOptions`.
 
         Raises:
             ValueError: Another answer is under way.
             The exceptions of :meth:`Model.stream_chat`.
         """
+        return self._stream(text, run_tools, max_rounds, options)
+
+    def astream(
+        self, text: str, *, run_tools: bool = False, max_rounds: int = 8, **options: Unpack[ChatOptions]
+    ) -> AsyncChatStream:
+        """The same as :meth:`stream` for asyncio; see :meth:`Model.astream_chat`.
+
+        Args:
+            text: What the user says.
+            run_tools: As for :meth:`Model.achat`.
+            max_rounds: As for :meth:`Model.chat`.
+            options: What differs from the options of the session; see :class:`fastq.ChatOptions`.
+
+        Raises:
+            The exceptions of :meth:`stream`, while iterating.
+        """
+        from fastq.asynchronous import AsyncChatStream
+
+        return AsyncChatStream(lambda cancel, loop: self._stream(text, run_tools, max_rounds, options, cancel, loop))
+
+    def _say(
+        self,
+        text: str,
+        run_tools: bool,
+        max_rounds: int,
+        options: Mapping[str, Any],
+        cancel: _fastq.Cancel | None = None,
+        loop: AbstractEventLoop | None = None,
+    ) -> ChatCompletion:
         self._begin()
         try:
-            chat = self._conversation(text, options, False, 0)
+            chat = self._conversation(text, options, run_tools, max_rounds, loop)
+            kept, self._kept = self._kept, None
+            stream = self._model._stream_chat(chat, cancel, kept)
+            for _ in stream.events():
+                pass
+            self._kept = stream._stream.take_kept()
+            answer = stream.result
+            # A task that was cancelled has no answer.
+            if cancel is None or answer.finish_reason != "cancelled":
+                self._messages = [*chat.messages, answer.message]
+            return answer
+        finally:
+            self._lock.release()
+
+    def _stream(
+        self,
+        text: str,
+        run_tools: bool,
+        max_rounds: int,
+        options: Mapping[str, Any],
+        cancel: _fastq.Cancel | None = None,
+        loop: AbstractEventLoop | None = None,
+    ) -> ChatStream:
+        self._begin()
+        try:
+            chat = self._conversation(text, options, run_tools, max_rounds, loop)
 
             def end(stream: ChatStream, failed: bool) -> None:
                 try:
@@ -124,7 +190,7 @@ class Session:
                     self._lock.release()
 
             kept, self._kept = self._kept, None
-            return self._model._stream_chat(chat, None, kept, end)
+            return self._model._stream_chat(chat, cancel, kept, end)
         except BaseException:
             self._lock.release()
             raise
@@ -206,20 +272,20 @@ class Session:
             raise ValueError("the session is answering: wait for that, cancel the stream, or fork the session before")
         return self._messages
 
-    def _conversation(self, text: str, options: Mapping[str, Any], run_tools: bool, max_rounds: int) -> Conversation:
+    def _conversation(
+        self,
+        text: str,
+        options: Mapping[str, Any],
+        run_tools: bool,
+        max_rounds: int,
+        loop: AbstractEventLoop | None,
+    ) -> Conversation:
         messages = [*self._messages, {"role": "user", "content": text}]
-        merged = {**self._options, **options}
-        chat = self._model._conversation(messages, merged, None, run_tools, max_rounds, asynchronous=False)
+        merged, asynchronous = {**self._options, **options}, loop is not None
+        chat = self._model._conversation(messages, merged, None, run_tools, max_rounds, asynchronous=asynchronous)
         chat.keep = True
+        chat.tools.loop = loop
         return chat
-
-    def _answer(self, chat: Conversation) -> ChatCompletion:
-        kept, self._kept = self._kept, None
-        stream = self._model._stream_chat(chat, None, kept)
-        for _ in stream.events():
-            pass
-        self._kept = stream._stream.take_kept()
-        return stream.result
 
     def __repr__(self) -> str:
         return f"<fastq.Session of {len(self._messages)} messages, {self.cached_tokens} tokens kept>"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from fastq import _fastq
-    from fastq.completion import ChatCompletion, ChatDelta, Completion
+    from fastq.completion import ChatCompletion, ChatDelta, Completion, TokenLogprob
+    from fastq.conversation import Conversation
 
 __all__ = ["ChatStream", "Stream"]
 
@@ -36,11 +37,13 @@ class Stream:
     _stream: _fastq.Stream
     _schema: Any
     _result: Completion | None
+    _logprobs: list[TokenLogprob]
 
     def __init__(self, stream: _fastq.Stream, schema: Any = None) -> None:
         self._stream = stream
         self._schema = schema
         self._result = None
+        self._logprobs = []
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -71,6 +74,18 @@ class Stream:
         self.close()
 
     @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """With ``logprobs=``, how likely each token of the pieces so far was; a copy.
+
+        A token whose text is held back (it may become a stop string, or is part of a character) comes with the piece
+        that has it.
+        """
+        from fastq.completion import logprob
+
+        self._logprobs += [logprob(*of) for of in self._stream.logprobs(len(self._logprobs))]
+        return [*self._logprobs]
+
+    @property
     def result(self) -> Completion:
         """Text, tokens, finish reason and timings of a stream that has ended or was cancelled.
 
@@ -87,21 +102,32 @@ class Stream:
 class ChatStream(Stream):
     """The answer to a conversation, piece by piece: a :class:`Stream` of what is said, without reasoning and calls.
 
-    Iterate over :meth:`events` instead to have those, too.
+    Iterate over :meth:`events` instead to have those, too. With ``run_tools=True``, tools run while iterating, and what
+    the model says then follows; :attr:`Stream.logprobs` are those of what it says since.
     """
 
     _result: ChatCompletion | None
     _deltas: deque[ChatDelta]
+    _chat: Conversation
+    _begin: Callable[[_fastq.Kept | None], _fastq.Stream]
     _on_end: Callable[[ChatStream, bool], None] | None
+    _cancelled: bool
 
     def __init__(
-        self, stream: _fastq.Stream, schema: Any = None, on_end: Callable[[ChatStream, bool], None] | None = None
+        self,
+        chat: Conversation,
+        begin: Callable[[_fastq.Kept | None], _fastq.Stream],
+        kept: _fastq.Kept | None = None,
+        on_end: Callable[[ChatStream, bool], None] | None = None,
     ) -> None:
         from collections import deque
 
-        super().__init__(stream, schema)
+        super().__init__(begin(kept), chat.schema)
         self._deltas = deque()
+        self._chat = chat
+        self._begin = begin
         self._on_end = on_end
+        self._cancelled = False
 
     def __next__(self) -> str:
         for delta in self.events():
@@ -118,16 +144,38 @@ class ChatStream(Stream):
                 yield self._deltas.popleft()
             try:
                 deltas = self._stream.next_deltas()
+                results = self._run_tools() if deltas is None else []
             except Exception:
                 self._end(failed=True)
                 raise
-            if deltas is None:
+            if deltas is not None:
+                self._deltas.extend(ChatDelta(*delta) for delta in deltas)
+            elif not results:
                 self._end()
                 return
-            self._deltas.extend(ChatDelta(*delta) for delta in deltas)
+            for i, message in enumerate(results):
+                self._deltas.append(
+                    ChatDelta("tool_result", message["content"], i, message["tool_call_id"], message["name"])
+                )
+
+    def _run_tools(self) -> list[dict[str, Any]]:
+        """Runs what the answer calls, and begins the next one; gives the results, none where nothing is to be run."""
+        from fastq.completion import chat_completion
+
+        if self._cancelled or self._chat.rounds == 0:
+            return []
+        answer = chat_completion(self._stream.completion())
+        results = [self._chat.tools.run(call) for call in self._chat.calls([answer])]
+        if results and not self._cancelled:
+            self._chat.add(answer, results)
+            kept = self._stream.take_kept() if self._chat.keep else None
+            self._stream, self._logprobs = self._begin(kept), []
+            return results
+        return []
 
     def cancel(self) -> None:
-        """End the answer; see :meth:`Stream.cancel`."""
+        """End the answer; see :meth:`Stream.cancel`. Tools that are running are not stopped."""
+        self._cancelled = True
         super().cancel()
         self._end()
 
@@ -155,5 +203,6 @@ class ChatStream(Stream):
         if self._result is None:
             from fastq.completion import chat_completion
 
-            self._result = chat_completion(self._stream.completion(), self._schema)
+            answer = chat_completion(self._stream.completion(), self._schema)
+            self._result = self._chat.finish(answer)
         return self._result

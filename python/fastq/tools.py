@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fastq.schema import construct, json_schema, types_of
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from fastq.completion import ToolCall
 
 __all__ = ["Tools", "describe"]
@@ -106,9 +108,12 @@ class Tools:
 
     descriptions: list[dict[str, Any]]
     functions: dict[str, Callable[..., Any]]
+    loop: AbstractEventLoop | None
+    """Where :meth:`run` awaits coroutine functions, of another thread."""
 
     def __init__(self, tools: Sequence[Callable[..., Any] | Mapping[str, Any]]) -> None:
         self.descriptions, self.functions, names = [], {}, set()
+        self.loop = None
         for i, tool in enumerate(tools):
             if isinstance(tool, Mapping):
                 description = dict(tool)
@@ -135,7 +140,7 @@ class Tools:
             if name not in self.functions:
                 raise TypeError(f"run_tools needs functions, but tool {name} is only described")
             if not asynchronous and inspect.iscoroutinefunction(self.functions[name]):
-                raise TypeError(f"tool {name} is a coroutine function: use achat")
+                raise TypeError(f"tool {name} is a coroutine function: use the call for asyncio")
 
     def run(self, call: ToolCall) -> dict[str, Any]:
         """Run a call; gives the message that answers it.
@@ -143,7 +148,12 @@ class Tools:
         What goes wrong is told to the model, which may do better: arguments that do not fit, an exception of the tool.
         """
         try:
-            return _message(call, self._bind(call)())
+            bound = self._bind(call)
+            if self.loop is not None and inspect.iscoroutinefunction(self.functions[call.name]):
+                import asyncio
+
+                return _message(call, asyncio.run_coroutine_threadsafe(bound(), self.loop).result())
+            return _message(call, bound())
         except Exception as error:  # it goes to the model
             return _failure(call, error)
 

@@ -200,9 +200,9 @@ pub(crate) fn all(
 /// Token, text and log-probability.
 type Likely = (u32, String, f32);
 /// The same of a token, and its alternatives.
-type PyLogprob = (u32, String, f32, Vec<Likely>);
+pub(crate) type PyLogprob = (u32, String, f32, Vec<Likely>);
 
-fn logprob(model: &Model, of: &TokenLogprobs) -> PyLogprob {
+pub(crate) fn logprob(model: &Model, of: &TokenLogprobs) -> PyLogprob {
     // Of a part of a character, what is no text shows as U+FFFD.
     let text = |token| match model.tokenizer().token_bytes(token, true) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

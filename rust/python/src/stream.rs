@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use fastq_core::chat::ChatParser;
+use fastq_core::sampler::TokenLogprobs;
 use fastq_core::{Error, Model, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, PyLogprob, logprob};
 use crate::chat::{PyDelta, Reader, delta};
 use crate::interrupt::{PyInterrupt, detached};
 use crate::kept::Kept;
@@ -46,6 +47,8 @@ pub(crate) struct Stream {
     answer: Mutex<Answer>,
     /// Takes the answer apart, of a chat; gone when it has ended.
     parser: Mutex<Option<ChatParser>>,
+    /// Of the tokens of the pieces that were given out.
+    logprobs: Mutex<Vec<TokenLogprobs>>,
     cancel: Arc<AtomicBool>,
     model: Model,
 }
@@ -53,7 +56,7 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn new(answer: Answer, cancel: Arc<AtomicBool>, model: Model) -> Stream {
         let parser = Mutex::new(answer.reader().map(Reader::parser));
-        Stream { answer: Mutex::new(answer), parser, cancel, model }
+        Stream { answer: Mutex::new(answer), parser, logprobs: Mutex::default(), cancel, model }
     }
 
     fn answer(&self) -> MutexGuard<'_, Answer> {
@@ -75,7 +78,13 @@ impl Stream {
                 Err(Error::Cancelled) if self.cancel.load(Ordering::Relaxed) => continue,
                 other => other?,
             };
-            let text: String = pieces.into_iter().map(|piece| piece.text).collect();
+            let mut text = String::new();
+            let mut logprobs = self.logprobs.lock().unwrap_or_else(PoisonError::into_inner);
+            for piece in pieces {
+                text.push_str(&piece.text);
+                logprobs.extend(piece.logprobs);
+            }
+            drop(logprobs);
             if !text.is_empty() {
                 return Ok(Some(text));
             }
@@ -112,6 +121,12 @@ impl Stream {
             }
         })?;
         Ok(deltas.map(|deltas| deltas.into_iter().map(delta).collect()))
+    }
+
+    /// Those of the tokens that were given out so far, from number `first` on.
+    fn logprobs(&self, first: usize) -> Vec<PyLogprob> {
+        let logprobs = self.logprobs.lock().unwrap_or_else(PoisonError::into_inner);
+        logprobs.iter().skip(first).map(|of| logprob(&self.model, of)).collect()
     }
 
     /// What the next answer can go on from, of a stream that has ended.
