@@ -186,7 +186,13 @@ class TestTools:
 
     def test_run_tools_in_streams(self, model: fastq.Model) -> None:
         """The events of all rounds follow each other, and the whole is that of a call without a stream."""
-        options: dict[str, Any] = {"tools": [lamp], "tool_choice": "lamp", "run_tools": True, "max_rounds": 1, **OPTIONS}
+        options: dict[str, Any] = {
+            "tools": [lamp],
+            "tool_choice": "lamp",
+            "run_tools": True,
+            "max_rounds": 1,
+            **OPTIONS,
+        }
         whole = model.chat(MESSAGES, **options)
         stream = model.stream_chat(MESSAGES, **options)
         events = list(stream.events())

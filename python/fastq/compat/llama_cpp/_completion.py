@@ -6,14 +6,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastq.compat.llama_cpp import llama_grammar
 from fastq.compat.llama_cpp._processors import Hook, functions
 
 if TYPE_CHECKING:
-    from fastq import Completion
+    from fastq import Completion, TokenLogprob
     from fastq.compat.llama_cpp.llama import Llama
     from fastq.compat.llama_cpp.llama_types import CompletionLogprobs
 
@@ -138,6 +138,7 @@ class Run:
         text: The text.
         tokens: Its tokens.
         finish_reason: ``"stop"`` or ``"length"``.
+        logprobs: Of the tokens of the pieces so far, where they were asked for.
     """
 
     def __init__(self, llama: Llama, request: Request) -> None:
@@ -146,6 +147,7 @@ class Run:
         self.text, self.finish_reason = "", "length"
         self.tokens: list[int] = []
         self.completion: Completion | None = None
+        self.logprobs: list[TokenLogprob] = []
 
     def pieces(self) -> Iterator[str]:
         """The text piece by piece. When it has ended, the attributes are there."""
@@ -159,6 +161,8 @@ class Run:
                 if hook.stopped is not None:
                     break
                 self.text += piece
+                if request.logprobs is not None:
+                    self.logprobs = stream.logprobs
                 yield piece
             stream.cancel()
             self.completion = done = stream.result
@@ -170,6 +174,7 @@ class Run:
             whole = self.llama.detokenize(hook.stopped).decode("utf-8", errors="ignore")
             rest = whole[len(self.text) :] if whole.startswith(self.text) else ""
         self.text += rest
+        self.logprobs = (done.logprobs or [])[: len(self.tokens)]
         self.llama._remember(request.prompt + self.tokens)
         if rest:
             yield rest
@@ -192,7 +197,7 @@ def completion(llama: Llama, request: Request) -> dict[str, Any]:
     run = Run(llama, request)
     for _ in run.pieces():
         pass
-    logprobs = None if request.logprobs is None else logprobs_of(llama, request, run.completion, len(run.tokens))
+    logprobs = None if request.logprobs is None else logprobs_of(llama, request, run.logprobs, run.completion)
     answer = record(request, (request.shown if request.echo else "") + run.text, logprobs, run.finish_reason)
     answer["usage"] = usage(len(request.prompt), len(run.tokens))
     return answer
@@ -201,34 +206,51 @@ def completion(llama: Llama, request: Request) -> dict[str, Any]:
 def chunks(llama: Llama, request: Request) -> Iterator[dict[str, Any]]:
     """The answer in chunks; the last has no text and tells why the answer ended.
 
-    With log-probabilities, each chunk is a token, and they come when the answer has ended.
+    With log-probabilities, each chunk is a token.
     """
     run, head = Run(llama, request), record(request, "", None, None)
+    told, offset = 0, len(request.shown)
+
+    def of_tokens() -> Iterator[dict[str, Any]]:
+        nonlocal told, offset
+        for row in run.logprobs[told:]:
+            logprobs = _told(llama, [row.token], [row], offset)
+            (text,) = logprobs["tokens"]
+            told, offset = told + 1, offset + len(text)
+            yield _chunk(head, text, logprobs, None)
+
     for piece in run.pieces():
         if request.logprobs is None:
             yield _chunk(head, piece, None, None)
-    if request.logprobs is not None:
-        told = logprobs_of(llama, replace(request, echo=False), run.completion, len(run.tokens))
-        for at, text in enumerate(told["tokens"]):
-            yield _chunk(head, text, {key: told[key][at : at + 1] for key in told}, None)  # type: ignore[literal-required]
+        else:
+            yield from of_tokens()
+    # Those of texts that were held back.
+    yield from of_tokens()
     yield _chunk(head, "", None, run.finish_reason)
 
 
-def logprobs_of(llama: Llama, request: Request, done: Any, most: int | None = None) -> CompletionLogprobs:
-    """The log-probabilities of an answer, with ``echo`` those of the prompt before it."""
+def logprobs_of(
+    llama: Llama, request: Request, answer: list[TokenLogprob], done: Completion | None
+) -> CompletionLogprobs:
+    """The log-probabilities of an answer that has ended, with ``echo`` those of the prompt before it."""
+    rows: list[TokenLogprob | None] = [*answer]
+    tokens = [row.token for row in answer]
+    if not request.echo:
+        return _told(llama, tokens, rows, len(request.shown))
+    before = (done.prompt_logprobs if done else None) or []
+    skip = 1 if request.prompt[:1] == [llama.token_bos()] else 0
+    rows, tokens = before[skip:] + rows, request.prompt[skip:] + tokens
+    # As in the OpenAI API, the first token has none.
+    rows[:1] = [None]
+    return _told(llama, tokens, rows, 0)
+
+
+def _told(llama: Llama, tokens: list[int], rows: list[Any], offset: int) -> CompletionLogprobs:
+    """Log-probabilities of tokens, of which the first begins at ``offset`` of the text."""
 
     def text(token: int) -> str:
         return llama.detokenize([token]).decode("utf-8", errors="ignore")
 
-    rows = list(done.logprobs)[:most]
-    tokens = [row.token for row in rows]
-    offset = 0 if request.echo else len(request.shown)
-    if request.echo:
-        before = list(done.prompt_logprobs)
-        skip = 1 if request.prompt[:1] == [llama.token_bos()] else 0
-        rows, tokens = before[skip:] + rows, request.prompt[skip:] + tokens
-        # As in the OpenAI API, the first token has none.
-        rows[:1] = [None]
     result: CompletionLogprobs = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
     for token, row in zip(tokens, rows, strict=True):
         shown = text(token)

@@ -70,7 +70,7 @@ def _whole(llama: Llama, request: _completion.Request, done: fastq.ChatCompletio
         message = _messages.calls_message(calls) | ({"content": done.text} if done.text else {})
     record = _completion.record(request, "", None, None)
     record["usage"] = _completion.usage(done.usage.prompt_tokens, done.usage.completion_tokens)
-    logprobs = None if request.logprobs is None else _completion.logprobs_of(llama, request, done)
+    logprobs = None if request.logprobs is None else _completion.logprobs_of(llama, request, done.logprobs or [], done)
     return _messages.whole(record, message, _messages.chat_logprobs(logprobs), done.finish_reason)
 
 
