@@ -122,6 +122,32 @@ def broken(on: bool) -> str:
 MESSAGES = [{"role": "user", "content": "Light!"}]
 
 
+def test_models_of_pydantic(make: Make) -> None:
+    """The real ones: fields with limits, lists of models, unions, and a check of pydantic's own."""
+    pydantic = pytest.importorskip("pydantic")
+    engine = pydantic.create_model(
+        "Engine", kind=(Literal["gas", "electric"], ...), power=(int, pydantic.Field(ge=1, le=999))
+    )
+    car = pydantic.create_model(
+        "Car", name=(str, pydantic.Field(min_length=1, max_length=8)), engines=(list[engine], pydantic.Field(max_length=2)),
+        year=(int | None, None),
+    )  # fmt: skip
+    with fastq.Model(make(width=64, heads=2, kv_heads=1, ffn=96), threads=2) as model:
+        ended = 0
+        for seed in range(8):
+            answer = model.generate("a", schema=car, max_tokens=400, seed=seed, temperature=0.3)
+            if answer.finish_reason == "stop":
+                ended += 1
+                parsed = answer.parsed
+                assert isinstance(parsed, car)
+                assert car.model_validate_json(answer.text) == parsed
+                assert all(1 <= engine.power <= 999 for engine in parsed.engines)
+        assert ended > 0
+        adapter = pydantic.TypeAdapter(list[Literal["a", "b"]])
+        answer = model.generate("a", schema=adapter, max_tokens=300, seed=1)
+        assert adapter.validate_json(answer.text) == answer.parsed
+
+
 class TestTools:
     def test_a_call_that_is_demanded(self, model: fastq.Model) -> None:
         """Name and arguments fit, also of a model of random weights; pieces tell the same."""
