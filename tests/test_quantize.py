@@ -253,6 +253,33 @@ def test_weights_that_are_no_numbers(name: str, value: float, make: Make, tmp_pa
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_a_dry_run_says_what_to_expect(source: Path, tmp_path: Path) -> None:
+    """Error, seconds and memory of a sample are near those of the run; what a run refuses is refused."""
+    out = tmp_path / "out.gguf"
+    for method in ("rtn", "search"):
+        for preset in ("Q4_0", "Q8_0"):
+            dry = fastq.quantize(source, None, preset, method=method, dry_run=True)
+            done = fastq.quantize(source, out, preset, method=method)
+            assert dry.bytes == done.bytes
+            assert dry.error is not None
+            assert done.error is not None
+            assert dry.error == pytest.approx(done.error, rel=0.5)
+            assert dry.seconds > 0
+            assert dry.peak_rss_bytes is None or dry.peak_rss_bytes > 0
+            assert dry.mean_kld is None
+    with pytest.raises(ValueError, match=r'"feedback" needs text'):
+        fastq.quantize(source, None, "Q4_0", method="feedback", dry_run=True)
+    text = "The sun rises over the sea. " * 400
+    dry = fastq.quantize(source, None, "Q4_0", method="feedback", calibration=_text(tmp_path, text), dry_run=True)
+    assert dry.seconds > 0
+
+
+def _text(folder: Path, text: str) -> Path:
+    path = folder / "text.txt"
+    path.write_text(text)
+    return path
+
+
 def test_report_is_one_page(source: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     result = fastq.quantize(source, None, "Q4_K_M", dry_run=True, report=page)

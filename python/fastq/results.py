@@ -255,12 +255,16 @@ class QuantizeResult:
         bytes: Size of the new file.
         weights: Number of weights.
         bits_per_weight: Bits of tensor data per weight.
-        error: Squared differences over squared weights, of all that was encoded; ``None`` when nothing was.
+        error: Squared differences over squared weights, of all that was encoded; in a dry run expected, from a sample of
+            the rows; ``None`` when nothing is encoded.
+        mean_kld: Mean KL divergence from the source, in nats, measured for types that a target size or divergence chose,
+            with the integers of ``"search"``; ``None`` without a target.
         tensors: The tensors in the order of the file.
         warnings: What one should know: fallbacks, weights quantized twice, tensors that an importance matrix lacks.
         resumed: Tensors that an interrupted run had completed.
-        seconds: Wall time.
-        peak_rss_bytes: The largest resident size of the process so far; ``None`` where the system does not say.
+        seconds: Wall time; of a dry run what is expected, without the passes over a calibration text.
+        peak_rss_bytes: The largest resident size of the process so far, of a dry run what a run would take at most;
+            ``None`` where the system does not say.
         dry_run: Whether nothing was written.
     """
 
@@ -273,6 +277,7 @@ class QuantizeResult:
     weights: int
     bits_per_weight: float
     error: float | None
+    mean_kld: float | None
     tensors: list[QuantizedTensor] = field(repr=False)
     warnings: list[str]
     resumed: int

@@ -15,6 +15,7 @@
 mod allocate;
 mod calibration;
 mod encode;
+mod estimate;
 mod html;
 mod importance;
 mod layered;
@@ -110,20 +111,27 @@ impl Method {
         }
     }
 
+    /// Whether it works on layers, with their inputs.
+    fn is_layered(self, plan: &Plan<'_>) -> bool {
+        matches!(self, Method::Feedback | Method::Awq | Method::Auto) && plan.options().calibration.is_some()
+    }
+
+    /// That a plan has what the method needs.
+    fn check(self, plan: &Plan<'_>) -> Result<()> {
+        if !self.needs_calibration() || plan.options().calibration.is_some() {
+            return Ok(());
+        }
+        let name = self.name();
+        Err(Error::Argument(format!("method {name:?} needs text to calibrate with (calibration=, --calibration)")))
+    }
+
     /// Makes the data.
     fn encoder(self, plan: &Plan<'_>, interrupt: &dyn Interrupt) -> Result<Box<dyn Encoder>> {
-        Ok(match (self, &plan.options().calibration) {
-            (Method::Rtn, _) => Box::new(Rows(Rtn)),
-            (Method::Search | Method::Auto, None) | (Method::Search, _) => Box::new(Rows(Search)),
-            (Method::Feedback | Method::Awq | Method::Auto, Some(calibration)) => {
-                Box::new(Layered::new(self, plan, calibration, interrupt)?)
-            }
-            (Method::Feedback | Method::Awq, None) => {
-                return Err(Error::Argument(format!(
-                    "method {:?} needs text to calibrate with (calibration=, --calibration)",
-                    self.name()
-                )));
-            }
+        self.check(plan)?;
+        Ok(match &plan.options().calibration {
+            Some(calibration) if self.is_layered(plan) => Box::new(Layered::new(self, plan, calibration, interrupt)?),
+            _ if self == Method::Rtn => Box::new(Rows(Rtn)),
+            _ => Box::new(Rows(Search)),
         })
     }
 }

@@ -166,7 +166,9 @@ pub fn allocate(
     for (choice, at) in choices.iter().zip(&picked) {
         plan.set_type(choice.index, choice.formats[*at])?;
     }
-    Ok(Allocation { expected, measured })
+    let found = Allocation { expected, measured };
+    plan.set_allocation(found);
+    Ok(found)
 }
 
 /// The tensors that may get another type, and their bytes.

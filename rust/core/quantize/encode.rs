@@ -12,7 +12,7 @@ use crate::pool::{Disjoint, Pool};
 use crate::{Error, Interrupt, Result};
 
 /// Weights that are in memory at once, unless a row has more.
-const BATCH_WEIGHTS: usize = 1 << 20;
+pub(super) const BATCH_WEIGHTS: usize = 1 << 20;
 /// Weights that a thread takes at once, unless a row has more: the slowest type takes some 40 ms for them, which is how long an interrupt waits.
 const GROUP_WEIGHTS: usize = 1 << 13;
 /// Bytes that are copied at once.

@@ -77,13 +77,15 @@ fn summary(page: &mut String, report: &Report) {
     if let Some(error) = report.error {
         items.push(("relative squared error", format!("{error:.3e}")));
     }
+    if let Some(mean) = report.mean_kld {
+        items.push(("mean KL divergence", format!("{mean:.5}")));
+    }
     if report.dry_run {
         items.push(("written", "nothing: a dry run".into()));
-    } else {
-        items.push(("seconds", format!("{:.2}", report.seconds)));
     }
+    items.push((if report.dry_run { "seconds expected" } else { "seconds" }, format!("{:.2}", report.seconds)));
     if let Some(peak) = report.peak_rss_bytes {
-        items.push(("peak memory", human(peak)));
+        items.push((if report.dry_run { "memory at most" } else { "peak memory" }, human(peak)));
     }
     if report.resumed > 0 {
         items.push(("resumed", format!("{} tensors of an interrupted run", report.resumed)));

@@ -2,6 +2,7 @@
 
 use fastq_kernels::Format;
 
+use super::allocate::Allocation;
 use super::importance::Importance;
 use super::preset::Target;
 use super::recipe::{self, Wishes};
@@ -47,6 +48,7 @@ pub struct Plan<'a> {
     source: &'a Gguf,
     options: &'a Options,
     tensors: Vec<PlannedTensor>,
+    allocation: Option<Allocation>,
 }
 
 /// Plans the quantization of `source`.
@@ -75,7 +77,7 @@ pub fn plan<'a>(source: &'a Gguf, options: &'a Options) -> Result<Plan<'a>> {
         importance: false,
         lacks_importance: false,
     });
-    let mut plan = Plan { source, options, tensors: tensors.collect() };
+    let mut plan = Plan { source, options, tensors: tensors.collect(), allocation: None };
     for (index, choice) in recipe::choose(source, &wishes)?.into_iter().enumerate() {
         plan.set(index, choice.ty)?;
         plan.tensors[index].fallback = choice.fallback;
@@ -102,6 +104,15 @@ impl<'a> Plan<'a> {
     /// How weights become integers.
     pub fn method(&self) -> Method {
         self.options.method
+    }
+
+    /// What was measured when [`allocate`](super::allocate) chose the types.
+    pub fn allocation(&self) -> Option<Allocation> {
+        self.allocation
+    }
+
+    pub(super) fn set_allocation(&mut self, found: Allocation) {
+        self.allocation = Some(found);
     }
 
     pub(super) fn threads(&self) -> Option<usize> {

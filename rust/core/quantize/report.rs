@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::encode::Done;
 use super::plan::{Plan, PlannedTensor};
-use crate::Result;
 
 /// What became of a model, or would with [`Plan::dry_run`].
 #[derive(Clone, PartialEq, Serialize, Deserialize, Debug)]
@@ -26,17 +25,19 @@ pub struct Report {
     pub weights: u64,
     /// Bits of tensor data per weight.
     pub bits_per_weight: f64,
-    /// `‖w - q‖² / ‖w‖²` over all weights that were encoded; `None` when none were, or not yet.
+    /// `‖w - q‖² / ‖w‖²` over all weights that were encoded, in a dry run expected; `None` when none are.
     pub error: Option<f64>,
+    /// Mean KL divergence from the source, in nats, that was measured for types that were chosen for a size, with integers of a search; `None` for other types.
+    pub mean_kld: Option<f64>,
     /// Its tensors in the order of the file.
     pub tensors: Vec<TensorReport>,
     /// What the caller should know.
     pub warnings: Vec<String>,
     /// Tensors that an interrupted run had completed.
     pub resumed: usize,
-    /// Wall time in seconds.
+    /// Wall time in seconds; in a dry run what is expected, without the passes over a calibration text.
     pub seconds: f64,
-    /// Largest resident memory of the process so far, where the system tells.
+    /// Largest resident memory of the process so far, in bytes, in a dry run that of a run at most; `None` where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
     /// Whether nothing was written.
     pub dry_run: bool,
@@ -99,6 +100,7 @@ impl Report {
             weights,
             bits_per_weight: if weights == 0 { 0.0 } else { plan.tensor_bytes() as f64 * 8.0 / weights as f64 },
             error: sum.map(Distortion::relative),
+            mean_kld: plan.allocation().map(|found| found.measured),
             tensors: tensors.map(|(index, tensor)| TensorReport::of(tensor, done.get(index))).collect(),
             warnings: plan.warnings(),
             resumed: 0,
@@ -133,15 +135,5 @@ impl TensorReport {
             importance: tensor.importance,
             fallback: tensor.fallback.clone(),
         }
-    }
-}
-
-impl Plan<'_> {
-    /// What [`run`](super::run) would report, without the errors of the weights.
-    ///
-    /// # Errors
-    /// As for [`Plan::file_bytes`].
-    pub fn dry_run(&self) -> Result<Report> {
-        Ok(Report { dry_run: true, ..Report::of(self, &[], self.file_bytes()?) })
     }
 }

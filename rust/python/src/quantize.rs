@@ -68,7 +68,7 @@ pub(crate) fn quantize_file(
         if let Some(size) = size {
             quantize::allocate(&mut plan, size, interrupt, progress)?;
         }
-        if dry_run { plan.dry_run() } else { quantize::run(&plan, &output, interrupt, progress) }
+        if dry_run { plan.dry_run(interrupt) } else { quantize::run(&plan, &output, interrupt, progress) }
     })?;
     Ok(report.to_json().to_string())
 }

@@ -119,7 +119,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
         terminal::note(&format!("{} {}", terminal::style("1;33", "warning:"), one_line(&warning)));
     }
     let report = if arguments.dry_run {
-        plan.dry_run()?
+        plan.dry_run(&computing)?
     } else {
         let bar = Bar::new(arguments.quiet);
         let done = quantize::run(&plan, &arguments.output, &computing, &bar);
@@ -178,11 +178,15 @@ fn to_text(report: &Report) -> String {
     if let Some(error) = report.error {
         summary.push_str(&format!(", relative squared error {error:.3e}"));
     }
+    if let Some(mean) = report.mean_kld {
+        summary.push_str(&format!(", mean KL divergence {mean:.5}"));
+    }
+    let peak = |what: &str| report.peak_rss_bytes.map(|peak| format!(", {what} {}", bytes(peak))).unwrap_or_default();
     if report.dry_run {
-        summary.push_str("; nothing was written");
+        let memory = peak("memory at most");
+        summary.push_str(&format!(" (expected); it would take {}{memory}; nothing was written", seconds(report.seconds)));
     } else {
-        let peak = report.peak_rss_bytes.map(|peak| format!(", peak memory {}", bytes(peak))).unwrap_or_default();
-        summary.push_str(&format!("; {}{peak}", seconds(report.seconds)));
+        summary.push_str(&format!("; {}{}", seconds(report.seconds), peak("peak memory")));
     }
     format!("{}\n{summary}", table(&header, &rows))
 }
