@@ -150,6 +150,7 @@ def main() -> int:
     )
     told = "too short to tell whether it grows" if growth is None else f"{growth:+.2f} MiB per minute at the end"
     print(f"memory {samples[0][1]:.1f} to {samples[-1][1]:.1f} MiB, {told}")
+    print("minute by minute:", *(f"{size:.0f}" for _, size in samples[::60]))
     print(f"streams: one {one:.1f} tokens/s, eight together {eight:.1f} ({eight / one:.2f} times)")
     for fault in load.faults[:10]:
         print("fault:", fault)

@@ -2,11 +2,13 @@
 
     python tests/peers/quantize.py types --python PATH [--write] [--model NAME ...]
     python tests/peers/quantize.py bytes --python PATH MODEL.gguf [--imatrix FILE] [--preset NAME ...]
+    python tests/peers/quantize.py perplexity --python PATH MODEL.gguf --text FILE [--imatrix FILE] [--preset NAME ...]
 
 `types`: the type of every tensor of every model of `recipes.py` and every preset, with and without an importance
 matrix; `--write` stores llama.cpp's answers in `tests/reference/quantize.json` (as digests, which CI compares with).
 `bytes`: the data of a real model. Where a build of llama.cpp fuses multiplications and additions, blocks differ from
 those of ggml's own C code; so what differs is compared with `libgguf`, which does not.
+`perplexity`: llama.cpp loads what fastq makes of a real model, and finds the same perplexity within 0.5 %.
 PATH is a Python that has llama-cpp-python (made with 0.3.36).
 """
 
@@ -88,6 +90,24 @@ if imatrix:
 begin, cpu = time.monotonic(), time.process_time()
 code = L.llama_model_quantize(source.encode(), output.encode(), params)
 print(json.dumps({"code": code, "seconds": time.monotonic() - begin, "cpu": time.process_time() - cpu}))
+"""
+
+
+PERPLEXITY = """
+import json, sys
+import numpy as np
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=512, n_batch=512, logits_all=True, verbose=False, n_threads=int(sys.argv[3]))
+total = count = 0
+for tokens in json.load(open(sys.argv[2])):
+    model.reset()
+    model.eval(tokens)
+    logits = np.array(model.scores[256:511], np.float64)
+    logits -= logits.max(1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(1, keepdims=True))
+    total -= logits[np.arange(255), tokens[257:512]].sum()
+    count += 255
+print(json.dumps(float(np.exp(total / count))))
 """
 
 
@@ -189,7 +209,9 @@ def compare_bytes(options: argparse.Namespace) -> int:
                     print(f"{preset}: llama.cpp refuses")
                     continue
                 begin = time.monotonic()
-                result = fastq.quantize(options.source, ours, preset, imatrix=imatrix, threads=options.threads)
+                result = fastq.quantize(
+                    options.source, ours, preset, method="rtn", imatrix=imatrix, threads=options.threads
+                )
                 seconds = time.monotonic() - begin
                 tensors, rows, against = rows_that_differ(ours, theirs, options.source, imatrix)
                 wrong += against
@@ -202,10 +224,39 @@ def compare_bytes(options: argparse.Namespace) -> int:
     return wrong
 
 
+def perplexity(options: argparse.Namespace) -> int:
+    """Compares perplexities; the number of files that llama.cpp does not load, or of which it finds another one."""
+    wrong = 0
+    text = options.text.read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        out, chunks = Path(folder) / "ours.gguf", Path(folder) / "chunks.json"
+        with fastq.Model(options.source, context=512) as model:
+            tokens, begin = model.tokenize(text), model.tokenize("")
+        cut = [[*begin, *tokens[at + len(begin) : at + 512]] for at in range(0, 512 * options.chunks, 512)]
+        chunks.write_text(json.dumps(cut))
+        for preset in options.preset or [name for name, *_ in fastq._fastq.presets()]:
+            try:
+                fastq.quantize(options.source, out, preset, method=options.method, imatrix=options.imatrix)
+            except ValueError as error:
+                print(f"{preset}: not made: {error}", flush=True)
+                continue
+            ours = fastq.perplexity(out, text, chunks=options.chunks).ppl
+            try:
+                theirs = ask(options.python, PERPLEXITY, str(out), str(chunks), str(options.threads))
+            except RuntimeError as error:
+                print(f"{preset}: {error}", flush=True)
+                wrong += 1
+                continue
+            apart = ours / theirs - 1
+            wrong += abs(apart) > 0.005
+            print(f"{preset}: fastq {ours:.4f}, llama.cpp {theirs:.4f}, {100 * apart:+.3f} %", flush=True)
+    return wrong
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for name, function in (("types", types), ("bytes", compare_bytes)):
+    for name, function in (("types", types), ("bytes", compare_bytes), ("perplexity", perplexity)):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         command.add_argument("--python", required=True, help="a Python that has llama-cpp-python")
@@ -215,7 +266,13 @@ def main() -> int:
         else:
             command.add_argument("source", type=Path)
             command.add_argument("--imatrix", type=Path)
-            command.add_argument("--preset", nargs="*", default=["Q4_K_M", "IQ4_XS", "Q4_0", "Q6_K"])
+            if name == "bytes":
+                command.add_argument("--preset", nargs="*", default=["Q4_K_M", "IQ4_XS", "Q4_0", "Q6_K"])
+            else:
+                command.add_argument("--preset", nargs="*", help="only these")
+                command.add_argument("--text", type=Path, required=True)
+                command.add_argument("--chunks", type=int, default=2)
+                command.add_argument("--method", default="search")
             command.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     return 1 if options.function(options) else 0
