@@ -43,6 +43,11 @@ def test_every_method_is_better_than_rounding(source: Path, tmp_path: Path) -> N
         result = fastq.quantize(source, out, "Q4_0", pure=True, method=method, calibration=text, threads=2)
         assert result.method == fastq.inspect(out).metadata["fastq.quantize.method"] == method
         assert result.types.keys() == {"Q4_0", "F32"}
+        ways = {tensor.method for tensor in result.tensors if tensor.type == "Q4_0"}
+        assert {None} == {tensor.method for tensor in result.tensors if tensor.type == "F32"}
+        assert ways <= {"rtn": {"rtn"}, "search": {"search"}, "awq": {"search", "awq+search"}}.get(method, ways)
+        assert method != "feedback" or "feedback" in ways
+        assert method != "auto" or ways & {"feedback", "awq+feedback"}
         errors[method] = error(source, out)
     assert errors["search"] < errors["rtn"]
     assert errors["awq"] < errors["search"]

@@ -226,6 +226,8 @@ class QuantizedTensor:
         snr_db: The same as signal to noise in decibels; ``None`` also where all is exact.
         worst: Largest difference of a weight.
         importance: Whether errors were weighted by an importance matrix.
+        method: How its integers were found, such as ``"search"``, or ``"awq+feedback"`` where columns were scaled before;
+            ``None`` when its bytes were copied, or in a dry run.
         fallback: Why it does not have the type that the target says.
     """
 
@@ -239,6 +241,7 @@ class QuantizedTensor:
     snr_db: float | None
     worst: float | None
     importance: bool
+    method: str | None
     fallback: str | None
 
 

@@ -28,7 +28,7 @@ mod scaling;
 
 pub use allocate::{Allocation, Size, allocate};
 pub use calibration::{Calibration, Source};
-pub use encode::{Encoder, Job, RowEncoder, Rows};
+pub use encode::{Encoder, Encoding, Job, RowEncoder, Rows, Way};
 pub use html::{html, write_html};
 pub use importance::Importance;
 pub use overrides::Overrides;
@@ -46,7 +46,7 @@ use crate::machine::{Machine, peak_rss_bytes};
 use crate::pool::Pool;
 use crate::{Error, Interrupt, Progress, Result};
 use encode::{Done, Rtn, Search};
-use layered::{Candidate, Layered};
+use layered::Layered;
 
 /// How weights become integers.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -102,12 +102,12 @@ impl Method {
     }
 
     /// The encodings of which the best is taken.
-    const fn candidates(self) -> &'static [Candidate] {
+    const fn candidates(self) -> &'static [Encoding] {
         match self {
-            Method::Rtn => &[Candidate::Rtn],
-            Method::Search | Method::Awq => &[Candidate::Search],
-            Method::Feedback => &[Candidate::Feedback],
-            Method::Auto => &[Candidate::Search, Candidate::Rtn, Candidate::Feedback],
+            Method::Rtn => &[Encoding::Rtn],
+            Method::Search | Method::Awq => &[Encoding::Search],
+            Method::Feedback => &[Encoding::Feedback],
+            Method::Auto => &[Encoding::Search, Encoding::Rtn, Encoding::Feedback],
         }
     }
 

@@ -34,6 +34,9 @@ pub trait Encoder {
 
 /// Makes blocks of rows, which know nothing of each other.
 pub trait RowEncoder: Sync {
+    /// What it does to rows of `format`.
+    fn encoding(&self, format: Format) -> Encoding;
+
     /// The most rows that one call gets. Only speed depends on it.
     fn rows(&self) -> usize {
         1
@@ -59,8 +62,48 @@ pub trait RowEncoder: Sync {
 pub enum Done {
     /// Its bytes are those of the source.
     Copied,
-    /// Its weights changed so much.
-    Encoded(Distortion),
+    /// Its weights changed so much, encoded in this way.
+    Encoded(Distortion, Way),
+}
+
+/// One way to find the integers of a matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Encoding {
+    /// As ggml.
+    Rtn,
+    /// Weighted search.
+    Search,
+    /// Error feedback.
+    Feedback,
+}
+
+/// How the integers of a matrix were found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// With which encoding.
+    pub encoding: Encoding,
+    /// After its columns were scaled, as AWQ does.
+    pub scaled: bool,
+}
+
+impl Way {
+    const ALL: [(Way, &'static str); 6] = [
+        (Way { encoding: Encoding::Rtn, scaled: false }, "rtn"),
+        (Way { encoding: Encoding::Search, scaled: false }, "search"),
+        (Way { encoding: Encoding::Feedback, scaled: false }, "feedback"),
+        (Way { encoding: Encoding::Rtn, scaled: true }, "awq+rtn"),
+        (Way { encoding: Encoding::Search, scaled: true }, "awq+search"),
+        (Way { encoding: Encoding::Feedback, scaled: true }, "awq+feedback"),
+    ];
+
+    /// Its name, `"awq+feedback"`.
+    pub fn name(self) -> &'static str {
+        Way::ALL.iter().find(|(way, _)| *way == self).map_or("", |(_, name)| name)
+    }
+
+    fn from_name(name: &str) -> Option<Way> {
+        Way::ALL.iter().find(|(_, other)| *other == name).map(|(way, _)| *way)
+    }
 }
 
 impl Done {
@@ -68,8 +111,8 @@ impl Done {
     pub(super) fn to_note(self) -> String {
         match self {
             Done::Copied => "copied".into(),
-            Done::Encoded(Distortion { power, error, worst }) => {
-                format!("{:016x} {:016x} {:08x}", power.to_bits(), error.to_bits(), worst.to_bits())
+            Done::Encoded(Distortion { power, error, worst }, way) => {
+                format!("{:016x} {:016x} {:08x} {}", power.to_bits(), error.to_bits(), worst.to_bits(), way.name())
             }
         }
     }
@@ -83,7 +126,7 @@ impl Done {
         let mut float = || u64::from_str_radix(parts.next()?, 16).ok().map(f64::from_bits);
         let (power, error) = (float()?, float()?);
         let worst = f32::from_bits(u32::from_str_radix(parts.next()?, 16).ok()?);
-        Some(Done::Encoded(Distortion { power, error, worst }))
+        Some(Done::Encoded(Distortion { power, error, worst }, Way::from_name(parts.next()?)?))
     }
 }
 
@@ -414,7 +457,7 @@ impl<E: RowEncoder> Encoder for Rows<E> {
             first += rows as u64;
             job.report(first * k as u64);
         }
-        Ok(Done::Encoded(sum))
+        Ok(Done::Encoded(sum, Way { encoding: self.0.encoding(to), scaled: false }))
     }
 }
 
@@ -423,6 +466,10 @@ impl<E: RowEncoder> Encoder for Rows<E> {
 pub(super) struct Search;
 
 impl RowEncoder for Search {
+    fn encoding(&self, format: Format) -> Encoding {
+        if format.has_grid() { Encoding::Search } else { Encoding::Rtn }
+    }
+
     fn rows(&self) -> usize {
         ROWS
     }
@@ -461,6 +508,10 @@ pub(super) fn may_be_too_large(cpu: Cpu, values: &[f32]) -> bool {
 pub(super) struct Rtn;
 
 impl RowEncoder for Rtn {
+    fn encoding(&self, _: Format) -> Encoding {
+        Encoding::Rtn
+    }
+
     fn encode(
         &self,
         cpu: Cpu,

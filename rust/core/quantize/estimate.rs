@@ -5,8 +5,7 @@ use std::time::Instant;
 use fastq_kernels::quantize::{Feedback, ROWS, feedback};
 use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
-use super::encode::{BATCH_WEIGHTS, RowEncoder, Rtn, Search, buffer, sample};
-use super::layered::Candidate;
+use super::encode::{BATCH_WEIGHTS, Encoding, RowEncoder, Rtn, Search, buffer, sample};
 use super::plan::{Plan, PlannedTensor};
 use super::{Method, Report};
 use crate::machine::{Machine, peak_rss_bytes};
@@ -115,7 +114,7 @@ impl Plan<'_> {
 
 /// Encodes rows in all ways; gives the relative error of the last.
 fn encode(
-    candidates: &[Candidate],
+    candidates: &[Encoding],
     format: Format,
     k: usize,
     w: &[f32],
@@ -126,15 +125,15 @@ fn encode(
     let mut out = buffer(w.len() / k * row_bytes, 0u8)?;
     for candidate in candidates {
         let encoded = match candidate {
-            Candidate::Rtn => Rtn.encode(cpu, format, k, w, importance, &mut out),
-            Candidate::Feedback if format.has_grid() => {
+            Encoding::Rtn => Rtn.encode(cpu, format, k, w, importance, &mut out),
+            Encoding::Feedback if format.has_grid() => {
                 // Inputs that have nothing to do with each other: the work is the same, whatever they are.
                 let mut factor = buffer(k * k, 0.0f32)?;
                 (0..k).for_each(|i| factor[i * k + i] = 1.0);
                 feedback(cpu, format, Feedback { k, factor: &factor }, w, &mut out);
                 Ok(())
             }
-            Candidate::Search | Candidate::Feedback => Search.encode(cpu, format, k, w, importance, &mut out),
+            Encoding::Search | Encoding::Feedback => Search.encode(cpu, format, k, w, importance, &mut out),
         };
         encoded.map_err(Error::Argument)?;
     }
@@ -146,7 +145,7 @@ fn encode(
 
 impl Method {
     /// What a plan's run tries.
-    fn candidates_of(self, plan: &Plan<'_>) -> &'static [Candidate] {
+    fn candidates_of(self, plan: &Plan<'_>) -> &'static [Encoding] {
         if self.is_layered(plan) || self == Method::Rtn { self.candidates() } else { Method::Search.candidates() }
     }
 }

@@ -141,6 +141,7 @@ fn tensors(page: &mut String, report: &Report) {
         ("error", "n"),
         ("SNR dB", "n"),
         ("worst", "n"),
+        ("method", ""),
     ] {
         let _ = write!(page, "<th class=\"{class}\"><button>{name}</button></th>");
     }
@@ -177,6 +178,8 @@ fn tensors(page: &mut String, report: &Report) {
         number(tensor.error, &|value| format!("{value:.3e}"));
         number(tensor.snr_db, &|value| format!("{value:.2}"));
         number(tensor.worst, &|value| format!("{value:.3e}"));
+        let method = Escaped(tensor.method.as_deref().unwrap_or_default());
+        let _ = write!(page, "<td data-v=\"{method}\">{method}</td>");
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody></table>\n");

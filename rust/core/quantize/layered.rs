@@ -9,7 +9,7 @@ use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::Method;
 use super::calibration::{CHUNK, Calibration, Pieces, Source};
-use super::encode::{Done, Encoder, Job, Rows, Search, buffer, may_be_too_large, searched};
+use super::encode::{Done, Encoder, Encoding, Job, Rows, Search, Way, buffer, may_be_too_large, searched};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
 use crate::calibrate::{Gram, GramFile, Grams};
@@ -179,7 +179,7 @@ impl Layered {
         let batch = (BATCH_WEIGHTS / k).max(ROWS).next_multiple_of(ROWS);
         let mut w = buffer(batch.min(total) * k, 0.0f32)?;
         for (number, &expert) in experts.iter().enumerate() {
-            let needs_factor = candidates.contains(&Candidate::Feedback);
+            let needs_factor = candidates.contains(&Encoding::Feedback);
             let factor =
                 if needs_factor { Some(self.factor(&name, expert, cpu, job.pool(), interrupt)?) } else { None };
             let [Some(train), Some(test)] = self.inputs.each_ref().map(|inputs| inputs.get(&name, expert)) else {
@@ -218,12 +218,10 @@ impl Layered {
                             (shared.slice(range.start * row_bytes..range.end * row_bytes), results.item(piece))
                         };
                         let w = &w[range.start * k..range.end * k];
-                        let candidate = if may_be_too_large(cpu, w) { Candidate::Rtn } else { *candidate };
+                        let candidate = if may_be_too_large(cpu, w) { Encoding::Rtn } else { *candidate };
                         match (candidate, factor) {
-                            (Candidate::Feedback, Some(factor)) => {
-                                feedback(cpu, format, Feedback { k, factor }, w, out)
-                            }
-                            (Candidate::Search, _) => search(cpu, format, k, Some(importance), w, out),
+                            (Encoding::Feedback, Some(factor)) => feedback(cpu, format, Feedback { k, factor }, w, out),
+                            (Encoding::Search, _) => search(cpu, format, k, Some(importance), w, out),
                             _ => {
                                 for (w, out) in w.chunks_exact(k).zip(out.chunks_exact_mut(row_bytes)) {
                                     // The plan has checked that the format can be made.
@@ -252,19 +250,8 @@ impl Layered {
         let data: Arc<[u8]> = std::mem::take(&mut outs[best]).into();
         job.write(0, &data)?;
         self.keep(name, job, data);
-        Ok(Done::Encoded(sums[best]))
+        Ok(Done::Encoded(sums[best], Way { encoding: candidates[best], scaled: scales.is_some() }))
     }
-}
-
-/// One way to encode a matrix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Candidate {
-    /// As ggml.
-    Rtn,
-    /// Weighted search.
-    Search,
-    /// Error feedback.
-    Feedback,
 }
 
 impl Encoder for Layered {

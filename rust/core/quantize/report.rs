@@ -67,6 +67,9 @@ pub struct TensorReport {
     pub worst: Option<f64>,
     /// Whether errors were weighted by an importance matrix.
     pub importance: bool,
+    /// How its integers were found, `"search"`, or `"awq+feedback"` where columns were scaled before; `None` when its bytes were copied, or
+    /// nothing was written.
+    pub method: Option<String>,
     /// Why it does not have the type that the target says.
     pub fallback: Option<String>,
 }
@@ -87,7 +90,7 @@ impl Report {
         let weights = plan.weights();
         let tensors = plan.tensors().iter().enumerate();
         let sum = done.iter().fold(None, |sum: Option<Distortion>, done| match *done {
-            Done::Encoded(distortion) => Some(sum.unwrap_or_default().and(distortion)),
+            Done::Encoded(distortion, _) => Some(sum.unwrap_or_default().and(distortion)),
             Done::Copied => sum,
         });
         Report {
@@ -119,7 +122,7 @@ impl Report {
 impl TensorReport {
     fn of(tensor: &PlannedTensor, done: Option<&Done>) -> TensorReport {
         let distortion = match done {
-            Some(Done::Encoded(distortion)) => Some(*distortion),
+            Some(Done::Encoded(distortion, _)) => Some(*distortion),
             _ => None,
         };
         TensorReport {
@@ -133,6 +136,10 @@ impl TensorReport {
             snr_db: distortion.map(Distortion::snr_db).filter(|decibels| decibels.is_finite()),
             worst: distortion.map(|distortion| f64::from(distortion.worst)),
             importance: tensor.importance,
+            method: match done {
+                Some(Done::Encoded(_, way)) => Some(way.name().into()),
+                _ => None,
+            },
             fallback: tensor.fallback.clone(),
         }
     }

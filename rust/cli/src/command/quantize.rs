@@ -163,10 +163,11 @@ fn to_text(report: &Report) -> String {
             number(tensor.error, &|error| format!("{error:.3e}")),
             number(tensor.snr_db, &|snr| format!("{snr:.2}")),
             number(tensor.worst, &|worst| format!("{worst:.3e}")),
+            tensor.method.clone().unwrap_or_else(|| "-".to_owned()),
             fallback,
         ]
     }).collect();
-    let header = ["tensor", "shape", "was", "type", "bytes", "error", "SNR dB", "worst", ""];
+    let header = ["tensor", "shape", "was", "type", "bytes", "error", "SNR dB", "worst", "method", ""];
     let share = 100.0 * report.bytes as f64 / report.source_bytes.max(1) as f64;
     let mut summary = format!(
         "{} weights in {} ({} bytes, {share:.1} % of the source), {:.3} bits per weight",
