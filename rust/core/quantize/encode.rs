@@ -413,14 +413,14 @@ impl<E: RowEncoder> Encoder for Rows<E> {
                     let expert = expert_of(shape, number(rows.start));
                     let importance = importance.as_deref().map(|all| &all[expert * k..(expert + 1) * k]);
                     self.0.encode(cpu, to, k, values, importance, out).map_err(Fault::Other)?;
-                    let rows = rows.zip(values.chunks_exact(k).zip(out.chunks_exact(to_bytes)));
-                    rows.fold(Ok(Distortion::default()), |sum, (row, (values, out))| {
+                    let mut rows = rows.zip(values.chunks_exact(k).zip(out.chunks_exact(to_bytes)));
+                    rows.try_fold(Distortion::default(), |sum, (row, (values, out))| {
                         to.dequantize(out, decoded);
                         let found = distortion(cpu, values, decoded);
                         if found.error.is_finite() {
-                            Ok(sum?.and(found))
+                            Ok(sum.and(found))
                         } else {
-                            sum.and(Err(Fault::Range { row: number(row) }))
+                            Err(Fault::Range { row: number(row) })
                         }
                     })
                 };

@@ -1,8 +1,8 @@
 //! Blocks of codebook formats in parts, as the quantizers that search and compensate make them.
 //!
 //! A weight of these formats is `d * unit * (2 s + 1) * value`: `s` is a small integer of its sub-block, and `value` belongs to an entry
-//! of a [`Grid`](super::grid::Grid), a list of points of four or eight weights that all blocks share. [`Codebook`] says which points
-//! and signs there are, `CodebookGrid::assemble` packs what was chosen.
+//! of a grid, a list of points of four or eight weights that all blocks share. [`Codebook`] says which points
+//! and signs there are, `assemble` packs what was chosen.
 
 use super::BlockFormat;
 use super::grid::Grid;

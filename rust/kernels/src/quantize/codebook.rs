@@ -393,13 +393,16 @@ fn store(book: &Codebook, scales: &Scales, chosen: &[Chosen<SUB>], rows: usize, 
     }
 }
 
+/// Gives the columns of rows from one on, and what an error of each weight counts.
+pub(super) type Columns<'a> = dyn FnMut(usize, &mut [Lanes], &mut [Lanes]) + 'a;
+
 /// Up to sixteen rows, each block alone.
 pub(super) struct SearchRows<'a> {
     pub(super) book: &'a Codebook,
     pub(super) k: usize,
     pub(super) row_bytes: usize,
     /// Columns of the rows, and what an error of each weight counts.
-    pub(super) columns: &'a mut dyn FnMut(usize, &mut [Lanes], &mut [Lanes]),
+    pub(super) columns: &'a mut Columns<'a>,
     pub(super) n: usize,
     pub(super) out: &'a mut [u8],
 }
@@ -574,19 +577,19 @@ fn shifted(x: &[Lanes], scale: &Lanes, chosen: &Chosen<UNIT>, metric: &[[f32; UN
 /// `U^-1 U^-T` of the columns from `first` on.
 fn metric_of(factor: &[f32], k: usize, first: usize, count: usize) -> [[f32; UNIT]; UNIT] {
     let u = |i: usize, j: usize| factor[(first + j) * k + first + i];
-    // The inverse of an upper triangular matrix, by columns from the diagonal up.
+    // The columns of the inverse of an upper triangular matrix, from the diagonal up.
     let mut inverse = [[0.0f32; UNIT]; UNIT];
-    for j in 0..count {
-        inverse[j][j] = 1.0 / u(j, j);
+    for (j, column) in inverse.iter_mut().enumerate().take(count) {
+        column[j] = 1.0 / u(j, j);
         for i in (0..j).rev() {
-            let sum = (i + 1..=j).fold(0.0, |sum, m| sum + u(i, m) * inverse[m][j]);
-            inverse[i][j] = -sum / u(i, i);
+            let sum = (i + 1..=j).fold(0.0, |sum, m| sum + u(i, m) * column[m]);
+            column[i] = -sum / u(i, i);
         }
     }
     let mut metric = [[0.0; UNIT]; UNIT];
     for i in 0..count {
         for j in 0..count {
-            metric[i][j] = (i.max(j)..count).fold(0.0, |sum, m| sum + inverse[i][m] * inverse[j][m]);
+            metric[i][j] = (i.max(j)..count).fold(0.0, |sum, m| sum + inverse[m][i] * inverse[m][j]);
         }
     }
     metric

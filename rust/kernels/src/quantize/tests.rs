@@ -179,13 +179,11 @@ fn a_search_beats_rounding_and_feedback_beats_the_search() {
         let [plain, searched, fed] = [plain, searched, fed].map(|bytes| decoded(format, &bytes, n * k));
         let name = format.name();
         let (a, b) = (diagonal(&plain), diagonal(&searched));
-        eprintln!("{name}: search {:.3}", b / a);
         assert!(b < a, "{name}: {b} of {a}");
         let (b, c) = (loss(&h, k, &w, &searched), loss(&h, k, &w, &fed));
         let gram: Vec<f32> = h.iter().map(|h| *h as f32).collect();
         let kernel = super::loss(cpu, &gram, k, &w, &fed, &mut Vec::new());
         assert!((kernel - c).abs() < 1e-3 * c, "{name}: {kernel} and {c}");
-        eprintln!("{name}: feedback {:.3}", c / b);
         assert!(c < 0.7 * b, "{name}: {c} of {b}");
     }
 }
