@@ -129,9 +129,11 @@ def test_models_of_pydantic(make: Make) -> None:
         "Engine", kind=(Literal["gas", "electric"], ...), power=(int, pydantic.Field(ge=1, le=999))
     )
     car = pydantic.create_model(
-        "Car", name=(str, pydantic.Field(min_length=1, max_length=8)), engines=(list[engine], pydantic.Field(max_length=2)),  # type: ignore[valid-type]
+        "Car",
+        name=(str, pydantic.Field(min_length=1, max_length=8)),
+        engines=(list[engine], pydantic.Field(max_length=2)),  # type: ignore[valid-type]
         year=(int | None, None),
-    )  # fmt: skip
+    )
     with fastq.Model(make(width=64, heads=2, kv_heads=1, ffn=96), threads=2) as model:
         ended = 0
         for seed in range(8):

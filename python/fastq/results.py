@@ -226,8 +226,8 @@ class QuantizedTensor:
         snr_db: The same as signal to noise in decibels; ``None`` also where all is exact.
         worst: Largest difference of a weight.
         importance: Whether errors were weighted by an importance matrix.
-        method: How its integers were found, such as ``"search"``, or ``"awq+feedback"`` where columns were scaled before;
-            ``None`` when its bytes were copied, or in a dry run.
+        method: How its integers were found, such as ``"search"``, or ``"awq+feedback"`` where columns were scaled
+            before; ``None`` when its bytes were copied, or in a dry run.
         fallback: Why it does not have the type that the target says.
     """
 
@@ -258,10 +258,10 @@ class QuantizeResult:
         bytes: Size of the new file.
         weights: Number of weights.
         bits_per_weight: Bits of tensor data per weight.
-        error: Squared differences over squared weights, of all that was encoded; in a dry run expected, from a sample of
-            the rows; ``None`` when nothing is encoded.
-        mean_kld: Mean KL divergence from the source, in nats, measured for types that a target size or divergence chose,
-            with the integers of ``"search"``; ``None`` without a target.
+        error: Squared differences over squared weights, of all that was encoded; in a dry run expected, from a sample
+            of the rows; ``None`` when nothing is encoded.
+        mean_kld: Mean KL divergence from the source, in nats, measured for types that a target size or divergence
+            chose, with the integers of ``"search"``; ``None`` without a target.
         tensors: The tensors in the order of the file.
         warnings: What one should know: fallbacks, weights quantized twice, tensors that an importance matrix lacks.
         resumed: Tensors that an interrupted run had completed.
