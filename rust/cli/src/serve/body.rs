@@ -1,8 +1,10 @@
 //! Reading the body of a request: bounded in bytes, time and depth, and complaints that say where the JSON is wrong.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
@@ -10,6 +12,7 @@ use serde_json::Value;
 
 use super::Limits;
 use super::error::{ApiError, ApiResult};
+use super::state::Server;
 
 /// Levels of lists and objects in each other. Real requests, schemas of tools included, have about ten.
 const MAX_DEPTH: usize = 64;
@@ -20,13 +23,18 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How much of it, in bytes.
 const DRAIN_BYTES: usize = 32 << 20;
 
-/// The JSON document of a request.
-///
-/// # Errors
-/// 413 as soon as the body is known to be too long, 408 when it does not come in time, 400 when it is no JSON.
-pub(super) async fn read_json(headers: &HeaderMap, body: Body, limits: &Limits) -> ApiResult<Value> {
-    let bytes = read(headers, body, limits).await?;
-    parse(&bytes)
+/// The JSON document of a request. It is refused with 413 as soon as the body is known to be too long, 408 when it does not come in time,
+/// 400 when it is no JSON.
+pub(super) struct Json(pub(super) Value);
+
+impl FromRequest<Arc<Server>> for Json {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> ApiResult<Json> {
+        let (head, body) = request.into_parts();
+        let bytes = read(&head.headers, body, server.limits()).await?;
+        parse(&bytes).map(Json)
+    }
 }
 
 async fn read(headers: &HeaderMap, mut body: Body, limits: &Limits) -> ApiResult<Vec<u8>> {

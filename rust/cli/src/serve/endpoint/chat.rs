@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use fastq_core::chat::ChatDelta;
 use fastq_core::{Completion, GenerationOptions};
 use serde_json::{Map, Value, json};
 
 use super::{FINGERPRINT, Usage, finish_reason, timings};
-use crate::serve::body::read_json;
+use crate::serve::body::Json;
 use crate::serve::conversation::{self, Answer, Conversation};
 use crate::serve::error::{ApiResult, ok};
 use crate::serve::fields::Fields;
@@ -64,12 +62,7 @@ fn template(fields: &Fields<'_>) -> ApiResult<Map<String, Value>> {
 ///
 /// # Errors
 /// 400 for what is wrong with it, 429 and 503 when there is no place.
-pub(in crate::serve) async fn create(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let body = read_json(&headers, body, server.limits()).await?;
+pub(in crate::serve) async fn create(State(server): State<Arc<Server>>, Json(body): Json) -> ApiResult<Response> {
     let Call { conversation, options, answers, stream } = call(&server, &body)?;
     drop(body);
     let head = Head { id: server.id("chatcmpl-"), created: now(), model: server.name.clone() };

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fastq_core::Prompt;
 use serde_json::{Value, json};
 
-use crate::serve::body::read_json;
+use crate::serve::body::Json;
 use crate::serve::error::{ApiError, ApiResult, ok};
 use crate::serve::fields::Fields;
 use crate::serve::job;
@@ -23,12 +21,7 @@ use crate::serve::tokens::prompts;
 ///
 /// # Errors
 /// 400 for what is wrong with the request, 429 and 503 when there is no place.
-pub(in crate::serve) async fn create(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let body = read_json(&headers, body, server.limits()).await?;
+pub(in crate::serve) async fn create(State(server): State<Arc<Server>>, Json(body): Json) -> ApiResult<Response> {
     let fields = Fields::of(&body, "")?;
     fields.text("model")?;
     let width = server.model.info().width;

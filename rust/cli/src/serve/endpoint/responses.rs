@@ -8,15 +8,13 @@ mod store;
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use fastq_core::GenerationOptions;
 use fastq_core::chat::ChatDelta;
 use serde_json::{Map, Value, json};
 
-use crate::serve::body::read_json;
+use crate::serve::body::Json;
 use crate::serve::conversation::{self, Conversation};
 use crate::serve::error::{ApiError, ApiResult, ok};
 use crate::serve::fields::Fields;
@@ -96,12 +94,7 @@ fn call(server: &Server, body: &Value) -> ApiResult<Call> {
 ///
 /// # Errors
 /// 400 for what is wrong with it, 429 and 503 when there is no place.
-pub(in crate::serve) async fn create(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let body = read_json(&headers, body, server.limits()).await?;
+pub(in crate::serve) async fn create(State(server): State<Arc<Server>>, Json(body): Json) -> ApiResult<Response> {
     let Call { conversation, options, stream, store, head } = call(&server, &body)?;
     drop(body);
     let mut running = conversation::start(&server, conversation, &options, 1).await?;

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::serve::body::read_json;
+use crate::serve::body::Json;
 use crate::serve::error::{ApiResult, ok};
 use crate::serve::fields::Fields;
 use crate::serve::job;
@@ -20,12 +18,7 @@ use crate::serve::tokens::ids;
 ///
 /// # Errors
 /// 400 for what is wrong with the request, 429 and 503 when there is no place.
-pub(in crate::serve) async fn tokenize(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let body = read_json(&headers, body, server.limits()).await?;
+pub(in crate::serve) async fn tokenize(State(server): State<Arc<Server>>, Json(body): Json) -> ApiResult<Response> {
     let fields = Fields::of(&body, "")?;
     let text = fields.text("content")?.ok_or_else(|| fields.wrong("content", "a string"))?.to_owned();
     let add_special = fields.boolean("add_special")?.unwrap_or(false);
@@ -53,12 +46,7 @@ pub(in crate::serve) async fn tokenize(
 ///
 /// # Errors
 /// As [`tokenize`].
-pub(in crate::serve) async fn detokenize(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult<Response> {
-    let body = read_json(&headers, body, server.limits()).await?;
+pub(in crate::serve) async fn detokenize(State(server): State<Arc<Server>>, Json(body): Json) -> ApiResult<Response> {
     let fields = Fields::of(&body, "")?;
     let list = fields.list("tokens")?.ok_or_else(|| fields.wrong("tokens", "a list of token ids"))?;
     let tokens = ids(list, "tokens", server.model.vocabulary())?;
