@@ -173,6 +173,8 @@ impl Layered {
         for _ in candidates {
             outs.push(buffer(total * row_bytes, 0u8)?);
         }
+        // Those that may be the best; with one there is nothing to compare.
+        let mut open: Vec<usize> = (0..candidates.len()).collect();
         let mut losses = vec![0.0; candidates.len()];
         let mut sums = vec![Distortion::default(); candidates.len()];
         let (cpu, interrupt) = (job.cpu(), job.interrupt());
@@ -205,7 +207,9 @@ impl Layered {
                     }
                 }
                 let w = &*w;
-                for (c, candidate) in candidates.iter().enumerate() {
+                let compared = open.len() > 1;
+                for &c in &open {
+                    let candidate = candidates[c];
                     let out = &mut outs[c][first * row_bytes..(first + rows) * row_bytes];
                     let pieces = rows.div_ceil(ROWS);
                     let mut found = vec![(0.0, Distortion::default()); pieces];
@@ -218,7 +222,7 @@ impl Layered {
                             (shared.slice(range.start * row_bytes..range.end * row_bytes), results.item(piece))
                         };
                         let w = &w[range.start * k..range.end * k];
-                        let candidate = if may_be_too_large(cpu, w) { Encoding::Rtn } else { *candidate };
+                        let candidate = if may_be_too_large(cpu, w) { Encoding::Rtn } else { candidate };
                         match (candidate, factor) {
                             (Encoding::Feedback, Some(factor)) => feedback(cpu, format, Feedback { k, factor }, w, out),
                             (Encoding::Search, _) => search(cpu, format, k, Some(importance), w, out),
@@ -232,7 +236,9 @@ impl Layered {
                         let mut q = vec![0.0; w.len()];
                         format.dequantize(out, &mut q);
                         result.1 = distortion(cpu, w, &q);
-                        result.0 = loss(cpu, &test.sums, k, w, &q, &mut Vec::new());
+                        if compared {
+                            result.0 = loss(cpu, &test.sums, k, w, &q, &mut Vec::new());
+                        }
                     })?;
                     if let Some(piece) = found.iter().position(|(_, distortion)| !distortion.error.is_finite()) {
                         return Err(job.too_large((first + piece * ROWS) as u64));
@@ -244,14 +250,25 @@ impl Layered {
                 }
                 first += rows;
                 job.report((first * k) as u64);
+                // Some million weights tell which encoding suits a matrix: the rest of a large one is encoded once.
+                if experts.len() == 1 {
+                    let best = best_of(&open, &losses);
+                    open.iter().filter(|c| **c != best).for_each(|c| outs[*c] = Vec::new());
+                    open = vec![best];
+                }
             }
         }
-        let best = (0..candidates.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0);
+        let best = best_of(&open, &losses);
         let data: Arc<[u8]> = std::mem::take(&mut outs[best]).into();
         job.write(0, &data)?;
         self.keep(name, job, data);
         Ok(Done::Encoded(sums[best], Way { encoding: candidates[best], scaled: scales.is_some() }))
     }
+}
+
+/// The one with the least loss, of several the first.
+fn best_of(open: &[usize], losses: &[f64]) -> usize {
+    open.iter().copied().min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0)
 }
 
 impl Encoder for Layered {
