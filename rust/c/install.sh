@@ -35,7 +35,7 @@ install -m 644 "$built/release/libfastq.a" "$prefix/lib/"
 # look for at run time is the bare name: without a version, because apps carry the library along and Android packs no other names.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mapfile -t functions < <(grep -o '\<fastq_[a-z_]*(' rust/c/include/fastq.h | tr -d '(' | sort -u)
+read -ra functions <<<"$(grep -o '\<fastq_[a-z_]*(' rust/c/include/fastq.h | tr -d '(' | sort -u | tr '\n' ' ')"
 case ${target:-$(uname -s)} in
     *Darwin* | *apple*)
         printf '_%s\n' "${functions[@]}" >"$scratch/exported"
