@@ -103,11 +103,10 @@ fn callers_who_leave_do_not_disturb() {
                         }
                     }
                     if round % 2 == 0 {
+                        // Others may have computed it to the end, and a step has given that out.
+                        let reason = if generation.finished() { FinishReason::Length } else { FinishReason::Cancelled };
                         generation.cancel();
-                        assert_eq!(
-                            generation.completions()[0].as_ref().map(|c| c.finish_reason),
-                            Some(FinishReason::Cancelled)
-                        );
+                        assert_eq!(generation.completions()[0].as_ref().map(|c| c.finish_reason), Some(reason));
                     }
                     round += 1;
                 }
