@@ -7,7 +7,7 @@ use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
 use super::encode::{BATCH_WEIGHTS, Encoding, RowEncoder, Rtn, Search, buffer, sample};
 use super::plan::{Plan, PlannedTensor};
-use super::{Method, Report};
+use super::{Method, Report, layered};
 use crate::machine::{Machine, peak_rss_bytes};
 use crate::{Error, Interrupt, Result};
 
@@ -108,7 +108,8 @@ impl Plan<'_> {
         let widest = self.encoded().map(|tensor| tensor.info.k()).max().unwrap_or(0);
         let candidates = self.method().candidates_of(self).len() as u64;
         // The encodings that are compared, weights as floats; for each input two Gram matrices, the factor and its matrix in f64.
-        rows + candidates * largest.bytes + 4 * batch + (2 * 4 + 4 + 8) * widest * widest
+        let floats = 4 * (layered::BATCH_WEIGHTS as u64).max(row).min(largest.info.elements());
+        rows + candidates * largest.bytes + floats + (2 * 4 + 4 + 8) * widest * widest
     }
 }
 

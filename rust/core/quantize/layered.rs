@@ -25,7 +25,7 @@ const OUTPUT_ROWS: usize = 4096;
 /// Logits that are in memory at once.
 const OUTPUT_VALUES: usize = 16 << 20;
 /// Weights of a tensor that are encoded at once.
-const BATCH_WEIGHTS: usize = 1 << 22;
+pub(super) const BATCH_WEIGHTS: usize = 1 << 22;
 
 /// Every tensor is looked at.
 const EVERY: &dyn Fn(&str) -> bool = &|_| true;

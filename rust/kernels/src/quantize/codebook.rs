@@ -10,6 +10,7 @@
 
 use super::feedback::{Feedback, advance};
 use super::lanes::{LANES, Lanes, all, map2, nearest, reciprocals, select};
+use super::search::fill;
 use crate::format::Codebook;
 use crate::format::codebook::{CodebookParts, EntrySigns};
 use crate::half::{f16_to_f32, f32_to_f16};
@@ -393,17 +394,13 @@ fn store(book: &Codebook, scales: &Scales, chosen: &[Chosen<SUB>], rows: usize, 
     }
 }
 
-/// Gives the columns of rows from one on, and what an error of each weight counts.
-pub(super) type Columns<'a> = dyn FnMut(usize, &mut [Lanes], &mut [Lanes]) + 'a;
-
 /// Up to sixteen rows, each block alone.
 pub(super) struct SearchRows<'a> {
     pub(super) book: &'a Codebook,
     pub(super) k: usize,
     pub(super) row_bytes: usize,
-    /// Columns of the rows, and what an error of each weight counts.
-    pub(super) columns: &'a mut Columns<'a>,
-    pub(super) n: usize,
+    pub(super) importance: Option<&'a [f32]>,
+    pub(super) rows: &'a [f32],
     pub(super) out: &'a mut [u8],
 }
 
@@ -412,12 +409,12 @@ impl Kernel for SearchRows<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, _isa: I) {
-        let SearchRows { book, k, row_bytes, columns, n, out } = self;
+        let SearchRows { book, k, row_bytes, importance, rows, out } = self;
         let mut coder = Coder::new(book);
         let (mut x, mut w) = ([all(0.0); BLOCK], [all(0.0); BLOCK]);
         let (sub, count) = (book.sub, BLOCK / book.sub);
         for start in (0..k).step_by(BLOCK) {
-            columns(start, &mut x, &mut w);
+            fill(rows, k, start, importance, &mut x, &mut w);
             let mut scales = coder.scales(&x, &w);
             let mut chosen = [Chosen::<SUB>::NONE; BLOCK / 16];
             for (j, (x, w)) in x.chunks_exact(sub).zip(w.chunks_exact(sub)).enumerate() {
@@ -438,7 +435,7 @@ impl Kernel for SearchRows<'_> {
                 scales.d[l] = if xv[l] > 0.0 && vv[l] > 0.0 { fitted } else { scales.d[l] };
             }
             let place = Place { row_bytes, bytes: row_bytes / (k / BLOCK), block: start / BLOCK };
-            store(book, &scales, &chosen[..count], n, place, out);
+            store(book, &scales, &chosen[..count], rows.len() / k, place, out);
         }
     }
 }

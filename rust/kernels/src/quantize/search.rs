@@ -24,9 +24,7 @@ pub fn search(cpu: Cpu, format: Format, k: usize, importance: Option<&[f32]>, ro
         match (format.scalar(), format.codebook()) {
             (Some(scalar), _) => dispatch_floats(cpu, Search { scalar, k, row_bytes, importance, rows, out }),
             (None, Some(book)) => {
-                let n = rows.len() / k;
-                let columns = &mut |start, x: &mut [Lanes], w: &mut [Lanes]| fill(rows, k, start, importance, x, w);
-                dispatch_floats(cpu, SearchRows { book: &book, k, row_bytes, columns, n, out });
+                dispatch_floats(cpu, SearchRows { book: &book, k, row_bytes, importance, rows, out });
             }
             (None, None) => panic!("{} has no grid", format.name()),
         }
@@ -93,7 +91,7 @@ impl Search<'_> {
 
 /// Columns of up to sixteen rows from `start` on, and what an error of each weight counts.
 #[inline(always)]
-fn fill(rows: &[f32], k: usize, start: usize, importance: Option<&[f32]>, x: &mut [Lanes], w: &mut [Lanes]) {
+pub(super) fn fill(rows: &[f32], k: usize, start: usize, importance: Option<&[f32]>, x: &mut [Lanes], w: &mut [Lanes]) {
     let block = x.len();
     for (l, row) in rows.chunks_exact(k).enumerate() {
         for (x, value) in x.iter_mut().zip(&row[start..start + block]) {
