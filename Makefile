@@ -9,6 +9,8 @@ export FASTQ_CACHE ?= $(MODEL_CACHE)/fastq
 export FASTQ_MODELS ?= $(MODEL_CACHE)/models
 export FASTQ_PYTHON ?= $(CURDIR)/$(BIN)/python
 export RUSTDOCFLAGS := -D warnings
+# Tests share the compiled kernels and dependencies of the release; what is above them is compiled with its assertions.
+CHECKED := --release --config tests/cargo.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test build models test-rust lint test-python test-docs test-c test-sdist test-arm wheels install-c asan fuzz clean help
@@ -39,15 +41,15 @@ models: $(VENV)/ready ## Fetch the real models that the tests use
 
 lint: build ## Formatting, lints and types, warnings as errors
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy $(CHECKED) --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=python $(BIN)/python -m mypy.stubtest fastq --ignore-missing-stub --mypy-config-file pyproject.toml
 
 test-rust: models ## Rust tests and the examples of the Rust docs
-	cargo test --quiet
-	cargo doc --workspace --no-deps --quiet
+	cargo test --quiet $(CHECKED)
+	cargo doc $(CHECKED) --workspace --no-deps --quiet
 
 test-python: build models ## Python tests
 	$(BIN)/python -m pytest

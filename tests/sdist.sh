@@ -11,7 +11,7 @@ cd "$root"
 "$python" -m maturin sdist --out "$work/sdist" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 "$python" -m venv "$work/venv"
 # The same target folder, so that dependencies are not compiled a second time.
-CARGO_TARGET_DIR="$root/target" "$work/venv/bin/python" -m pip wheel --quiet --no-deps \
+CARGO_TARGET_DIR="$root/target" MATURIN_PEP517_ARGS="--config $root/tests/sdist.toml" "$work/venv/bin/python" -m pip wheel --quiet --no-deps \
     --wheel-dir "$work/wheel" "$work"/sdist/*.tar.gz
 ls -l "$work"/wheel/*.whl
 "$work/venv/bin/python" -m pip install --quiet "$work"/wheel/*.whl

@@ -43,21 +43,20 @@ qemu=$cross/host/usr/bin
 # ------------------------------------------------------------------------------------------------------------- build
 # compile_tests LOG CARGO_ARGUMENT...: prints the program with the tests of the kernels.
 compile_tests() {
-    cargo test --no-run "${@:2}" >"$logs/$1" 2>&1 || { cat "$logs/$1" >&2; return 1; }
-    sed -n 's/.*Executable.*(\(.*fastq_kernels.*\))$/\1/p' "$logs/$1"
+    cargo test --release --no-run -p fastq-kernels --test kernels "${@:2}" >"$logs/$1" 2>&1 || { cat "$logs/$1" >&2; return 1; }
+    sed -n 's/.*Executable.*(\(.*\))$/\1/p' "$logs/$1"
 }
 
 # Tests of x86 take the compiler and the profile of `make test`, and so its programs.
 say "compile the kernel tests for this machine"
-x86_tests=$(CARGO_TARGET_DIR=$(dirname "$CARGO_TARGET_DIR") compile_tests build-x86 -p fastq-kernels --lib)
+x86_tests=$(CARGO_TARGET_DIR=$(dirname "$CARGO_TARGET_DIR") compile_tests build-x86)
 
-# The kernels twice, as tests and for the wheel: together, since each keeps one processor busy for minutes.
-say "compile the kernel tests and the wheel for $target"
+say "compile the wheel and the kernel tests for $target"
 use_rust_for $target
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$cross/bin/cc-$target
-arm_tests=$(compile_tests build-arm --profile cross --target $target -p fastq-kernels -p fastq-cli --lib)
 rm -rf "$CARGO_TARGET_DIR/wheels"
-PATH=$cross/venv/bin:$PATH maturin build --quiet --profile cross --target $target --zig --out "$CARGO_TARGET_DIR/wheels"
+PATH=$cross/venv/bin:$PATH maturin build --quiet --release --target $target --zig --out "$CARGO_TARGET_DIR/wheels"
+arm_tests=$(compile_tests build-arm --target $target)
 wheel=$(ls "$CARGO_TARGET_DIR"/wheels/*_aarch64.whl)
 say "$(basename "$wheel"): $(stat -c %s "$wheel") bytes"
 unset RUSTC RUSTDOC

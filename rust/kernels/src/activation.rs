@@ -52,13 +52,13 @@ impl Activation {
     }
 
     /// Offset of the scales in a record of `k` values.
-    pub(crate) const fn scales_at(self, k: usize) -> usize {
+    pub const fn scales_at(self, k: usize) -> usize {
         let _ = self;
         k
     }
 
     /// Offset of the sums in a record of `k` values.
-    pub(crate) const fn sums_at(self, k: usize) -> usize {
+    pub const fn sums_at(self, k: usize) -> usize {
         k + k / self.block() * 4
     }
 

@@ -33,8 +33,6 @@ mod blocks;
 mod layout;
 mod pages;
 mod softmax;
-#[cfg(test)]
-mod tests;
 mod walk;
 
 pub use layout::{HeadLayout, KvFormat, StoreScratch};

@@ -10,8 +10,6 @@ mod maps;
 mod norms;
 mod probabilities;
 mod rope;
-#[cfg(test)]
-mod tests;
 
 pub use convert::{from_f16, to_f16};
 pub use maps::{

@@ -8,13 +8,18 @@ use core::fmt;
 use crate::{Activation, Cpu};
 
 pub mod codebook;
-mod float4;
-pub(crate) mod grid;
-mod layout;
-mod nonlinear;
+#[doc(hidden)]
+pub mod float4;
+#[doc(hidden)]
+pub mod grid;
+#[doc(hidden)]
+pub mod layout;
+#[doc(hidden)]
+pub mod nonlinear;
 pub mod parts;
 mod points;
-mod round;
+#[doc(hidden)]
+pub mod round;
 mod scale;
 mod search;
 mod ternary;
@@ -284,6 +289,3 @@ impl Format {
         assert_eq!(Some(bytes), self.row_bytes(values), "{} bytes of {values} weights", self.name());
     }
 }
-
-#[cfg(test)]
-mod tests;

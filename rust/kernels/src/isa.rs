@@ -20,8 +20,6 @@ pub mod scalar;
 mod shuffles;
 #[cfg(target_arch = "x86_64")]
 pub mod sse41;
-#[cfg(test)]
-mod tests;
 pub mod unpacking;
 #[cfg(target_arch = "x86_64")]
 mod words;

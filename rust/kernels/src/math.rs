@@ -5,8 +5,6 @@
 //! platform.
 
 mod double;
-#[cfg(test)]
-pub(crate) mod tests;
 
 pub use double::{SIN_COS_LIMIT, exp64, ln64, pow64, sin_cos64};
 

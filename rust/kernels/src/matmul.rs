@@ -16,8 +16,6 @@
 
 mod dense;
 mod scalar;
-#[cfg(test)]
-mod tests;
 
 use core::marker::PhantomData;
 use core::ops::Range;

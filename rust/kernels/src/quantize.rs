@@ -10,8 +10,6 @@ mod fit;
 mod lanes;
 mod loss;
 mod search;
-#[cfg(test)]
-mod tests;
 
 pub use cholesky::{Parallel, inverse_factor};
 pub use feedback::{Feedback, feedback};

@@ -11,9 +11,6 @@
 //!   `e = (value[j] - r) * beta`; `S[i][j] = fma(key[i], e, decay * S[i][j])`; the output is
 //!   `chain over i of fma(query[i], S[i][j], out)` from 0.
 
-#[cfg(test)]
-mod tests;
-
 use crate::isa::{Isa, Kernel, dispatch_floats};
 use crate::{Cpu, LANES};
 

@@ -206,60 +206,43 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Level;
+/// What the tests of this crate look at beyond its interface, and nobody else: it may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    use crate::isa::integers::Integers;
+    use crate::isa::{SimdKernel, dispatch_simd};
+    use crate::{Cpu, LANES};
 
-    /// Tests run on every level that is available, so this makes one that did not run a failure.
-    #[test]
-    #[allow(clippy::print_stdout, reason = "the log of CI names the levels")]
-    fn required_levels_are_available() {
-        let available: Vec<_> = Level::available().into_iter().map(Level::name).collect();
-        println!("levels tested: {}", available.join(","));
-        let required = std::env::var("FASTQ_REQUIRE_LEVELS").unwrap_or_default();
-        for name in required.split(',').filter(|name| !name.is_empty()) {
-            assert!(available.contains(&name), "FASTQ_REQUIRE_LEVELS names {name}, available are {available:?}");
-        }
-    }
+    pub use crate::format::{float4, grid, layout, nonlinear, round};
 
-    #[test]
-    fn splitmix_and_fnv_are_the_published_functions() {
-        // First outputs of the reference splitmix64.c for the seed 1234567.
-        let mut rng = Rng::new(1_234_567);
-        let expected: [u64; 3] = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
-        assert_eq!(expected.map(|_| rng.bits()), expected);
-        // Vectors of the FNV authors.
-        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-    }
+    struct FmaRows<'a>(&'a [[f32; 3]], &'a mut [f32]);
 
-    #[test]
-    fn bell_has_mean_zero_and_deviation_one() {
-        let mut rng = Rng::new(3);
-        let x: Vec<f64> = (0..100_000).map(|_| f64::from(rng.bell())).collect();
-        let mean = x.iter().sum::<f64>() / x.len() as f64;
-        let variance = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
-        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
-    }
+    impl SimdKernel for FmaRows<'_> {
+        type Output = ();
 
-    #[test]
-    fn blocks_keep_to_their_bits() {
-        let count = Cases::new().part_of(20_000, 4_000);
-        for &format in Format::ALL {
-            let info = format.info();
-            for (bits, limit) in [(Bits::Sensible, 6.0), (Bits::Finite, f32::MAX)] {
-                let data = blocks(&mut Rng::new(9), format, count, bits);
-                let mut out = vec![0.0; count * info.block];
-                format.dequantize(&data, &mut out);
-                let largest = out.iter().fold(0.0f32, |top, x| if x.abs() <= top { top } else { x.abs() });
-                assert!(largest <= limit && largest > 0.25, "{} {bits:?}: {largest}", info.name);
+        #[inline(always)]
+        fn run<I: Integers>(self, isa: I) {
+            for (i, (cases, out)) in self.0.chunks(I::ROWS).zip(self.1.chunks_mut(I::ROWS)).enumerate() {
+                let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+                let mut lanes = [[0.0; LANES]; 4];
+                for (l, [a, b, c]) in cases.iter().enumerate() {
+                    [lanes[0][l], lanes[1][l], lanes[2][l]] = [sign * a, *b, *c];
+                }
+                // SAFETY: no level has vectors of more than sixteen lanes.
+                unsafe {
+                    let [a, b, c] =
+                        [&lanes[0], &lanes[1], &lanes[2]].map(|x: &[f32; LANES]| isa.load_floats(x.as_ptr()));
+                    let sum = if sign == 1.0 { isa.fma(a, b, c) } else { isa.fnma(a, b, c) };
+                    isa.store_floats(lanes[3].as_mut_ptr(), sum);
+                }
+                out.copy_from_slice(&lanes[3][..out.len()]);
             }
-            let data = blocks(&mut Rng::new(9), format, count, Bits::Any);
-            let mut out = vec![0.0; count * info.block];
-            format.dequantize(&data, &mut out);
-            let always_finite = matches!(info.scales, [Scale::SmallFloat(_), ..]);
-            assert_eq!(out.iter().all(|x| x.is_finite()), always_finite, "{}", info.name);
         }
+    }
+
+    /// `out[i] = a[i] * b[i] + c[i]` in the vectors of matrix products, with `fnma` for every other one; false, and nothing done,
+    /// on the scalar level.
+    pub fn fma_rows(cpu: Cpu, cases: &[[f32; 3]], out: &mut [f32]) -> bool {
+        dispatch_simd(cpu, FmaRows(cases, out)).is_ok()
     }
 }

@@ -33,14 +33,14 @@ pub struct Codebook {
     /// Signs.
     pub signs: EntrySigns,
     /// Codes of the lower and of the upper half of the weights of each entry.
-    pub(crate) planes: [&'static [u8]; 2],
+    pub planes: [&'static [u8]; 2],
     /// Number of codes that entries have.
     pub(crate) codes: usize,
     /// The value of each code without and with a sign, above `offset`.
     values: &'static [u8; 64],
     offset: i32,
     /// Packs a block.
-    pub(crate) assemble: fn(&CodebookParts, &mut [u8]),
+    pub assemble: fn(&CodebookParts, &mut [u8]),
 }
 
 /// A block in parts.
@@ -116,12 +116,12 @@ impl Codebook {
     }
 
     /// The value of a code.
-    pub(crate) fn value(&self, code: usize, negative: bool) -> f32 {
+    pub fn value(&self, code: usize, negative: bool) -> f32 {
         (i32::from(self.values[code | usize::from(negative) << self.bits()]) - self.offset) as f32
     }
 
     /// The code of weight `b` of an entry.
-    pub(crate) fn code(&self, number: usize, b: usize) -> usize {
+    pub fn code(&self, number: usize, b: usize) -> usize {
         let half = self.width / 2;
         usize::from(self.planes[b / half][number]) >> (self.bits() * (b % half)) & ((1 << self.bits()) - 1)
     }

@@ -51,7 +51,7 @@ pub(super) fn nearest_level(x: f32, d: f32) -> u8 {
 /// Half the value of an E8M0: `2^(e - 128)`, exact and always finite, with subnormal results for 0 and 1. The NaN of the
 /// standard, 255, is `2^127`, as in ggml and the `gguf` package.
 #[inline(always)]
-pub(crate) fn half_of_e8m0(e: u8) -> f32 {
+pub fn half_of_e8m0(e: u8) -> f32 {
     let normal = (i32::from(e) - 1) << 23;
     // 2^-128 and 2^-127, which every normal number is above.
     let subnormal = 0x0020_0000 << e.min(1);
@@ -61,7 +61,7 @@ pub(crate) fn half_of_e8m0(e: u8) -> f32 {
 /// Half the value of an unsigned E4M3, exact and always finite: the NaN of the standard, 0x7f, is 0, and the top bit does not
 /// count otherwise, as in ggml and the `gguf` package.
 #[inline(always)]
-pub(crate) fn half_of_ue4m3(bits: u8) -> f32 {
+pub fn half_of_ue4m3(bits: u8) -> f32 {
     if bits == 0x7f {
         return 0.0;
     }
@@ -70,7 +70,7 @@ pub(crate) fn half_of_ue4m3(bits: u8) -> f32 {
 }
 
 /// The unsigned E4M3 that ggml gives a value: nearest, ties up, at most 448; from 256 on it is 448.
-pub(super) fn ue4m3_of(x: f32) -> u8 {
+pub fn ue4m3_of(x: f32) -> u8 {
     const LARGEST: u8 = 0x7e;
     const BIAS: i32 = 127 - 7;
     if x.is_nan() || x <= 0.0 {
@@ -89,60 +89,12 @@ pub(super) fn ue4m3_of(x: f32) -> u8 {
 
 /// The exponent that ggml gives a block of largest magnitude `amax`: with it, values of `2^n` up to the next power of two
 /// have weights of 4 to 6 (8 to 12 doubled). For magnitudes below `2^-125` it wraps around.
-pub(super) fn e8m0_of(amax: f32) -> u8 {
+pub fn e8m0_of(amax: f32) -> u8 {
     if amax > 0.0 {
         // The reference rounds the logarithm to f32 before it takes the integer part.
         let log2 = (ln64(f64::from(amax)) / std::f64::consts::LN_2) as f32;
         truncate(log2.floor() - 2.0 + 127.0) as u8
     } else {
         0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_scale_has_the_value_of_its_definition() {
-        for bits in 0..=u8::MAX {
-            let (exponent, fraction) = (i32::from(bits >> 3 & 15), f64::from(bits & 7));
-            let twice = match exponent {
-                0 => fraction * 2f64.powi(-9),
-                _ => (1.0 + fraction / 8.0) * 2f64.powi(exponent - 7),
-            };
-            let expected = if bits == 0x7f { 0.0 } else { twice / 2.0 };
-            assert_eq!(f64::from(half_of_ue4m3(bits)).to_bits(), expected.to_bits(), "{bits:#04x}");
-            assert_eq!(f64::from(half_of_e8m0(bits)), 2f64.powi(i32::from(bits) - 128), "{bits}");
-        }
-    }
-
-    #[test]
-    fn small_floats_come_back_and_round_to_the_nearest() {
-        for bits in 0..0x78u8 {
-            let value = |bits: u8| 2.0 * half_of_ue4m3(bits);
-            assert_eq!(ue4m3_of(value(bits)), bits, "{bits:#04x}");
-            let middle = (value(bits) + value(bits + 1)) / 2.0;
-            // Subnormal numbers are rounded in f32, and not up to the first normal one.
-            if bits < 0x77 && bits > 7 {
-                assert_eq!((ue4m3_of(middle.next_down()), ue4m3_of(middle)), (bits, bits + 1), "{bits:#04x}");
-            } else if bits < 7 {
-                assert_eq!((ue4m3_of(middle * 0.99), ue4m3_of(middle)), (bits, bits + 1), "{bits:#04x}");
-            }
-        }
-        assert_eq!([256.0, 448.0, 1e9, f32::INFINITY].map(ue4m3_of), [0x7e; 4]);
-        assert_eq!([0.0, -1.0, f32::NAN, f32::from_bits(1)].map(ue4m3_of), [0; 4]);
-    }
-
-    #[test]
-    fn exponents_give_the_largest_weight_four_to_six() {
-        for exponent in -125..=127 {
-            let power = 2f32.powi(exponent);
-            for amax in [power, power * 1.5, power * 1.999] {
-                let e = e8m0_of(amax);
-                assert_eq!(f64::from(half_of_e8m0(e)), 2f64.powi(exponent - 3), "{amax:e}");
-            }
-        }
-        assert_eq!((e8m0_of(0.0), e8m0_of(f32::from_bits(1))), (0, 232));
     }
 }

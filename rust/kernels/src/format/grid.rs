@@ -17,7 +17,7 @@ mod iq3_xxs;
 /// `N` entries of `WIDTH` weights, in the forms that the levels look them up in.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(crate) struct Grid<const N: usize, const WIDTH: usize> {
+pub struct Grid<const N: usize, const WIDTH: usize> {
     /// Codes of the lower and of the upper half of the weights of each entry, the first in the lowest bits.
     pub(crate) planes: [[u8; N]; 2],
     /// Entries as words. Of eight weights: the first four in the lower nibbles of the bytes, the others in the upper ones. Of
@@ -68,7 +68,7 @@ impl<const N: usize, const WIDTH: usize> Grid<N, WIDTH> {
     /// # Panics
     /// When there is no such entry.
     #[inline(always)]
-    pub(crate) fn entry(&self, number: usize, signs: u8) -> [u8; WIDTH] {
+    pub fn entry(&self, number: usize, signs: u8) -> [u8; WIDTH] {
         let word = self.words[number];
         core::array::from_fn(|b| {
             let code = word >> (8 * (b % 4) + 4 * (b / 4)) & ((1 << Self::BITS) - 1);
@@ -92,43 +92,43 @@ const fn signed<const M: usize, const TWICE: usize>(magnitudes: [u8; M], offset:
 }
 
 /// What the bytes of IQ2 and of IQ3_XXS stand above.
-pub(crate) const OFFSET: i32 = 64;
+pub const OFFSET: i32 = 64;
 /// What the bytes of IQ3_S and of IQ1 stand above.
-pub(crate) const SMALL_OFFSET: i32 = 16;
+pub const SMALL_OFFSET: i32 = 16;
 /// The largest byte of IQ2.
-pub(crate) const IQ2_PEAK: u32 = OFFSET as u32 + 43;
+pub const IQ2_PEAK: u32 = OFFSET as u32 + 43;
 /// The largest byte of IQ3_XXS.
-pub(crate) const IQ3_XXS_PEAK: u32 = OFFSET as u32 + 62;
+pub const IQ3_XXS_PEAK: u32 = OFFSET as u32 + 62;
 /// The largest byte of IQ3_S.
-pub(crate) const IQ3_S_PEAK: u32 = SMALL_OFFSET as u32 + 15;
+pub const IQ3_S_PEAK: u32 = SMALL_OFFSET as u32 + 15;
 /// The largest byte of IQ1.
-pub(crate) const IQ1_PEAK: u32 = SMALL_OFFSET as u32 + 9;
+pub const IQ1_PEAK: u32 = SMALL_OFFSET as u32 + 9;
 
 /// Magnitudes of the codes of IQ2; the last code is not used.
 const IQ2_BYTES: [u8; 8] = signed([8, 25, 43, 0], OFFSET as u8);
 
 /// IQ2_XXS: 64 plus or minus 8, 25, 43.
-pub(crate) static IQ2_XXS: Grid<256, 8> = Grid::new(&iq2_xxs::CODES, &IQ2_BYTES);
+pub static IQ2_XXS: Grid<256, 8> = Grid::new(&iq2_xxs::CODES, &IQ2_BYTES);
 /// IQ2_XS: as [`IQ2_XXS`].
-pub(crate) static IQ2_XS: Grid<512, 8> = Grid::new(&iq2_xs::CODES, &IQ2_BYTES);
+pub static IQ2_XS: Grid<512, 8> = Grid::new(&iq2_xs::CODES, &IQ2_BYTES);
 /// IQ2_S: as [`IQ2_XXS`].
-pub(crate) static IQ2_S: Grid<1024, 8> = Grid::new(&iq2_s::CODES, &IQ2_BYTES);
+pub static IQ2_S: Grid<1024, 8> = Grid::new(&iq2_s::CODES, &IQ2_BYTES);
 /// IQ1_S and IQ1_M: 16 plus eight times -1, 0 or 1, plus 1 or (where the sign is set) minus 1.
-pub(crate) static IQ1: Grid<2048, 8> = Grid::new(&iq1_s::CODES, &[9, 17, 25, 16, 7, 15, 23, 16]);
+pub static IQ1: Grid<2048, 8> = Grid::new(&iq1_s::CODES, &[9, 17, 25, 16, 7, 15, 23, 16]);
 /// IQ3_XXS: 64 plus or minus 4, 12, 20, 28, 36, 44, 52, 62.
-pub(crate) static IQ3_XXS: Grid<256, 4> =
+pub static IQ3_XXS: Grid<256, 4> =
     Grid::new(&iq3_xxs::CODES, &signed::<8, 16>([4, 12, 20, 28, 36, 44, 52, 62], OFFSET as u8));
 /// IQ3_S: 16 plus or minus the odd numbers.
-pub(crate) static IQ3_S: Grid<512, 4> =
+pub static IQ3_S: Grid<512, 4> =
     Grid::new(&iq3_s::CODES, &signed::<8, 16>([1, 3, 5, 7, 9, 11, 13, 15], SMALL_OFFSET as u8));
 
 /// Seven sign bits and the eighth, which makes the number of set ones even.
-pub(crate) static SIGNS: Signs = Signs::new();
+pub static SIGNS: Signs = Signs::new();
 
 /// See [`SIGNS`].
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub(crate) struct Signs(pub(crate) [u8; 128]);
+pub struct Signs(pub [u8; 128]);
 
 impl Signs {
     const fn new() -> Signs {
@@ -143,7 +143,7 @@ impl Signs {
 
     /// The eight signs of field `e` of seven bits in a word.
     #[inline(always)]
-    pub(crate) fn of(&self, word: u32, e: usize) -> u8 {
+    pub fn of(&self, word: u32, e: usize) -> u8 {
         self.0[(word >> (7 * e) & 127) as usize]
     }
 }
@@ -210,57 +210,4 @@ pub(super) fn take_fours<I: Integers, const N: usize>(
 ) {
     sink.take(isa, j, isa.grid_weights::<N, 4, 0>(grid, low, signs));
     sink.take(isa, j + 1, isa.grid_weights::<N, 4, 1>(grid, high, signs));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::fnv1a;
-
-    /// The hash of the magnitudes in a grid, as the bytes of i8.
-    fn hash<const N: usize, const WIDTH: usize>(grid: &Grid<N, WIDTH>, value: impl Fn(u8) -> i8) -> u64 {
-        let bytes: Vec<u8> = (0..N).flat_map(|i| grid.entry(i, 0)).map(|byte| value(byte) as u8).collect();
-        fnv1a(&bytes)
-    }
-
-    /// Against FNV-1a of `gguf.quants.X.grid.astype(int8)` of the `gguf` package 0.19.0.
-    #[test]
-    fn grids_are_those_of_gguf() {
-        let above = |offset: i32| move |byte: u8| (i32::from(byte) - offset) as i8;
-        assert_eq!(hash(&IQ2_XXS, above(OFFSET)), 0xbb4e_e025_b5ac_6e8e);
-        assert_eq!(hash(&IQ2_XS, above(OFFSET)), 0xc9b1_ee61_e799_09bd);
-        assert_eq!(hash(&IQ2_S, above(OFFSET)), 0x123e_dd38_a3b6_2b90);
-        assert_eq!(hash(&IQ3_XXS, above(OFFSET)), 0xdfa5_dc83_d6a1_55d5);
-        assert_eq!(hash(&IQ3_S, above(SMALL_OFFSET)), 0xfa37_020c_25b4_4829);
-        assert_eq!(hash(&IQ1, |byte| above(SMALL_OFFSET + 1)(byte) / 8), 0x6703_ed86_3501_ae2e);
-    }
-
-    #[test]
-    fn bytes_are_below_the_peaks_and_signs_turn_them_about_the_offset() {
-        fn check<const N: usize, const WIDTH: usize>(grid: &Grid<N, WIDTH>, offset: i32, peak: u32) {
-            let top = (0..N).flat_map(|i| [grid.entry(i, 0), grid.entry(i, 0xff)]).flatten().max();
-            assert_eq!(top.map(u32::from), Some(peak));
-            for i in 0..N {
-                for (plus, minus) in grid.entry(i, 0).into_iter().zip(grid.entry(i, 0xff)) {
-                    assert!(
-                        plus > minus && (WIDTH == 8 && N == 2048 || i32::from(plus) + i32::from(minus) == 2 * offset)
-                    );
-                }
-            }
-        }
-        check(&IQ2_XXS, OFFSET, IQ2_PEAK);
-        check(&IQ2_XS, OFFSET, IQ2_PEAK);
-        check(&IQ2_S, OFFSET, IQ2_PEAK);
-        check(&IQ3_XXS, OFFSET, IQ3_XXS_PEAK);
-        check(&IQ3_S, SMALL_OFFSET, IQ3_S_PEAK);
-        check(&IQ1, SMALL_OFFSET, IQ1_PEAK);
-    }
-
-    #[test]
-    fn signs_have_even_parity() {
-        for i in 0..128u32 {
-            let signs = SIGNS.of(i << 14 | 0x3fff, 2);
-            assert_eq!((u32::from(signs) & 127, signs.count_ones() % 2), (i, 0));
-        }
-    }
 }

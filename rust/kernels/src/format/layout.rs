@@ -84,24 +84,24 @@ pub(crate) const SUPER: usize = 256;
 
 /// The 32 nibbles of a 32-block: weight `i` is in byte `i % 16`, the lower nibble for `i < 16`, the upper one after.
 #[inline(always)]
-pub(crate) fn nibbles(qs: &[u8; 16]) -> [u8; 32] {
+pub fn nibbles(qs: &[u8; 16]) -> [u8; 32] {
     core::array::from_fn(|i| (qs[i % 16] >> (4 * (i / 16))) & 15)
 }
 
 /// The inverse of [`nibbles`]; takes the lower four bits of each value.
-pub(super) fn pack_nibbles(values: &[u8; 32]) -> [u8; 16] {
+pub fn pack_nibbles(values: &[u8; 32]) -> [u8; 16] {
     core::array::from_fn(|i| (values[i] & 15) | (values[i + 16] << 4))
 }
 
 /// The fifth bits of a 32-block, as 0 or 16: weight `i` has bit `i` of the little-endian word.
 #[inline(always)]
-pub(crate) fn fifth_bits(qh: &[u8; 4]) -> [u8; 32] {
+pub fn fifth_bits(qh: &[u8; 4]) -> [u8; 32] {
     let word = u32::from_le_bytes(*qh);
     core::array::from_fn(|i| ((word >> i) as u8 & 1) << 4)
 }
 
 /// The inverse of [`fifth_bits`]; takes bit 4 of each value.
-pub(super) fn pack_fifth_bits(values: &[u8; 32]) -> [u8; 4] {
+pub fn pack_fifth_bits(values: &[u8; 32]) -> [u8; 4] {
     let word = values.iter().enumerate().fold(0u32, |word, (i, q)| word | u32::from(q >> 4 & 1) << i);
     word.to_le_bytes()
 }
@@ -109,12 +109,12 @@ pub(super) fn pack_fifth_bits(values: &[u8; 32]) -> [u8; 4] {
 /// The two-bit fields of Q2_K, Q3_K and (as the upper bits) Q6_K: weight `128 h + 32 s + l` has bits `2 s` and `2 s + 1`
 /// of byte `32 h + l`.
 #[inline(always)]
-pub(crate) fn crumbs(bytes: &[u8; 64]) -> [u8; SUPER] {
+pub fn crumbs(bytes: &[u8; 64]) -> [u8; SUPER] {
     core::array::from_fn(|i| (bytes[32 * (i / 128) + i % 32] >> (2 * (i % 128 / 32))) & 3)
 }
 
 /// The inverse of [`crumbs`]; takes the lower two bits of each value.
-pub(super) fn pack_crumbs(values: &[u8; SUPER]) -> [u8; 64] {
+pub fn pack_crumbs(values: &[u8; SUPER]) -> [u8; 64] {
     core::array::from_fn(|b| {
         let first = 128 * (b / 32) + b % 32;
         (0..4).fold(0, |byte, s| byte | (values[first + 32 * s] & 3) << (2 * s))
@@ -123,23 +123,23 @@ pub(super) fn pack_crumbs(values: &[u8; SUPER]) -> [u8; 64] {
 
 /// The bit planes of Q3_K and Q5_K: weight `32 j + l` has bit `j` of byte `l`. The result is 0 or 1.
 #[inline(always)]
-pub(crate) fn planes(bytes: &[u8; 32]) -> [u8; SUPER] {
+pub fn planes(bytes: &[u8; 32]) -> [u8; SUPER] {
     core::array::from_fn(|i| (bytes[i % 32] >> (i / 32)) & 1)
 }
 
 /// The inverse of [`planes`]; takes the lowest bit of each value.
-pub(super) fn pack_planes(values: &[u8; SUPER]) -> [u8; 32] {
+pub fn pack_planes(values: &[u8; SUPER]) -> [u8; 32] {
     core::array::from_fn(|l| (0..8).fold(0, |byte, j| byte | (values[32 * j + l] & 1) << j))
 }
 
 /// The nibbles of Q4_K and Q5_K: weight `64 c + 32 n + l` is nibble `n` of byte `32 c + l`.
 #[inline(always)]
-pub(crate) fn super_nibbles(qs: &[u8; 128]) -> [u8; SUPER] {
+pub fn super_nibbles(qs: &[u8; 128]) -> [u8; SUPER] {
     core::array::from_fn(|i| (qs[32 * (i / 64) + i % 32] >> (4 * (i / 32 % 2))) & 15)
 }
 
 /// The inverse of [`super_nibbles`]; takes the lower four bits of each value.
-pub(super) fn pack_super_nibbles(values: &[u8; SUPER]) -> [u8; 128] {
+pub fn pack_super_nibbles(values: &[u8; SUPER]) -> [u8; 128] {
     core::array::from_fn(|b| {
         let low = 64 * (b / 32) + b % 32;
         (values[low] & 15) | (values[low + 32] << 4)
@@ -154,7 +154,7 @@ pub(super) fn pack_super_nibbles(values: &[u8; SUPER]) -> [u8; 128] {
 /// 4 + j     min[4 + j] 5-4        min[j]
 /// ```
 #[inline(always)]
-pub(crate) fn scales_and_minima(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+pub fn scales_and_minima(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut minima) = ([0; 8], [0; 8]);
     for j in 0..4 {
         let (a, b, c) = (packed[j], packed[4 + j], packed[8 + j]);
@@ -167,7 +167,7 @@ pub(crate) fn scales_and_minima(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
 }
 
 /// The inverse of [`scales_and_minima`], for values below 64.
-pub(super) fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
+pub fn pack_scales_and_minima(scales: &[u8; 8], minima: &[u8; 8]) -> [u8; 12] {
     let mut packed = [0; 12];
     for j in 0..4 {
         packed[j] = scales[j] | (scales[4 + j] >> 4 << 6);

@@ -111,7 +111,7 @@ pub struct ScalarFormat {
     /// The grid.
     pub grid: Grid,
     /// Packs a block.
-    pub(crate) assemble: fn(&Parts, &mut [u8]),
+    pub assemble: fn(&Parts, &mut [u8]),
 }
 
 impl ScalarFormat {

@@ -4,14 +4,14 @@
 /// Nearest integer, ties to even, by adding 1.5 * 2^23 and taking the fraction bits. Right up to 2^22 in magnitude; beyond
 /// that the low bits of whatever the sum was.
 #[inline(always)]
-pub(super) fn nearest(x: f32) -> i32 {
+pub fn nearest(x: f32) -> i32 {
     const MAGIC: f32 = 12_582_912.0;
     ((x + MAGIC).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
 /// C's `(int) x` on x86-64: towards zero, and `i32::MIN` for what does not fit.
 #[inline(always)]
-pub(super) fn truncate(x: f32) -> i32 {
+pub fn truncate(x: f32) -> i32 {
     const LIMIT: f32 = 2_147_483_648.0;
     if (-LIMIT..LIMIT).contains(&x) { x as i32 } else { i32::MIN }
 }
@@ -32,33 +32,4 @@ pub(super) fn peak(x: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn extremes(x: &[f32]) -> (f32, f32) {
     x.iter().fold((f32::MAX, f32::MIN), |(min, max), &x| (if x < min { x } else { min }, if x > max { x } else { max }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nearest_rounds_ties_to_even() {
-        for (x, expected) in
-            [(0.5, 0), (1.5, 2), (2.5, 2), (-0.5, 0), (-1.5, -2), (-2.5, -2), (2.4999998, 2), (-7.9, -8)]
-        {
-            assert_eq!(nearest(x), expected, "{x}");
-        }
-        for i in -4_194_303..=4_194_303 {
-            assert_eq!(nearest(i as f32), i);
-        }
-    }
-
-    #[test]
-    fn truncate_goes_towards_zero_and_marks_what_does_not_fit() {
-        for (x, expected) in
-            [(8.99, 8), (-8.99, -8), (0.0, 0), (-2_147_483_648.0, i32::MIN), (2_147_483_520.0, 2_147_483_520)]
-        {
-            assert_eq!(truncate(x), expected, "{x}");
-        }
-        for x in [2_147_483_648.0, -2_147_483_904.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            assert_eq!(truncate(x), i32::MIN, "{x}");
-        }
-    }
 }

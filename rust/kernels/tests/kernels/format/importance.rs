@@ -1,9 +1,10 @@
 //! Encoding with importance, and the searches on every level.
 
-use super::{encode, scalar};
-use crate::format::QuantizeError;
-use crate::testing::{Cases, Rng, fnv1a, special_values, values};
-use crate::{Cpu, Format, Level};
+use super::encode;
+use crate::scalar;
+use fastq_kernels::format::QuantizeError;
+use fastq_kernels::testing::{Cases, Rng, fnv1a, special_values, values};
+use fastq_kernels::{Cpu, Format, Level};
 
 /// The formats that the importance of the weights makes a difference for.
 fn formats() -> impl Iterator<Item = Format> {

@@ -1,9 +1,10 @@
 //! The fused multiply-add of every level against that of the standard library, where rounding twice goes wrong and everywhere else.
 
-use super::*;
-use crate::LANES;
-use crate::math::tests::{bits, other_levels};
-use crate::testing::Rng;
+use crate::{bits, other_levels};
+use fastq_kernels::LANES;
+use fastq_kernels::isa::*;
+use fastq_kernels::testing::Rng;
+use fastq_kernels::testing::internals::fma_rows;
 
 /// `out[i] = a[i] * b[i] + c[i]` in vectors of sixteen.
 struct Lanes<'a>(&'a [[f32; 3]], &'a mut [f32]);
@@ -26,31 +27,6 @@ impl Kernel for Lanes<'_> {
     }
 }
 
-/// The same in the vectors of matrix products, with `fnma` for every other one.
-struct Rows<'a>(&'a [[f32; 3]], &'a mut [f32]);
-
-impl SimdKernel for Rows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: integers::Integers>(self, isa: I) {
-        for (i, (cases, out)) in self.0.chunks(I::ROWS).zip(self.1.chunks_mut(I::ROWS)).enumerate() {
-            let sign = if i.is_multiple_of(2) { 1.0 } else { -1.0 };
-            let mut lanes = [[0.0; LANES]; 4];
-            for (l, [a, b, c]) in cases.iter().enumerate() {
-                [lanes[0][l], lanes[1][l], lanes[2][l]] = [sign * a, *b, *c];
-            }
-            // SAFETY: no level has vectors of more than sixteen lanes.
-            unsafe {
-                let [a, b, c] = [&lanes[0], &lanes[1], &lanes[2]].map(|x: &[f32; LANES]| isa.load_floats(x.as_ptr()));
-                let sum = if sign == 1.0 { isa.fma(a, b, c) } else { isa.fnma(a, b, c) };
-                isa.store_floats(lanes[3].as_mut_ptr(), sum);
-            }
-            out.copy_from_slice(&lanes[3][..out.len()]);
-        }
-    }
-}
-
 /// Compares every level with the standard library; how many of the sums two roundings get wrong.
 fn check(cases: &[[f32; 3]]) -> usize {
     let want: Vec<f32> = cases.iter().map(|&[a, b, c]| a.mul_add(b, c)).collect();
@@ -59,7 +35,7 @@ fn check(cases: &[[f32; 3]]) -> usize {
         for rows in [false, true] {
             let mut got = vec![0.0; cases.len()];
             if rows {
-                assert!(dispatch_simd(cpu, Rows(cases, &mut got)).is_ok(), "a level with vectors");
+                assert!(fma_rows(cpu, cases, &mut got), "a level with vectors");
             } else {
                 dispatch(cpu, Lanes(cases, &mut got));
             }

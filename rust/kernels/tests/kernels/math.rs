@@ -1,28 +1,15 @@
 //! Accuracy against std, and the levels against the scalar one.
 #![allow(clippy::print_stdout, reason = "the measured errors, for whoever asks with --nocapture")]
 
-use super::*;
-use crate::elementwise;
-use crate::testing::{Cases, Rng};
-use crate::{Cpu, Level};
-
-/// Every available level above the scalar one.
-pub(crate) fn other_levels() -> Vec<Cpu> {
-    Level::available().into_iter().filter(|&level| level != Level::Scalar).map(|l| Cpu::new(l).unwrap()).collect()
-}
-
-pub(crate) fn scalar() -> Cpu {
-    Cpu::new(Level::Scalar).unwrap()
-}
+use crate::{bits, other_levels, scalar};
+use fastq_kernels::Cpu;
+use fastq_kernels::elementwise;
+use fastq_kernels::math::*;
+use fastq_kernels::testing::{Cases, Rng};
 
 /// Uniform in 0..1 with 53 bits.
 fn unit(rng: &mut Rng) -> f64 {
     (rng.bits() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// The bits, with every NaN as one: levels may differ in the sign and payload of a NaN.
-pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
 }
 
 /// Every `step`-th f32 by its bits, all signs, denormals, infinities and NaN among them.

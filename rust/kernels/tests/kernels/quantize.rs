@@ -1,8 +1,8 @@
-use super::*;
-use crate::format::codebook::{CodebookParts, EntrySigns};
-use crate::format::parts::{Grid, Levels, Minima, Parts, Precision};
-use crate::testing::{Rng, special_values, values};
-use crate::{Cpu, Format, Level};
+use fastq_kernels::format::codebook::{CodebookParts, EntrySigns};
+use fastq_kernels::format::parts::{Grid, Levels, Minima, Parts, Precision};
+use fastq_kernels::quantize::*;
+use fastq_kernels::testing::{Rng, special_values, values};
+use fastq_kernels::{Cpu, Format, Level};
 
 fn alone(count: usize, work: &(dyn Fn(usize) + Sync)) {
     (0..count).for_each(work);
@@ -182,7 +182,7 @@ fn a_search_beats_rounding_and_feedback_beats_the_search() {
         assert!(b < a, "{name}: {b} of {a}");
         let (b, c) = (loss(&h, k, &w, &searched), loss(&h, k, &w, &fed));
         let gram: Vec<f32> = h.iter().map(|h| *h as f32).collect();
-        let kernel = super::loss(cpu, &gram, k, &w, &fed, &mut Vec::new());
+        let kernel = fastq_kernels::quantize::loss(cpu, &gram, k, &w, &fed, &mut Vec::new());
         assert!((kernel - c).abs() < 1e-3 * c, "{name}: {kernel} and {c}");
         assert!(c < 0.7 * b, "{name}: {c} of {b}");
     }

@@ -1,10 +1,10 @@
 //! Every function against f64 and the scalar level, with rests of every length, off alignment, between guard pages.
 
-use super::*;
-use crate::half::{f16_to_f32, f32_to_f16};
-use crate::math::tests::{bits, other_levels, scalar};
-use crate::testing::{Guarded, Rng, Side};
-use crate::{Cpu, LANES};
+use crate::{bits, other_levels, scalar};
+use fastq_kernels::elementwise::*;
+use fastq_kernels::half::{f16_to_f32, f32_to_f16};
+use fastq_kernels::testing::{Guarded, Rng, Side};
+use fastq_kernels::{Cpu, LANES};
 
 fn row(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.bell()).collect()

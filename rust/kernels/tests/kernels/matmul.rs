@@ -1,31 +1,16 @@
-use super::*;
-use crate::activation::{Activation, quantize_activations};
-use crate::testing::{self, Bits, Cases, Rng};
+use std::ops::Range;
+
+use crate::{other_levels, scalar};
+use fastq_kernels::activation::{Activation, quantize_activations};
+use fastq_kernels::matmul::*;
+use fastq_kernels::testing::{self, Bits, Cases, Rng};
+use fastq_kernels::{Cpu, Format};
 
 /// The records of rows of `k` values.
 fn quantized(cpu: Cpu, kind: Activation, x: &[f32], k: usize) -> Vec<u8> {
     let mut out = vec![0xa5; x.len() / k * kind.row_bytes(k)];
     quantize_activations(cpu, kind, x, k, &mut out);
     out
-}
-
-/// The levels beside the scalar one that this CPU can run; says loudly which it cannot.
-#[allow(clippy::print_stderr, reason = "a level that is not tested must be seen")]
-fn levels() -> Vec<Cpu> {
-    let mut cpus = Vec::new();
-    for &level in Level::ALL {
-        match Cpu::new(level) {
-            Ok(cpu) => cpus.push(cpu),
-            Err(error) => eprintln!("NOT TESTED: {error}"),
-        }
-    }
-    eprintln!("tested levels: {:?}", cpus.iter().map(|cpu| cpu.level().name()).collect::<Vec<_>>());
-    cpus.retain(|cpu| cpu.level() != Level::Scalar);
-    cpus
-}
-
-fn scalar() -> Cpu {
-    Cpu::new(Level::Scalar).expect("the scalar level is always available")
 }
 
 /// Equal bits, or both NaN.
@@ -65,7 +50,7 @@ fn lengths(format: Format) -> Vec<usize> {
 fn every_level_equals_the_scalar_one() {
     const ROWS: usize = 33;
     const TOKENS: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 17];
-    for cpu in levels() {
+    for cpu in other_levels() {
         let mut rng = Rng::new(1);
         let mut cases = Cases::new();
         for &format in Format::ALL {
@@ -107,7 +92,7 @@ fn every_level_equals_the_scalar_one() {
 /// Enough tokens for tiles of every kind, with and without a rest.
 #[test]
 fn many_tokens_equal_the_scalar_level() {
-    for cpu in levels() {
+    for cpu in other_levels() {
         let mut rng = Rng::new(8);
         let mut cases = Cases::new();
         for &format in Format::ALL {
@@ -143,7 +128,7 @@ fn many_tokens_equal_the_scalar_level() {
 fn every_number_of_super_blocks() {
     const ROWS: usize = 17;
     const TOKENS: usize = 33;
-    let levels = levels();
+    let levels = other_levels();
     let mut rng = Rng::new(7);
     let mut cases = Cases::new();
     for &format in Format::ALL.iter().filter(|format| format.info().block == 256) {
@@ -170,7 +155,7 @@ fn every_number_of_super_blocks() {
 #[test]
 fn any_split_of_rows_gives_the_same_and_writes_nothing_else() {
     const ROWS: usize = 40;
-    for cpu in levels().into_iter().chain([scalar()]) {
+    for cpu in other_levels().into_iter().chain([scalar()]) {
         let mut rng = Rng::new(2);
         let mut cases = Cases::new();
         for &format in Format::ALL {
@@ -242,7 +227,7 @@ fn dequantized(kind: Activation, record: &[u8], k: usize) -> Vec<f64> {
 
 #[test]
 fn no_tokens_rows_or_inputs() {
-    for cpu in levels().into_iter().chain([scalar()]) {
+    for cpu in other_levels().into_iter().chain([scalar()]) {
         for &format in Format::ALL {
             let k = format.info().block;
             let data = vec![0; format.info().bytes * 20];
@@ -287,8 +272,8 @@ fn wrong_lengths_panic() {
 #[cfg(all(unix, target_pointer_width = "64"))]
 #[test]
 fn nothing_outside_the_slices_is_touched() {
-    use crate::testing::{Guarded, Side};
-    for cpu in levels().into_iter().chain([scalar()]) {
+    use fastq_kernels::testing::{Guarded, Side};
+    for cpu in other_levels().into_iter().chain([scalar()]) {
         let mut rng = Rng::new(4);
         for &format in Format::ALL {
             let block = format.info().block;
@@ -346,7 +331,7 @@ mod activations {
 
     #[test]
     fn every_level_equals_the_scalar_one() {
-        for cpu in levels() {
+        for cpu in other_levels() {
             for &kind in Activation::ALL {
                 for (name, row) in rows() {
                     let (expected, found) = (quantized(scalar(), kind, &row, 256), quantized(cpu, kind, &row, 256));
@@ -398,7 +383,7 @@ mod activations {
     /// A NaN or infinity in a token makes its outputs NaN and leaves the other tokens alone.
     #[test]
     fn faults_reach_the_outputs_of_their_token() {
-        for cpu in levels().into_iter().chain([scalar()]) {
+        for cpu in other_levels().into_iter().chain([scalar()]) {
             for &format in Format::ALL {
                 let mut rng = Rng::new(7);
                 let data = testing::blocks(&mut rng, format, 33 * 512 / format.info().block, Bits::Sensible);

@@ -1,8 +1,9 @@
 //! Both steps against plain loops over the formulas, on all levels and between guard pages.
 
-use super::*;
-use crate::math::tests::{bits, other_levels, scalar};
-use crate::testing::{Guarded, Rng, Side};
+use crate::{bits, other_levels, scalar};
+use fastq_kernels::recurrent::*;
+use fastq_kernels::testing::{Guarded, Rng, Side};
+use fastq_kernels::{Cpu, LANES};
 
 fn row(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.bell()).collect()

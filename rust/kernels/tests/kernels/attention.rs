@@ -1,9 +1,10 @@
 //! Attention against its specification, against f64, and level against level.
 
-use super::*;
-use crate::half::{f16_to_f32, f32_to_f16};
-use crate::math::tests::{bits, other_levels, scalar};
-use crate::testing::{Cases, Guarded, Rng, Side};
+use crate::{bits, other_levels, scalar};
+use fastq_kernels::attention::*;
+use fastq_kernels::half::{f16_to_f32, f32_to_f16};
+use fastq_kernels::testing::{Cases, Guarded, Rng, Side};
+use fastq_kernels::{Cpu, LANES};
 
 /// A cache of one head, filled at random.
 #[derive(Clone)]
@@ -200,11 +201,11 @@ fn seen(layout: HeadLayout, q: &[f32]) -> (Vec<f32>, Vec<f32>) {
 
 /// `e^x` and `tanh x` of one value, by the scalar level.
 fn exp(x: f32) -> f32 {
-    crate::math::exp(crate::isa::scalar::Scalar, [x; LANES])[0]
+    fastq_kernels::math::exp(fastq_kernels::isa::scalar::Scalar, [x; LANES])[0]
 }
 
 fn capped(x: f32, cap: Option<f32>) -> f32 {
-    cap.map_or(x, |cap| crate::math::softcap(crate::isa::scalar::Scalar, [x; LANES], [cap; LANES])[0])
+    cap.map_or(x, |cap| fastq_kernels::math::softcap(fastq_kernels::isa::scalar::Scalar, [x; LANES], [cap; LANES])[0])
 }
 
 /// The documentation of the module, word by word.

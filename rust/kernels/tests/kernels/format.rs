@@ -1,11 +1,17 @@
 //! All formats by one table each: facts, round trips, golden data.
 
+mod float4;
+mod grid;
 mod importance;
+mod nonlinear;
+mod round;
+mod scale;
 
-use super::layout::*;
-use super::*;
-use crate::Level;
-use crate::testing::{Bits, Cases, Rng, blocks, fnv1a, special_values, values};
+use crate::scalar;
+use fastq_kernels::format::*;
+use fastq_kernels::testing::internals::layout::*;
+use fastq_kernels::testing::{Bits, Cases, Rng, blocks, fnv1a, special_values, values};
+use fastq_kernels::{Activation, Cpu};
 
 #[test]
 fn facts_are_those_of_ggml() {
@@ -64,11 +70,6 @@ fn facts_are_those_of_ggml() {
         assert_eq!(Format::from_name(unknown), None);
     }
     assert_eq!(Format::from_id(4), None);
-}
-
-/// The plain level.
-fn scalar() -> Cpu {
-    Cpu::new(Level::Scalar).expect("every machine has it")
 }
 
 /// Encodes one row, with an importance of 1 where it has to be.
