@@ -29,7 +29,7 @@ pub struct Grid<const N: usize, const WIDTH: usize> {
 
 impl<const N: usize, const WIDTH: usize> Grid<N, WIDTH> {
     /// Bits of a code.
-    pub(crate) const BITS: u32 = match WIDTH {
+    pub const BITS: u32 = match WIDTH {
         8 => 2,
         4 => 3,
         _ => panic!("entries have eight or four weights"),
