@@ -176,17 +176,17 @@ impl RowEncoder for Search {
         importance: Option<&[f32]>,
         out: &mut [u8],
     ) -> Result<(), String> {
-        let bytes = out.len() * k / values.len();
-        if !format.has_grid() || values.len() == k && may_be_too_large(cpu, values) {
+        if format.has_grid() && !may_be_too_large(cpu, values) {
+            search(cpu, format, k, importance, values, out);
+            return Ok(());
+        }
+        if !format.has_grid() || values.len() == k {
             return Rtn.encode(cpu, format, k, values, importance, out);
         }
-        if values.len() > k && may_be_too_large(cpu, values) {
-            // Each alone: what becomes of a row does not depend on its neighbours.
-            let mut rows = values.chunks_exact(k).zip(out.chunks_exact_mut(bytes));
-            return rows.try_for_each(|(values, out)| self.encode(cpu, format, k, values, importance, out));
-        }
-        search(cpu, format, k, importance, values, out);
-        Ok(())
+        // Each alone: what becomes of a row does not depend on its neighbours.
+        let bytes = out.len() * k / values.len();
+        let mut rows = values.chunks_exact(k).zip(out.chunks_exact_mut(bytes));
+        rows.try_for_each(|(values, out)| self.encode(cpu, format, k, values, importance, out))
     }
 }
 
