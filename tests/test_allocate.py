@@ -21,11 +21,13 @@ def source(make: Make) -> Path:
 def test_sizes_are_hit_from_below(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     with pytest.raises(ValueError, match="the smallest that can be made has") as refused:
-        fastq.quantize(source, out, target_size=1000, calibration=[TEXT])
+        fastq.quantize(source, out, target_size=1000, calibration=[TEXT], own_text=0)
     found = re.search(r"can be made has (\d+)", str(refused.value))
     assert found is not None
     least = int(found[1])
-    small = fastq.quantize(source, out, target_size=least, calibration=[TEXT], method="rtn", allow_requantize=True)
+    small = fastq.quantize(
+        source, out, target_size=least, calibration=[TEXT], own_text=0, method="rtn", allow_requantize=True
+    )
     assert small.bytes == out.stat().st_size == least
     size = 2 * least
     middle = fastq.quantize(source, out, target_size=f"{size}B", calibration=[TEXT], method="rtn", threads=2)
@@ -39,7 +41,13 @@ def test_sizes_are_hit_from_below(source: Path, tmp_path: Path) -> None:
 
 def test_types_that_are_named_stay(source: Path, tmp_path: Path) -> None:
     result = fastq.quantize(
-        source, tmp_path / "out.gguf", target_bpw=4.5, calibration=[TEXT], method="rtn", overrides={"attn_v": "Q8_0"}
+        source,
+        tmp_path / "out.gguf",
+        target_bpw=4.5,
+        calibration=[TEXT],
+        own_text=0,
+        method="rtn",
+        overrides={"attn_v": "Q8_0"},
     )
     assert result.bits_per_weight <= 4.5
     assert {tensor.type for tensor in result.tensors if "attn_v" in tensor.name} == {"Q8_0"}
@@ -50,7 +58,7 @@ def test_divergences_are_kept(source: Path, tmp_path: Path) -> None:
     results = []
     for name, kld in (("far", 0.02), ("near", 0.005)):
         out = tmp_path / f"{name}.gguf"
-        result = fastq.quantize(source, out, target_kld=kld, calibration=[TEXT], method="search", threads=2)
+        result = fastq.quantize(source, out, target_kld=kld, calibration=[TEXT], own_text=0, method="search", threads=2)
         other = (Path(__file__).resolve().parents[1] / "LICENSE-MIT").read_text(encoding="utf-8")
         results.append((result.bytes, fastq.kl_divergence(source, out, other, context=128).mean))
     (far, far_kld), (near, near_kld) = results

@@ -40,7 +40,7 @@ def test_every_method_is_better_than_rounding(source: Path, tmp_path: Path) -> N
     for method in methods:
         text = [TEXT] if method in CALIBRATED else None
         out = tmp_path / f"{method}.gguf"
-        result = fastq.quantize(source, out, "Q4_0", pure=True, method=method, calibration=text, threads=2)
+        result = fastq.quantize(source, out, "Q4_0", pure=True, method=method, calibration=text, own_text=0, threads=2)
         assert result.method == fastq.inspect(out).metadata["fastq.quantize.method"] == method
         assert result.types.keys() == {"Q4_0", "F32"}
         ways = {tensor.method for tensor in result.tensors if tensor.type == "Q4_0"}
@@ -113,7 +113,7 @@ def test_gram_matrices_of_another_model_are_refused(source: Path, make: Make, tm
 def test_norms_take_back_what_columns_get(source: Path, tmp_path: Path) -> None:
     """Weights in Q8_0 times the norm before them are those of the source."""
     out = tmp_path / "out.gguf"
-    fastq.quantize(source, out, "Q2_K", method="awq", overrides={"attn_q": "Q8_0"}, calibration=[TEXT], threads=2)
+    fastq.quantize(source, out, "Q2_K", method="awq", overrides={"attn_q": "Q8_0"}, calibration=[TEXT], own_text=0)
     before, after = File(source), File(out)
     scaled = 0
     for layer in range(2):
@@ -133,16 +133,17 @@ def test_interrupted_runs_give_the_same_file(
     # Deep enough that some report of the progress, which come every few hundredths of a second, lies in the middle.
     source = make(layers=6, width=256, heads=4, kv_heads=2, ffn=512, format="F16", context=512)
     whole, out = tmp_path / "whole.gguf", tmp_path / "out.gguf"
-    fastq.quantize(source, whole, method=method, calibration=[TEXT], threads=1)
+    options: dict[str, Any] = {"method": method, "calibration": [TEXT], "own_text": 1024}
+    fastq.quantize(source, whole, threads=1, **options)
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "quantizing" and done > 0.3 * total:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        fastq.quantize(source, out, method=method, calibration=[TEXT], threads=2, progress=stop)
+        fastq.quantize(source, out, threads=2, progress=stop, **options)
     assert not out.exists()
-    assert fastq.quantize(source, out, method=method, calibration=[TEXT], threads=2).resumed > 0
+    assert fastq.quantize(source, out, threads=2, **options).resumed > 0
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(tmp_path.iterdir()) == [out, whole]
 
@@ -153,4 +154,46 @@ def test_text_that_is_missing_or_short(method: Literal["feedback", "awq"], sourc
         fastq.quantize(source, tmp_path / "out.gguf", method=method)
     with pytest.raises(ValueError, match="at least two chunks of 512 tokens, found 5"):
         fastq.quantize(source, tmp_path / "out.gguf", method=method, calibration=["short"])
+    with pytest.raises(ValueError, match="own text: expected text of at least 1024 tokens"):
+        fastq.quantize(source, tmp_path / "out.gguf", method=method, own_text=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_text_that_the_model_writes_itself(source: Path, tmp_path: Path) -> None:
+    stages: list[tuple[str, int, int]] = []
+
+    def made(name: str, **options: Any) -> bytes:
+        out = tmp_path / f"{name}.gguf"
+        fastq.quantize(source, out, "Q4_0", pure=True, **options)
+        return out.read_bytes()
+
+    alone = made("alone", method="feedback", own_text=4096, threads=1, progress=lambda *stage: stages.append(stage))
+    written = [stage[1:] for stage in stages if stage[0] == "writing text"]
+    assert written[-1] == (4096, 4096)
+    assert written == sorted(written)
+    assert stages[-1][0] == "quantizing"
+    made("rtn", method="rtn")
+    assert error(source, tmp_path / "alone.gguf") < 0.9 * error(source, tmp_path / "rtn.gguf")
+    # The same text on other threads; another one where more is written, or beside a text.
+    assert made("again", method="feedback", own_text=4096, threads=2) == alone
+    text = made("text", method="feedback", calibration=[TEXT], own_text=0, threads=2)
+    both = made("both", method="feedback", calibration=[TEXT], own_text=2048, threads=2)
+    assert len({alone, made("less", method="feedback", own_text=2048, threads=2), text, both}) == 4
+    # Without a text, "auto" writes none unless it is asked to.
+    assert made("auto", threads=2) == made("search", own_text=0, threads=2) != made("asked", own_text=2048, threads=2)
+
+
+def test_own_text_that_cannot_be(source: Path, tmp_path: Path, make: Make) -> None:
+    out, grams = tmp_path / "out.gguf", tmp_path / "m.gram.gguf"
+    with pytest.raises(ValueError, match="own_text must be at most 1048576 tokens, found 1048577"):
+        fastq.quantize(source, out, own_text=2**20 + 1)
+    with pytest.raises((ValueError, OverflowError), match="own_text"):
+        fastq.quantize(source, out, own_text=-1)
+    fastq.calibrate(source, [TEXT], grams, chunks=1, gram=True, process_output=True)
+    with pytest.raises(ValueError, match="holds Gram matrices, to which no text can be added"):
+        fastq.quantize(source, out, calibration=grams, own_text=1024)
+    # A model that writes nothing is calibrated with the text alone, and with none not at all.
+    encoder = make(architecture="bert", format="F16", context=512)
+    with pytest.raises(ValueError, match="own_text: a bert model writes no text, so it needs calibration"):
+        fastq.quantize(encoder, out, method="feedback", own_text=1024)
+    assert not out.exists()

@@ -172,6 +172,7 @@ def quantize_file(
     target: str,
     imatrix: str | None,
     calibration: tuple[str, str | None] | None,
+    own_text: int | None,
     size: tuple[str, str] | None,
     method: str,
     overrides: list[tuple[str, str]],

@@ -153,9 +153,24 @@ pub fn calibrate<T: AsRef<str>>(
     progress: &dyn Progress,
 ) -> Result<Imatrix> {
     let pieces = pieces(model, texts, options, interrupt)?;
+    calibrate_on(model, &pieces, datasets, options, interrupt, progress)
+}
+
+/// The same of pieces that are tokens already; of the options, the size of a chunk and whether the output matrix is looked at count.
+///
+/// # Errors
+/// As [`observe`].
+pub fn calibrate_on(
+    model: &Model,
+    pieces: &[Vec<u32>],
+    datasets: Vec<String>,
+    options: Options,
+    interrupt: &dyn Interrupt,
+    progress: &dyn Progress,
+) -> Result<Imatrix> {
     let file = model.gguf();
     let mut squares = Squares { file, process_output: options.process_output, entries: BTreeMap::new() };
-    observe(model, &pieces, options.process_output, &mut squares, interrupt, progress)?;
+    observe(model, pieces, options.process_output, &mut squares, interrupt, progress)?;
     let (count, size) = (u32::try_from(pieces.len()), u32::try_from(options.chunk_size));
     let (Ok(chunk_count), Ok(chunk_size)) = (count, size) else {
         return Err(Error::Argument("chunks must be fewer than 2^32".into()));

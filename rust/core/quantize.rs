@@ -20,14 +20,16 @@ mod html;
 mod importance;
 mod layered;
 mod overrides;
+mod own_text;
 mod plan;
 mod preset;
 mod recipe;
 mod report;
 mod scaling;
+mod working;
 
 pub use allocate::{Allocation, Size, allocate};
-pub use calibration::{Calibration, Source};
+pub use calibration::{Calibration, OWN_TOKENS_LIMIT, Source};
 pub use encode::{Encoder, Encoding, Job, RowEncoder, Rows, Way};
 pub use html::{html, write_html};
 pub use importance::Importance;
@@ -122,14 +124,18 @@ impl Method {
             return Ok(());
         }
         let name = self.name();
-        Err(Error::Argument(format!("method {name:?} needs text to calibrate with (calibration=, --calibration)")))
+        Err(Error::Argument(format!(
+            "method {name:?} needs text to calibrate with (calibration=, --calibration, or own_text=, --own-text)"
+        )))
     }
 
     /// Makes the data.
-    fn encoder(self, plan: &Plan<'_>, interrupt: &dyn Interrupt) -> Result<Box<dyn Encoder>> {
+    fn encoder(self, plan: &Plan<'_>, interrupt: &dyn Interrupt, progress: &dyn Progress) -> Result<Box<dyn Encoder>> {
         self.check(plan)?;
         Ok(match &plan.options().calibration {
-            Some(calibration) if self.is_layered(plan) => Box::new(Layered::new(self, plan, calibration, interrupt)?),
+            Some(calibration) if self.is_layered(plan) => {
+                Box::new(Layered::new(self, plan, calibration, interrupt, progress)?)
+            }
             _ if self == Method::Rtn => Box::new(Rows(Rtn)),
             _ => Box::new(Rows(Search)),
         })
@@ -179,15 +185,18 @@ impl Default for Options {
 /// Writes the file of a plan to `path`, with the plan's method.
 ///
 /// Stopped by `interrupt` or killed, it leaves what is complete beside `path`, and the same call goes on from there; other errors leave nothing. The file
-/// appears under its name when it is whole. Stages of the progress: `"resuming"` and `"quantizing"`, in weights.
+/// appears under its name when it is whole. Stages of the progress: `"writing text"`, in tokens, `"resuming"`, in tensors, and `"quantizing"`, in weights.
 ///
 /// # Errors
 /// Those of [`Plan::check`]; [`Error::ModelFile`] for weights that are NaN or infinite, or that the type cannot hold; [`Error::Io`] (a full disk, a
 /// read-only target), [`Error::Argument`] (a target that is the source), [`Error::Memory`], [`Error::Cancelled`].
 pub fn run(plan: &Plan<'_>, path: &Path, interrupt: &dyn Interrupt, progress: &dyn Progress) -> Result<Report> {
+    let start = Instant::now();
     plan.check()?;
-    let mut encoder = plan.method().encoder(plan, interrupt)?;
-    run_with(plan, path, &mut *encoder, interrupt, progress)
+    let mut encoder = plan.method().encoder(plan, interrupt, progress)?;
+    let mut report = run_with(plan, path, &mut *encoder, interrupt, progress)?;
+    report.seconds = start.elapsed().as_secs_f64();
+    Ok(report)
 }
 
 /// [`run`] with another way to make the data of the tensors.
@@ -203,10 +212,7 @@ pub fn run_with(
 ) -> Result<Report> {
     let start = Instant::now();
     plan.check()?;
-    let machine = Machine::this();
-    let threads = plan.threads().unwrap_or_else(|| machine.threads());
-    let mut pool = Pool::new(threads)?.on(machine.placement(threads).unwrap_or_default());
-    let cpu = Cpu::detect().map_err(|error| Error::Argument(error.to_string()))?;
+    let (mut pool, cpu) = workers(plan)?;
     let mut draft = plan.writer()?.draft(path, plan.key().as_deref(), interrupt)?;
     let resumed = draft.resumed();
     let written = write(plan, &mut draft, encoder, (&mut pool, cpu), interrupt, progress);
@@ -227,6 +233,14 @@ pub fn run_with(
     report.seconds = start.elapsed().as_secs_f64();
     report.peak_rss_bytes = peak_rss_bytes();
     Ok(report)
+}
+
+/// The threads of a plan, and their level.
+fn workers(plan: &Plan<'_>) -> Result<(Pool, Cpu)> {
+    let machine = Machine::this();
+    let threads = plan.threads().unwrap_or_else(|| machine.threads());
+    let pool = Pool::new(threads)?.on(machine.placement(threads).unwrap_or_default());
+    Ok((pool, Cpu::detect().map_err(|error| Error::Argument(error.to_string()))?))
 }
 
 /// Writes the tensors that are not complete.

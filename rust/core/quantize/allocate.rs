@@ -15,10 +15,10 @@ use super::calibration::{CHUNK, Calibration, Pieces};
 use super::encode::{buffer, sample, searched};
 use super::layered::layer_of;
 use super::plan::Plan;
-use crate::calibrate::{self, calibrate};
+use super::{workers, working};
+use crate::calibrate::{self, calibrate_on};
 use crate::gguf::TensorInfo;
 use crate::imatrix::Imatrix;
-use crate::machine::Machine;
 use crate::memory::human;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::Pool;
@@ -78,8 +78,6 @@ const SUPER_BLOCKS: &[Format] =
     &[Format::Q2_K, Format::Q3_K, Format::IQ4_XS, Format::Q4_K, Format::Q5_K, Format::Q6_K, Format::Q8_0];
 /// For others.
 const BLOCKS: &[Format] = &[Format::IQ4_NL, Format::Q5_0, Format::Q5_1, Format::Q8_0];
-/// The type that stands for the tensor as it is.
-const WORKING: Format = Format::Q8_0;
 /// Which of the types is measured.
 const PROBE: usize = 1;
 /// Pieces of the text that are measured on.
@@ -126,7 +124,9 @@ pub fn allocate(
 ) -> Result<Allocation> {
     size.check()?;
     let Some(calibration) = &plan.options().calibration else {
-        return Err(Error::Argument("a target size needs text to measure with (calibration=, --calibration)".into()));
+        return Err(Error::Argument(
+            "a target size needs text to measure with (calibration=, --calibration, or own_text=, --own-text)".into(),
+        ));
     };
     calibration.text()?;
     let mut choices = choices(plan)?;
@@ -152,7 +152,7 @@ pub fn allocate(
             human(smallest)
         )));
     }
-    let mut probe = Probe::new(plan, calibration, interrupt)?;
+    let mut probe = Probe::new(plan, calibration, interrupt, progress)?;
     probe.measure(plan, &mut choices, interrupt, progress)?;
     let (picked, measured) = match size {
         Size::Divergence(aim) => probe.aim(plan, &choices, aim, interrupt)?,
@@ -274,34 +274,24 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(plan: &Plan<'_>, calibration: &Calibration, interrupt: &dyn Interrupt) -> Result<Probe> {
+    fn new(
+        plan: &Plan<'_>,
+        calibration: &Calibration,
+        interrupt: &dyn Interrupt,
+        progress: &dyn Progress,
+    ) -> Result<Probe> {
         let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
         let source = Model::load(plan.source().path(), &options, interrupt)?;
         if !source.has_logits() {
             return Err(Error::Argument("a target size needs a model that has logits".into()));
         }
-        let machine = Machine::this();
-        let threads = plan.threads().unwrap_or_else(|| machine.threads());
-        let mut pool = Pool::new(threads)?.on(machine.placement(threads).unwrap_or_default());
-        let cpu = Cpu::detect().map_err(|error| Error::Argument(error.to_string()))?;
-        let mut working = HashMap::new();
-        for (index, tensor) in plan.tensors().iter().enumerate() {
-            let floats = tensor.info.ty.block() == 1 && tensor.info.k().is_multiple_of(WORKING.info().block as u64);
-            if plan.is_quantizable(index) && floats {
-                let data = searched(plan.source(), &tensor.info, WORKING, None, (&mut pool, cpu), interrupt)?;
-                working.insert(tensor.info.name.clone(), data);
-            }
-        }
-        let model = source.with_replaced(&working)?;
-        let Pieces { test, train } = calibration.pieces(&model, interrupt)?;
+        let (mut pool, cpu) = workers(plan)?;
+        let model = working::model(plan, &source, (&mut pool, cpu), interrupt)?;
+        let Pieces { test, train } = calibration.pieces(&model, || Ok(model.clone()), interrupt, progress)?;
+        let most = train.len().min(2 * PIECES);
+        let options = calibrate::Options { process_output: true, ..calibrate::Options::default() };
+        let importance = calibrate_on(&model, &train[..most], Vec::new(), options, interrupt, &Silent)?;
         let texts: Vec<Vec<u32>> = test.into_iter().chain(train).take(PIECES).collect();
-        let own = calibrate::Options {
-            chunks: Some(2 * PIECES),
-            chunk_size: texts[0].len(),
-            process_output: true,
-            chat: false,
-        };
-        let importance = calibrate(&model, &[calibration.text()?.0], Vec::new(), own, interrupt, &Silent)?;
         let mut states = vec![model.embed_states(&texts, interrupt)?];
         for layer in 0..model.spec().layers.len() {
             let mut next = states[layer].clone();

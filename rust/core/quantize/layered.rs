@@ -7,19 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastq_kernels::quantize::{Feedback, ROWS, feedback, inverse_factor, loss, search};
 use fastq_kernels::{Cpu, Distortion, Format, distortion};
 
-use super::Method;
 use super::calibration::{CHUNK, Calibration, Pieces, Source};
-use super::encode::{Done, Encoder, Encoding, Job, Rows, Search, Way, buffer, may_be_too_large, searched};
+use super::encode::{Done, Encoder, Encoding, Job, Rows, Search, Way, buffer, may_be_too_large};
 use super::plan::{Plan, PlannedTensor};
 use super::scaling::{Scaling, choose, scaled_norm};
+use super::{Method, workers, working};
 use crate::calibrate::{Gram, GramFile, Grams};
 use crate::gguf::TensorType;
 use crate::model::{LayerStates, LoadOptions, Model, Replacement};
 use crate::pool::{Disjoint, Pool};
-use crate::{Error, Interrupt, Result};
+use crate::{Error, Interrupt, Progress, Result};
 
 /// What is added to the diagonal of a Gram matrix, in means of it.
 const DAMPING: f64 = 0.01;
+/// How much less the products of different columns count than the text says: on other text they are others, while the squares stay.
+/// That is shrinkage towards the diagonal (Ledoit, Wolf: "A well-conditioned estimator for large-dimensional covariance matrices", 2004).
+const SHRINKAGE: f64 = 0.2;
 /// Rows of hidden states that the output matrix sees: its Gram matrix needs no more, and logits are dear.
 const OUTPUT_ROWS: usize = 4096;
 /// Logits that are in memory at once.
@@ -74,13 +77,18 @@ impl Layered {
         plan: &Plan<'_>,
         calibration: &Calibration,
         interrupt: &dyn Interrupt,
+        progress: &dyn Progress,
     ) -> Result<Layered> {
         let source = match &calibration.source {
             Source::Grams(file) => Inputs::File(Arc::clone(file)),
             Source::Text { .. } => {
                 let options = LoadOptions { threads: plan.threads(), context: Some(CHUNK), ..LoadOptions::default() };
                 let model = Model::load(plan.source().path(), &options, interrupt)?;
-                let Pieces { train, test } = calibration.pieces(&model, interrupt)?;
+                let writer = || {
+                    let (mut pool, cpu) = workers(plan)?;
+                    working::model(plan, &model, (&mut pool, cpu), interrupt)
+                };
+                let Pieces { train, test } = calibration.pieces(&model, writer, interrupt, progress)?;
                 let states = [model.embed_states(&train, interrupt)?, model.embed_states(&test, interrupt)?];
                 Inputs::Text(Box::new(model), states)
             }
@@ -321,7 +329,9 @@ fn inputs_of_text(
             model.advance(states, next, None, interrupt)?;
         }
     }
-    let model = source.with_replaced(&bytes_of_layer(layer, layers, job)?)?;
+    let of_layer = |tensor: &PlannedTensor| layer_of(&tensor.info.name).unwrap_or(layers) == layer;
+    let (plan, cpu) = (job.plan(), job.cpu());
+    let model = source.with_replaced(&working::replacements(plan, of_layer, (job.pool(), cpu), interrupt)?)?;
     let mut all = [Grams::new(EVERY), Grams::new(EVERY)];
     for (states, inputs) in states.iter().zip(&mut all) {
         if layer < layers {
@@ -339,24 +349,7 @@ fn inputs_of_text(
     Ok(all)
 }
 
-/// The matrices of a layer that are floats, as bytes with scales: their inputs are all but the same, and many times as fast to come by.
-fn bytes_of_layer(layer: usize, layers: usize, job: &mut Job<'_>) -> Result<HashMap<String, Replacement>> {
-    let mut all = HashMap::new();
-    let format = Format::Q8_0;
-    let (plan, cpu, interrupt) = (job.plan(), job.cpu(), job.interrupt());
-    let of_layer = |tensor: &&PlannedTensor| {
-        let floats = tensor.is_encoded() && tensor.info.ty.block() == 1 && tensor.info.shape.len() > 1;
-        let divides = tensor.info.k().is_multiple_of(format.info().block as u64);
-        floats && divides && layer_of(&tensor.info.name).unwrap_or(layers) == layer
-    };
-    for tensor in plan.tensors().iter().filter(of_layer) {
-        let data = searched(plan.source(), &tensor.info, format, None, (job.pool(), cpu), interrupt)?;
-        all.insert(tensor.info.name.clone(), data);
-    }
-    Ok(all)
-}
-
-/// The factor with as much damping as it takes.
+/// The factor of the inverse of the shrunk matrix, with as much damping as it takes.
 fn factor_of(gram: &Gram, name: &str, cpu: Cpu, pool: &mut Pool, interrupt: &dyn Interrupt) -> Result<Vec<f32>> {
     let pool = Mutex::new(pool);
     let failed = Mutex::new(None);
@@ -369,7 +362,8 @@ fn factor_of(gram: &Gram, name: &str, cpu: Cpu, pool: &mut Pool, interrupt: &dyn
     let mut damping = DAMPING;
     for _ in 0..4 {
         let mut h = buffer(gram.sums.len(), 0.0f64)?;
-        h.iter_mut().zip(&gram.sums).for_each(|(h, g)| *h = f64::from(*g));
+        h.iter_mut().zip(&gram.sums).for_each(|(h, g)| *h = f64::from(*g) * (1.0 - SHRINKAGE));
+        h.iter_mut().zip(&gram.sums).step_by(gram.k + 1).for_each(|(h, g)| *h = f64::from(*g));
         let factor = inverse_factor(cpu, &mut h, gram.k, damping, &parallel);
         if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);

@@ -23,6 +23,7 @@ pub(crate) fn quantize_file(
     target: &str,
     imatrix: Option<PathBuf>,
     calibration: Option<(PathBuf, Option<String>)>,
+    own_text: Option<&Bound<'_, PyAny>>,
     size: Option<(String, String)>,
     method: &str,
     overrides: Vec<(String, String)>,
@@ -47,6 +48,7 @@ pub(crate) fn quantize_file(
         threads: optional(threads, "threads")?,
         allow_requantize,
     };
+    let own_text: Option<usize> = optional(own_text, "own_text")?;
     let number = |text: &str| text.parse::<f64>().unwrap_or(f64::NAN); // out of range, which the engine says
     let size = match &size {
         None => None,
@@ -57,11 +59,12 @@ pub(crate) fn quantize_file(
         }),
     };
     let report = watched(py, progress.as_ref(), move |interrupt, progress| {
-        options.calibration = match calibration {
+        let given = match calibration {
             None => None,
             Some((label, Some(text))) => Some(Calibration::new(label.display().to_string(), text)),
             Some((path, None)) => Some(Calibration::open(&path, interrupt)?),
         };
+        options.calibration = Calibration::chosen(given, own_text)?;
         options.importance = imatrix.map(|path| Importance::open(&path, interrupt)).transpose()?;
         let file = Gguf::open(&source, &OpenOptions { interrupt, ..OpenOptions::default() })?;
         let mut plan = quantize::plan(&file, &options)?;

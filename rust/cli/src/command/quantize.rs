@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Text to calibrate with, of the kind that the model will meet; needed by the methods feedback and awq
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// Tokens of text that the model writes itself to be calibrated with, beside that text or alone [default: 20480 beside text, else 0]
+    #[arg(long, value_name = "TOKENS")]
+    own_text: Option<usize>,
     /// How weights become integers
     #[arg(long, value_name = "NAME", default_value = Method::default().name(), value_parser = methods())]
     method: Method,
@@ -90,6 +93,7 @@ pub(crate) fn run(arguments: Arguments) -> Outcome<u8> {
     let computing = Computing::begin();
     let importance = arguments.imatrix.as_deref().map(|path| Importance::open(path, &computing)).transpose()?;
     let calibration = arguments.calibration.as_deref().map(|path| Calibration::open(path, &computing)).transpose()?;
+    let calibration = Calibration::chosen(calibration, arguments.own_text)?;
     let options = Options {
         target: Target::from_name(&arguments.target, arguments.pure)?,
         method: arguments.method,
