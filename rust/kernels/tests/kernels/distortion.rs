@@ -1,13 +1,9 @@
+use crate::levels;
 use fastq_kernels::distortion::*;
-use fastq_kernels::{Cpu, Level};
-
-fn cpus() -> Vec<Cpu> {
-    Level::available().into_iter().map(|level| Cpu::new(level).expect("available")).collect()
-}
 
 #[test]
 fn figures_of_a_known_row() {
-    for cpu in cpus() {
+    for cpu in levels() {
         let mut weights = vec![1.0f32; 40];
         let mut decoded = weights.clone();
         decoded[3] = 1.5;
@@ -30,9 +26,9 @@ fn figures_of_a_known_row() {
 fn the_same_bits_on_every_level() {
     let weights: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 1000) as f32 / 377.0 - 1.3).collect();
     let decoded: Vec<f32> = weights.iter().map(|w| (w * 8.0).round() / 8.0).collect();
-    let found: Vec<_> = cpus().into_iter().map(|cpu| distortion(cpu, &weights, &decoded)).collect();
+    let found: Vec<_> = levels().into_iter().map(|cpu| distortion(cpu, &weights, &decoded)).collect();
     assert!(found.iter().all(|other| *other == found[0]), "{found:?}");
-    let [a, b] = [0..500, 500..1003].map(|part| distortion(cpus()[0], &weights[part.clone()], &decoded[part]));
+    let [a, b] = [0..500, 500..1003].map(|part| distortion(levels()[0], &weights[part.clone()], &decoded[part]));
     assert_eq!(a.and(b).worst, found[0].worst);
     assert!((a.and(b).error / found[0].error - 1.0).abs() < 1e-12);
 }

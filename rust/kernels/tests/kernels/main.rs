@@ -34,6 +34,11 @@ fn other_levels() -> Vec<Cpu> {
     cpus
 }
 
+/// Every level that this processor has, the plain one first.
+fn levels() -> Vec<Cpu> {
+    [vec![scalar()], other_levels()].concat()
+}
+
 /// The plain level, which the others are compared with.
 fn scalar() -> Cpu {
     Cpu::new(Level::Scalar).expect("every machine has it")

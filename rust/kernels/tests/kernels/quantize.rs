@@ -1,8 +1,9 @@
+use crate::levels;
 use fastq_kernels::format::codebook::{CodebookParts, EntrySigns};
 use fastq_kernels::format::parts::{Grid, Levels, Minima, Parts, Precision};
 use fastq_kernels::quantize::*;
 use fastq_kernels::testing::{Rng, special_values, values};
-use fastq_kernels::{Cpu, Format, Level};
+use fastq_kernels::{Cpu, Format};
 
 fn alone(count: usize, work: &(dyn Fn(usize) + Sync)) {
     (0..count).for_each(work);
@@ -10,10 +11,6 @@ fn alone(count: usize, work: &(dyn Fn(usize) + Sync)) {
 
 fn formats() -> impl Iterator<Item = Format> {
     Format::ALL.iter().copied().filter(|format| format.has_grid())
-}
-
-fn cpus() -> impl Iterator<Item = Cpu> {
-    Level::ALL.iter().filter_map(|level| Cpu::new(*level).ok())
 }
 
 /// `X^T X` of inputs with a few strong directions, `(k, k)`.
@@ -199,13 +196,15 @@ fn every_level_makes_the_same_bytes() {
     }
     let h = gram(&mut rng, k);
     let importance: Vec<f32> = (0..k).map(|i| if i % 50 == 0 { 0.0 } else { h[i * k + i] as f32 }).collect();
-    let factors: Vec<_> =
-        cpus().map(|cpu| inverse_factor(cpu, &mut h.clone(), k, 0.01, &alone).expect("definite")).collect();
+    let factors: Vec<_> = levels()
+        .into_iter()
+        .map(|cpu| inverse_factor(cpu, &mut h.clone(), k, 0.01, &alone).expect("definite"))
+        .collect();
     assert!(factors.iter().all(|factor| *factor == factors[0]));
     for format in formats() {
         let bytes = format.row_bytes(k).expect("whole blocks");
         let mut expected: Option<[Vec<u8>; 3]> = None;
-        for cpu in cpus() {
+        for cpu in levels() {
             let mut outs = [vec![0; n * bytes], vec![0; n * bytes], vec![0; n * bytes]];
             let [plain, weighted, fed] = &mut outs;
             search(cpu, format, k, None, &rows, plain);

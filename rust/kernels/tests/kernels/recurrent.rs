@@ -1,16 +1,12 @@
 //! Both steps against plain loops over the formulas, on all levels and between guard pages.
 
-use crate::{bits, other_levels, scalar};
+use crate::{bits, levels, scalar};
 use fastq_kernels::recurrent::*;
 use fastq_kernels::testing::{Guarded, Rng, Side};
 use fastq_kernels::{Cpu, LANES};
 
 fn row(rng: &mut Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.bell()).collect()
-}
-
-fn levels() -> Vec<Cpu> {
-    [vec![scalar()], other_levels()].concat()
 }
 
 /// Index of a value in blocks of lanes with `rows` rows each.
